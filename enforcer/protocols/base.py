@@ -1,0 +1,161 @@
+"""Step 4 of 6, inspect: the one interface every protocol implements.
+
+Sans-IO: gets bytes of either side, hands on events; never touches a socket, clock, log, policy or mask.
+The session feeds `receive_data`, drains `next_event`, decides on each `Request`, masks `Rows` and `Text`, and
+writes the bytes that come back. See `docs/adding-a-protocol.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol as Interface
+
+from enforcer.flow import Side
+from enforcer.verdict import Denial
+
+
+class Probe(Enum):
+    """Answer to "are these a client's first bytes of your protocol?"."""
+
+    YES = "yes"
+    NO = "no"
+    MORE = "need more bytes"
+
+
+@dataclass(slots=True)
+class Request:
+    """One exchange begins and waits for its verdict; nothing of it has gone upstream yet.
+
+    `exchange`: number of this exchange in the session, from 1. `operation`: the protocol's word (`GET`, `Query`,
+    `Parse`, `Execute`, `Startup`). `text`: the exact request (statement, or `METHOD target`). `params`: its
+    parameters as text, None for NULL. `facts`: what policy and masking may look at (`host`, `user`, `database`).
+    `raw`: what goes upstream once allowed.
+    """
+
+    exchange: int
+    operation: str
+    text: str
+    raw: bytes
+    params: tuple[str | None, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Forward:
+    """Bytes from `side` to the other end that need no verdict of their own and hold nothing to mask."""
+
+    side: Side
+    raw: bytes
+
+
+@dataclass(slots=True)
+class Reply:
+    """Bytes for the client that we answer ourselves; the server never sees the question."""
+
+    raw: bytes
+
+
+@dataclass(slots=True)
+class Rows:
+    """Result cells of exchange `exchange`, one row. `values[i]` belongs to `columns[i]` (`table.column` or
+    `column`); None is NULL. `binary[i]`: the cell is in a binary format that text operators must not touch."""
+
+    exchange: int
+    columns: tuple[str, ...]
+    values: list[bytes | None]
+    binary: tuple[bool, ...]
+    raw: bytes
+
+
+@dataclass(slots=True)
+class Text:
+    """A piece of response text of exchange `exchange`, `final` on its last piece (which may be empty).
+
+    `media` is its type as the protocol knows it (`application/json`, `copy`, `error`), lower case.
+    One exchange may carry several texts one after another, never interleaved.
+    """
+
+    exchange: int
+    media: str
+    data: bytes
+    final: bool
+    raw: bytes
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Exchange `exchange` is over. `status`: the protocol's word (`200`, `SELECT`, SQLSTATE). `rows`: rows
+    returned or affected, None where the word has no meaning. `failed`: the server reported an error."""
+
+    exchange: int
+    status: str
+    rows: int | None = None
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class Unmaskable:
+    """The answer to exchange `exchange` was to be masked and cannot be (`reason`: an encoding, a charset).
+    The session refuses it; the inspector has handed on nothing of it."""
+
+    exchange: int
+    reason: str
+
+
+Event = Request | Forward | Reply | Rows | Text | Unmaskable | Outcome
+
+
+@dataclass(slots=True)
+class Refusal:
+    """A denial in the protocol's words. `close`: nothing can follow on this connection."""
+
+    to_client: bytes
+    close: bool
+
+
+class Inspector(Interface):
+    """One session's parser. `receive_data` may raise ProtocolError or LimitExceeded; `next_event` too.
+
+    After a `Request` is returned the session answers, before it calls `next_event` again, with exactly one of
+    `allow(request, masked)` or `refuse(request, denial)`.
+    """
+
+    name: str
+
+    def receive_data(self, side: Side, data: bytes) -> None:
+        """Takes bytes of one side. Buffers are bounded by the protocol's named limits."""
+
+    def receive_eof(self, side: Side) -> None:
+        """`side` will send no more. Events that this completes follow from `next_event`."""
+
+    def next_event(self) -> Event | None:
+        """The next event in order, or None when more bytes are needed.
+
+        Also None while an earlier exchange must finish before the next `Request` may be judged."""
+
+    def allow(self, request: Request, *, masked: bool) -> bytes:
+        """Bytes to send upstream. `masked`: responses of this exchange will be rewritten, so the inspector
+        asks the server for a form that can be (identity encoding, no ranges, text cells)."""
+
+    def refuse(self, request: Request | None, denial: Denial) -> Refusal:
+        """Deny `request` (None: the flow as a whole, also in mid-answer) so that the client understands and,
+        where the protocol allows, goes on. Later events skip what belonged to the refused exchange."""
+
+    def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:
+        """`rows` with its cells replaced."""
+
+    def encode_text(self, text: Text, data: bytes) -> bytes:
+        """`text` with its data replaced (`data` may be shorter, longer or empty: held back by the masker)."""
+
+
+class Protocol(Interface):
+    """What `registry.py` holds one of per protocol."""
+
+    name: str
+
+    def probe(self, data: bytes) -> Probe:
+        """Do the client's first bytes `data` (at least one) begin this protocol? Pure; never raises."""
+
+    def inspector(self) -> Inspector:
+        """A fresh parser for one session."""

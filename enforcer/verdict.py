@@ -1,0 +1,103 @@
+"""What was decided and why: the answer of step 3, read by everything after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Action(Enum):
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Reason(Enum):
+    """Why a verdict is what it is. The values are written to the database and shown to users."""
+
+    RULE = "rule"  # a rule matched; `rule` names it
+    NO_RULE = "no rule matched"
+    UNKNOWN_REGION = "the destination's region is unknown"
+    SPECIAL_ADDRESS = "special-purpose address that no rule names"
+    PROTOCOL_ERROR = "protocol error"
+    UNMASKABLE = "the answer cannot be masked safely"
+    INTERNAL = "internal error"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Mask an SQL result column, `table.column`; `*` is a wildcard on either side (case-insensitive)."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class JsonPath:
+    """Mask a JSON value by path: `$.a.b`, `$.items[*].card`, `$..ssn` (RFC 9535 subset: child, wildcard,
+    descendant, array index)."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSpec:
+    """What a rule masks in responses: detector names, SQL columns and JSON paths. Empty: nothing."""
+
+    detectors: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    json_paths: tuple[JsonPath, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.detectors or self.columns or self.json_paths)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision on one flow or exchange.
+
+    `observed` is set when the policy is in observe mode: the verdict was a denial, is recorded as one, and
+    the traffic passes all the same. `detail` is one line for people, e.g. the first difference of a rule.
+    """
+
+    action: Action
+    reason: Reason
+    policy: str = ""
+    rule: str = ""
+    detail: str = ""
+    mask: MaskSpec = field(default_factory=MaskSpec)
+    durable: bool = False
+    observed: bool = False
+
+    @property
+    def passes(self) -> bool:
+        return self.action is Action.ALLOW or self.observed
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Everything a native refusal tells the client: what, where, why, and how to ask.
+
+    `session` is the session id that `enforcer sessions show` takes. All fields are plain text without
+    control characters; each protocol puts them into its own words.
+    """
+
+    destination: str
+    region: str
+    prefix: str
+    policy: str
+    rule: str
+    reason: str
+    session: str
+
+    @property
+    def title(self) -> str:
+        return f"egress to {self.destination} denied: {self.reason}"
+
+    @property
+    def explanation(self) -> str:
+        """`region US (8.8.8.0/24), rule eu-only/everything-else, session 0a1b`: the facts, in one line."""
+        rule = f"rule {self.policy}/{self.rule}" if self.rule else "no rule"
+        return f"region {self.region} ({self.prefix}), {rule}, session {self.session}"
+
+    @property
+    def how_to_ask(self) -> str:
+        return f"ask this host's operator; 'enforcer explain {self.destination}' shows every rule tried"
