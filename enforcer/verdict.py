@@ -20,6 +20,9 @@ class Reason(Enum):
     SPECIAL_ADDRESS = "special-purpose address that no rule names"
     PROTOCOL_ERROR = "protocol error"
     UNMASKABLE = "the answer cannot be masked safely"
+    UNREACHABLE = "the server cannot be reached"
+    NO_REQUEST = "closed before a request"
+    RECORDER = "the recorder cannot write"
     INTERNAL = "internal error"
 
 
@@ -77,7 +80,8 @@ class Denial:
     """Everything a native refusal tells the client: what, where, why, and how to ask.
 
     `session` is the session id that `enforcer sessions show` takes. All fields are plain text without
-    control characters; each protocol puts them into its own words.
+    control characters; each protocol puts them into its own words. `unreachable`: policy allowed the request, but
+    the server could not be reached; the protocol's word for that differs (HTTP 502, SQLSTATE 08001).
     """
 
     destination: str
@@ -87,9 +91,12 @@ class Denial:
     rule: str
     reason: str
     session: str
+    unreachable: bool = False
 
     @property
     def title(self) -> str:
+        if self.unreachable:
+            return f"{self.destination} cannot be reached: {self.reason}"
         return f"egress to {self.destination} denied: {self.reason}"
 
     @property

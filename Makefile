@@ -1,0 +1,41 @@
+# Everything a newcomer needs: sudo make demo, sudo make test. The rest is for daily work.
+.DEFAULT_GOAL := help
+VENV := .venv/bin
+
+.PHONY: help setup demo test lint format bench install uninstall clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: ## install packages, user, virtual environment and region tables (root)
+	@tools/setup.sh dev
+
+demo: setup ## build a small world in namespaces and run an executor through the enforcer (root)
+	@$(VENV)/enforcer demo
+
+test: setup lint ## every test this host can run, and the linters (root)
+	@$(VENV)/pytest
+
+lint: setup ## ruff, mypy and the import contracts
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+	@$(VENV)/mypy
+	@$(VENV)/lint-imports --no-cache | tail -n 12
+
+format: setup ## let ruff format the tree
+	@$(VENV)/ruff format .
+	@$(VENV)/ruff check --fix .
+
+bench: setup ## requests/s and latency beside direct and HAProxy, as ratios (root)
+	@$(VENV)/python -m benchmarks.http
+
+install: ## put configuration and policies into /etc/enforcer and the command into /usr/local/bin (root)
+	@tools/setup.sh run
+	@tools/install.sh
+
+uninstall: ## take the enforcer off this host; records and configuration stay (root)
+	@$(VENV)/enforcer uninstall --yes
+	@rm -f /usr/local/bin/enforcer
+
+clean: ## remove what setup made in this directory
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* sock_ops: makes the flow findable from the accepted side, before the SYN leaves, and forgets it at close. */
+#ifndef ENFORCER_HOOKS_SOCKOPS_H
+#define ENFORCER_HOOKS_SOCKOPS_H
+
+/* The socket's tuple. An IPv4-mapped socket has family AF_INET6 but speaks IPv4 below, as the accepted socket sees it. */
+static inline void tuple_of_sockops(struct bpf_sock_ops *ctx, const struct flow_record *flow, struct tuple *key)
+{
+	key->netns = flow->netns;
+	key->source_port = ctx->local_port;
+	key->target_port = bpf_ntohl(ctx->remote_port);
+	if (flow->family == FAMILY_IPV4) {
+		key->source[0] = ctx->local_ip4;
+		key->target[0] = ctx->remote_ip4;
+	} else {
+		key->source[0] = ctx->local_ip6[0];
+		key->source[1] = ctx->local_ip6[1];
+		key->source[2] = ctx->local_ip6[2];
+		key->source[3] = ctx->local_ip6[3];
+		key->target[0] = ctx->remote_ip6[0];
+		key->target[1] = ctx->remote_ip6[1];
+		key->target[2] = ctx->remote_ip6[2];
+		key->target[3] = ctx->remote_ip6[3];
+	}
+}
+
+static inline void remember_tuple(struct bpf_sock_ops *ctx, struct flow_record *flow)
+{
+	struct flow_record value = *flow;
+	struct tuple key = {};
+
+	tuple_of_sockops(ctx, flow, &key);
+	if (original_dst_by_tuple.update(&key, &value))
+		count(UNMAPPED_TUPLE_FULL);
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* The port may already belong to a newer connection: delete only what this socket wrote. */
+static inline void forget_tuple(struct bpf_sock_ops *ctx, struct flow_record *flow)
+{
+	struct flow_record *value;
+	struct tuple key = {};
+
+	tuple_of_sockops(ctx, flow, &key);
+	value = original_dst_by_tuple.lookup(&key);
+	if (value && value->cookie == flow->cookie)
+		original_dst_by_tuple.delete(&key);
+}
+
+static inline void track_connection(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct flow_record *flow;
+
+	if (!sk)
+		return;
+	flow = flow_by_socket.sk_storage_get(sk, 0, 0);
+	if (!flow || !flow->redirected)
+		return;
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		remember_tuple(ctx, flow);
+	else if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE)
+		forget_tuple(ctx, flow);
+}
+
+#endif

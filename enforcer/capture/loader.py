@@ -1,0 +1,84 @@
+"""Step 1 of 6, capture: compiles `bpf/`, checks its layout, loads it, pins programs and maps, and exits.
+
+Runs as a short-lived child (`python -m enforcer.capture.loader DIRECTORY`) because BCC keeps some 150 MB of LLVM
+resident.
+The only importer of bcc. Attaches nothing: the supervisor fills the maps first and then switches the links.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from enforcer.capture import abi, sysbpf
+from enforcer.capture.headers import find_kernel_source
+from enforcer.capture.programs import HOOKS, MAPS
+from enforcer.capture.source import flatten, source_directory
+from enforcer.errors import EnforcerError, HostError, KernelError
+
+
+def load(directory: Path) -> None:
+    """Pins every program of HOOKS as `directory/prog_NAME` and every map of MAPS as `directory/map_NAME`.
+
+    Raises HostError without bcc or headers, KernelError when compiling, loading or pinning fails.
+    """
+    try:
+        import bcc  # noqa: PLC0415 - tells its absence as one line
+    except ImportError as error:
+        raise HostError("Python's bcc module is missing; apt-get install python3-bpfcc") from error
+    text = flatten(source_directory())
+    with tempfile.TemporaryDirectory(prefix="enforcer-headers-") as scratch:
+        tree = find_kernel_source(Path(scratch))
+        if tree is not None:
+            os.environ["BCC_KERNEL_SOURCE"] = str(tree)
+        try:
+            module = bcc.BPF(text=text, cflags=["-Wno-macro-redefined", "-Wno-pragma-once-outside-header"])
+        except Exception as error:
+            raise KernelError(f"the kernel programs did not compile: {error}; see the lines above") from error
+    _check_layouts(bcc, module)
+    for hook in HOOKS:
+        try:
+            function = module.load_func(hook.program, hook.program_type, attach_type=int(hook.attach_type))
+        except Exception as error:
+            raise KernelError(f"the kernel refused program {hook.program}: {error}") from error
+        sysbpf.pin(function.fd, directory / f"prog_{hook.program}")
+    for name in MAPS:
+        sysbpf.pin(_map_fd(bcc, module, name), directory / f"map_{name}")
+
+
+def _map_fd(bcc: Any, module: Any, name: str) -> int:
+    fd = bcc.lib.bpf_table_fd(module.module, name.encode())
+    if fd < 0:
+        raise KernelError(f"map {name} is not in the compiled program; reinstall the package")
+    return int(fd)
+
+
+def _check_layouts(bcc: Any, module: Any) -> None:
+    lib = bcc.lib
+    for layouts, describe in (
+        (abi.KEY_LAYOUTS, lib.bpf_table_key_desc),
+        (abi.VALUE_LAYOUTS, lib.bpf_table_leaf_desc),
+    ):
+        for name, mirror in layouts.items():
+            description = describe(module.module, name.encode())
+            if description is None:
+                raise KernelError(f"map {name} is not in the compiled program; reinstall the package")
+            compiled = bcc.BPF._decode_table_type(json.loads(description))
+            abi.check_layout(f"{name} ({mirror.__name__})", mirror, compiled)
+
+
+def main() -> int:
+    try:
+        load(Path(sys.argv[1]))
+    except EnforcerError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - read by the parent as the one error line
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

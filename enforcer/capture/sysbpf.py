@@ -1,0 +1,209 @@
+"""Step 1 of 6, capture: the bpf(2) system call over ctypes, no more of it than we use.
+
+BCC's own attach is the legacy one, which stacks a copy of the program at each restart and cannot be updated. Links can
+be
+pinned and swapped atomically, and the supervisor that does so must not carry a compiler. See bpf(2),
+include/uapi/linux/bpf.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+
+from enforcer.errors import KernelError
+
+# __NR_bpf: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
+_SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
+# Large enough for every attribute below; the kernel refuses trailing bytes only when they are not zero.
+_ATTRIBUTE_SIZE = 128
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Command(IntEnum):
+    MAP_CREATE = 0
+    MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
+    MAP_GET_NEXT_KEY = 4
+    OBJ_PIN = 6
+    OBJ_GET = 7
+    OBJ_GET_INFO_BY_FD = 15
+    PROG_QUERY = 16
+    MAP_LOOKUP_AND_DELETE_ELEM = 21
+    MAP_UPDATE_BATCH = 26
+    LINK_CREATE = 28
+    LINK_UPDATE = 29
+
+
+class MapType(IntEnum):
+    ARRAY = 2
+    LPM_TRIE = 11
+
+
+class AttachType(IntEnum):
+    """enum bpf_attach_type, the cgroup ones we use."""
+
+    CGROUP_SOCK_OPS = 3
+    CGROUP_INET4_CONNECT = 10
+    CGROUP_INET6_CONNECT = 11
+    CGROUP_GETSOCKOPT = 21
+    CGROUP_INET4_GETPEERNAME = 29
+    CGROUP_INET6_GETPEERNAME = 30
+
+
+BPF_F_NO_PREALLOC = 1
+LINK_INFO_SIZE = 64
+
+
+def bpf(command: Command, attribute: bytes) -> int:
+    """Issues the call. Returns its result; raises OSError with the kernel's errno."""
+    result, _ = _bpf(command, attribute)
+    return result
+
+
+def _bpf(command: Command, attribute: bytes) -> tuple[int, bytes]:
+    """The result, and the attribute as the kernel left it."""
+    number = _SYSCALL_NUMBERS.get(platform.machine())
+    if number is None:
+        raise KernelError(f"bpf(2) is not known on {platform.machine()}; use x86_64 or aarch64")
+    buffer = ctypes.create_string_buffer(attribute.ljust(_ATTRIBUTE_SIZE, b"\0"), _ATTRIBUTE_SIZE)
+    result = _libc.syscall(number, int(command), buffer, _ATTRIBUTE_SIZE)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"bpf({command.name}): {os.strerror(code)}")
+    return result, buffer.raw
+
+
+def _pathname(path: Path) -> ctypes.Array[ctypes.c_char]:
+    return ctypes.create_string_buffer(bytes(path))
+
+
+def pin(fd: int, path: Path) -> None:
+    """Makes the object outlive this process under `path` on a BPF file system."""
+    name = _pathname(path)
+    bpf(Command.OBJ_PIN, struct.pack("=QII", ctypes.addressof(name), fd, 0))
+
+
+def get_pinned(path: Path) -> int:
+    """A new descriptor of the object pinned at `path`."""
+    name = _pathname(path)
+    return bpf(Command.OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0))
+
+
+def link_create(program: int, cgroup: int, attach_type: AttachType) -> int:
+    return bpf(Command.LINK_CREATE, struct.pack("=IIII", program, cgroup, attach_type, 0))
+
+
+def link_update(link: int, program: int) -> None:
+    """Swaps the link's program atomically. OSError(ENOLINK) when its cgroup is gone."""
+    bpf(Command.LINK_UPDATE, struct.pack("=IIII", link, program, 0, 0))
+
+
+def link_cgroup(link: int) -> int:
+    """The cgroup id a link is attached to, 0 once that cgroup is gone (struct bpf_link_info.cgroup)."""
+    info = ctypes.create_string_buffer(LINK_INFO_SIZE)
+    bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", link, LINK_INFO_SIZE, ctypes.addressof(info)))
+    return int(struct.unpack_from("=Q", info.raw, 16)[0])
+
+
+def attached_programs(cgroup: int, attach_type: AttachType) -> tuple[int, ...]:
+    """Ids of the programs attached to this cgroup itself for one hook."""
+    ids = (ctypes.c_uint32 * 64)()
+    attribute = struct.pack("=IIIIQI", cgroup, attach_type, 0, 0, ctypes.addressof(ids), len(ids))
+    _, after = _bpf(Command.PROG_QUERY, attribute)
+    (count,) = struct.unpack_from("=I", after, 24)
+    return tuple(ids[:count])
+
+
+def map_create(kind: MapType, *, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> int:
+    return bpf(Command.MAP_CREATE, struct.pack("=IIIII", kind, key_size, value_size, max_entries, flags))
+
+
+class Map:
+    """A map by descriptor. Keys and values are bytes exactly as the kernel holds them."""
+
+    def __init__(self, fd: int, key_size: int, value_size: int) -> None:
+        self.fd = fd
+        self._key_size = key_size
+        self._value_size = value_size
+
+    def _element(self, key: bytes | None, value: object, flags: int = 0) -> tuple[bytes, object]:
+        buffer = ctypes.create_string_buffer(key, self._key_size) if key is not None else None
+        address = ctypes.addressof(buffer) if buffer is not None else 0
+        attribute = struct.pack("=IIQQQ", self.fd, 0, address, ctypes.addressof(value), flags)  # type: ignore[arg-type]
+        return attribute, buffer
+
+    def update(self, key: bytes, value: bytes) -> None:
+        """Raises OSError, E2BIG when full."""
+        buffer = ctypes.create_string_buffer(value, self._value_size)
+        attribute, _keep = self._element(key, buffer)
+        bpf(Command.MAP_UPDATE_ELEM, attribute)
+
+    def lookup(self, key: bytes) -> bytes | None:
+        buffer = ctypes.create_string_buffer(self._value_size)
+        attribute, _keep = self._element(key, buffer)
+        try:
+            bpf(Command.MAP_LOOKUP_ELEM, attribute)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return buffer.raw
+
+    def delete(self, key: bytes) -> None:
+        """Deleting an absent key is fine."""
+        buffer = ctypes.create_string_buffer(key, self._key_size)
+        try:
+            bpf(Command.MAP_DELETE_ELEM, struct.pack("=IIQ", self.fd, 0, ctypes.addressof(buffer)))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+    def keys(self) -> Iterator[bytes]:
+        current: bytes | None = None
+        while True:
+            following = ctypes.create_string_buffer(self._key_size)
+            attribute, _keep = self._element(current, following)
+            try:
+                bpf(Command.MAP_GET_NEXT_KEY, attribute)
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    return
+                raise
+            current = following.raw
+            yield current
+
+    def pop(self) -> bytes | None:
+        """Takes the oldest value of a queue, None when it is empty."""
+        buffer = ctypes.create_string_buffer(self._value_size)
+        attribute, _keep = self._element(None, buffer)
+        try:
+            bpf(Command.MAP_LOOKUP_AND_DELETE_ELEM, attribute)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return buffer.raw
+
+    def update_batch(self, keys: bytes, values: bytes, count: int) -> None:
+        """Inserts `count` packed keys and values in one call. Raises OSError when not all went in."""
+        key_buffer = ctypes.create_string_buffer(keys, len(keys))
+        value_buffer = ctypes.create_string_buffer(values, len(values))
+        attribute = struct.pack(
+            "=QQQQIIQQ", 0, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), count, self.fd, 0, 0
+        )
+        _, after = _bpf(Command.MAP_UPDATE_BATCH, attribute)
+        (done,) = struct.unpack_from("=I", after, 32)
+        if done != count:
+            raise OSError(errno.EIO, f"only {done} of {count} entries were inserted")
+
+    def close(self) -> None:
+        os.close(self.fd)

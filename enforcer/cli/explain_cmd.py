@@ -1,0 +1,176 @@
+"""`enforcer explain`: how this host would judge a destination, rule by rule. Sends nothing and resolves nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from enforcer.errors import UsageError
+from enforcer.flow import Endpoint, Executor, Flow
+from enforcer.policy.compiled import PolicySet
+from enforcer.policy.destinations import parse_destination
+from enforcer.policy.engine import OPAQUE, decide
+from enforcer.policy.explain import Explanation, Trial
+from enforcer.policy.explain import explain as explain_flow
+from enforcer.verdict import MaskSpec, Verdict
+
+if TYPE_CHECKING:
+    from enforcer.cli.context import Context
+
+# What most destinations are asked for on; said aloud in the output whenever it is assumed.
+ASSUMED_PORT = 443
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Everything that is printed. `others`: the verdicts with the protocols that were not asked about."""
+
+    flow: Flow
+    host: str | None
+    protocol: str
+    port_assumed: bool
+    protocol_assumed: bool
+    generation: str
+    explanation: Explanation
+    others: dict[str, Verdict]
+
+
+@click.command()
+@click.argument("destination", metavar="DEST")
+@click.option("--protocol", help=f"Protocol the connection carries.  [default: {OPAQUE}]")
+@click.option("--host", help="Host that the client names in its request.")
+@click.option("--executor", default="any", show_default=True, help="Name of the executor that asks.")
+@click.option("--user", default="", help="User that the executor was started as.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def explain(
+    context: Context,
+    *,
+    destination: str,
+    protocol: str | None,
+    host: str | None,
+    executor: str,
+    user: str,
+    as_json: bool,
+) -> None:
+    """Show the region of DEST, every rule tried, the first difference of each, and the verdict.
+
+    DEST is ADDR:PORT, [ADDR]:PORT for IPv6, or an address alone (port 443 is assumed).
+    """
+    known = context.vocabulary().protocols
+    if protocol is not None and protocol not in known:
+        raise UsageError(f"unknown protocol {protocol!r}; known are {', '.join(sorted(known))}")
+    try:
+        address, port = parse_destination(destination)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    who = Executor("explain", executor, uid=0, user=user, cgroup_id=0)
+    endpoint = Endpoint(address, port or ASSUMED_PORT)
+    flow = Flow(who, endpoint, context.geo().lookup(address), cookie=0, pid=0, uid=0, opened_ns=0)
+    policies = context.policies()
+    facts = {"host": host} if host else {}
+    answer = Answer(
+        flow=flow,
+        host=host,
+        protocol=protocol or OPAQUE,
+        port_assumed=port is None,
+        protocol_assumed=protocol is None,
+        generation=policies.generation,
+        explanation=explain_flow(policies, flow, protocol or OPAQUE, facts),
+        others=_others(policies, flow, facts, known) if protocol is None else {},
+    )
+    click.echo(json.dumps(_as_plain(answer)) if as_json else "\n".join(_as_lines(answer)))
+
+
+def _others(policies: PolicySet, flow: Flow, facts: dict[str, str], known: frozenset[str]) -> dict[str, Verdict]:
+    """A destination without a protocol is half a question: say what the other answers would be."""
+    return {name: decide(policies, flow, name, facts) for name in sorted(known - {OPAQUE})}
+
+
+def _as_lines(answer: Answer) -> list[str]:
+    region, executor = answer.flow.region, answer.flow.executor
+    trials = answer.explanation.trials
+    places = [_place(trial) for trial in trials]
+    width = max(map(len, places), default=0)
+    return [
+        f"destination  {answer.flow.destination}{' (port assumed)' if answer.port_assumed else ''}",
+        f"region       {'/'.join(sorted(region.regions)) or 'none'} ({region.kind})",
+        f"prefix       {region.prefix or 'none'}",
+        f"source       {region.source or 'none'}",
+        f"executor     {executor.name}{f', user {executor.user}' if executor.user else ''}",
+        f"protocol     {answer.protocol}{' (assumed)' if answer.protocol_assumed else ''}",
+        *([f"host         {answer.host}"] if answer.host else []),
+        "",
+        f"rules tried, first match wins (policy generation {answer.generation}):"
+        if trials
+        else "no policy is enabled: every flow is denied",
+        *(
+            f"  {place:{width}}  {trial.action:5}  {_outcome(trial)}"
+            for place, trial in zip(places, trials, strict=True)
+        ),
+        "",
+        f"verdict: {_say(answer.explanation.verdict)}",
+        *(f"with --protocol {name}: {_say(verdict)}" for name, verdict in answer.others.items()),
+    ]
+
+
+def _as_plain(answer: Answer) -> dict[str, object]:
+    region, executor = answer.flow.region, answer.flow.executor
+    return {
+        "destination": str(answer.flow.destination),
+        "port_assumed": answer.port_assumed,
+        "regions": sorted(region.regions),
+        "kind": region.kind,
+        "prefix": region.prefix,
+        "source": region.source,
+        "executor": executor.name,
+        "user": executor.user,
+        "protocol": answer.protocol,
+        "protocol_assumed": answer.protocol_assumed,
+        "host": answer.host,
+        "generation": answer.generation,
+        "trials": [asdict(trial) for trial in answer.explanation.trials],
+        "verdict": _verdict_as_plain(answer.explanation.verdict),
+        "other_protocols": {name: _verdict_as_plain(verdict) for name, verdict in answer.others.items()},
+    }
+
+
+def _verdict_as_plain(verdict: Verdict) -> dict[str, object]:
+    return {
+        "action": verdict.action.value,
+        "reason": verdict.reason.value,
+        "policy": verdict.policy,
+        "rule": verdict.rule,
+        "detail": verdict.detail,
+        "durable": verdict.durable,
+        "observed": verdict.observed,
+        "masks": _masks(verdict.mask),
+    }
+
+
+def _masks(mask: MaskSpec) -> list[str]:
+    columns, paths = [column.pattern for column in mask.columns], [path.path for path in mask.json_paths]
+    return [*mask.detectors, *columns, *paths]
+
+
+def _place(trial: Trial) -> str:
+    return f"{trial.policy}/{trial.rule}" if trial.rule else trial.policy
+
+
+def _outcome(trial: Trial) -> str:
+    return f"no: {trial.difference}" if trial.difference else "MATCH"
+
+
+def _say(verdict: Verdict) -> str:
+    by = f"rule {verdict.policy}/{verdict.rule}" if verdict.rule else f"{verdict.reason.value} ({verdict.detail})"
+    return "".join(
+        (
+            f"{verdict.action.value}, {by}",
+            f", masks {', '.join(_masks(verdict.mask))}" if verdict.mask else "",
+            ", recorded before it is sent" if verdict.durable else "",
+            ", but passes: the policy only observes" if verdict.observed else "",
+        )
+    )

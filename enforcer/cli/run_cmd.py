@@ -1,0 +1,26 @@
+"""`enforcer run`: the supervisor in the foreground, as systemd and containers want it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from enforcer import log
+from enforcer.supervisor import supervise
+
+if TYPE_CHECKING:
+    from enforcer.cli.context import Context
+
+
+@click.command()
+@click.pass_obj
+def run(context: Context) -> None:
+    """Run the supervisor until SIGTERM or SIGINT; SIGHUP reloads policies, tables and configuration.
+
+    Stopping it opens nothing: running executors get an error on every connection until it runs again.
+    """
+    settings = context.settings()
+    log.configure()
+    asyncio.run(supervise(settings))

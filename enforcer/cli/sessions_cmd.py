@@ -1,0 +1,276 @@
+"""`enforcer sessions`: what executors asked for, what was decided, what came of it, and whether the record holds.
+
+Recorded text comes from hostile sides and is printed on an operator's terminal: every character that a terminal acts on
+is escaped in tables and pages, and JSON is pure ASCII.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import unicodedata
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+
+from enforcer.errors import RecordError, UsageError
+from enforcer.recording.reader import Filter, Reader, Record
+from enforcer.recording.verify import Report, verify
+from enforcer.verdict import Action
+
+TABLE_WIDTH = 120  # columns; also when piped, so that output does not depend on where it goes
+_COLUMNS = (
+    "ID", "TIME (UTC)", "EXECUTOR", "VERDICT", "PROTOCOL", "DESTINATION", "REGION", "RULE", "EXCHANGES", "MASKED",
+)  # fmt: skip
+_SHRINKABLE = (2, 4, 5, 6, 7)  # executor, protocol, destination, region, rule: cells whose end may be left out
+_NARROWEST = 4
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# Control, format (bidirectional overrides), surrogate, private, unassigned, and the separators of lines and paragraphs.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+class _Settings(Protocol):
+    @property
+    def database(self) -> Path: ...
+
+
+class Context(Protocol):
+    """What the command group hands to its commands."""
+
+    def settings(self) -> _Settings: ...
+
+
+@click.group()
+def sessions() -> None:
+    """What executors sent, and what was decided."""
+
+
+@sessions.command("list")
+@click.option("--executor", help="Only this executor.")
+@click.option(
+    "--action",
+    type=click.Choice([action.value for action in Action]),
+    help="Only this verdict; deny includes sessions of which an exchange was denied.",
+)
+@click.option("--region", help="Only destinations that may lie in this region, such as DE.")
+@click.option("--protocol", help="Only this protocol, such as postgres.")
+@click.option("--since", help="Opened since: 15m, 2h, 3d, or a UTC time such as 2025-11-22 or 2025-11-22T06:00:00.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_sessions(
+    context: Context,
+    *,
+    executor: str | None,
+    action: str | None,
+    region: str | None,
+    protocol: str | None,
+    since: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Lists sessions, newest first.
+
+    VERDICT `observed` is a denial that passed because its policy only observes.
+    """
+    wanted = Filter(executor, action, region, protocol, _since(since, time.time_ns()), limit)
+    with Reader(context.settings().database) as reader:
+        found = reader.sessions(wanted)
+    if as_json:
+        _print_json(found)
+        return
+    for line in table(_COLUMNS, [_list_row(record) for record in found]):
+        click.echo(line)
+
+
+@sessions.command("show")
+@click.argument("session_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def show_session(context: Context, session_id: str, as_json: bool) -> None:
+    """Shows the session whose id begins with ID: its facts, then every exchange with its exact text.
+
+    Characters that a terminal would act on are shown as \\x1b or \\u202e; --json has them unambiguously.
+    """
+    with Reader(context.settings().database) as reader:
+        session = reader.session(session_id)
+    if as_json:
+        _print_json(session)
+        return
+    for line in _session_page(session):
+        click.echo(line)
+
+
+@sessions.command("verify")
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def verify_records(context: Context, path: Path | None, as_json: bool) -> None:
+    """Recomputes the hash chain of the records (or of the database at PATH) and names the first fault."""
+    database = path or context.settings().database
+    report = verify(database)
+    if as_json:
+        _print_json(_report_json(report))
+    else:
+        for name, count in report.rows.items():
+            click.echo(f"{name:<13} {count:>10}")
+        click.echo(f"{'rows':<13} {sum(report.rows.values()):>10}")
+        click.echo(f"head          {report.head.seq:>10} {report.head.hash.hex()}")
+    if report.fault is not None:
+        raise RecordError(f"{database} does not verify: {printable(str(report.fault))}; keep the file for examination")
+    if not as_json:
+        click.echo("the chain is whole: every row is the one its hash was made of, none is missing")
+
+
+def printable(text: str) -> str:
+    """`text` without a character that a terminal acts on: those become \\xNN, \\uNNNN or \\UNNNNNNNN."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        _escaped(character) if unicodedata.category(character) in _UNSAFE else character for character in text
+    )
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """Aligned lines within TABLE_WIDTH; where that is too narrow, the widest shrinkable cells end in an ellipsis."""
+    cells = [header, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(header))]
+    while sum(widths) + len(widths) - 1 > TABLE_WIDTH:
+        widest = max(_SHRINKABLE, key=widths.__getitem__)
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    lines = []
+    for row in cells:
+        fitted = (
+            cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(row, widths, strict=True)
+        )
+        lines.append(" ".join(cell.ljust(width) for cell, width in zip(fitted, widths, strict=True)).rstrip())
+    return lines
+
+
+def _since(text: str | None, now_ns: int) -> int | None:
+    """Unix nanoseconds of `15m` before `now_ns`, or of an ISO 8601 time (UTC unless it says otherwise)."""
+    if text is None:
+        return None
+    if age := re.fullmatch(r"(\d{1,9})([smhd])", text):
+        return now_ns - int(age[1]) * _SECONDS[age[2]] * 10**9
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--since {text!r} is no time; give 15m, 2h, 3d, or 2025-11-22T06:00:00") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) * 10**9
+
+
+def _list_row(record: Record) -> tuple[str, ...]:
+    exchanges = str(record["exchanges"])
+    if record["denied"]:
+        exchanges += f" ({record['denied']} denied)"
+    return (
+        record["id"],
+        _time(record["time_ns"])[:19],
+        record["executor"],
+        _verdict(record),
+        record["protocol"] or "-",
+        record["destination"],
+        record["region"] or record["region_kind"],
+        _rule(record),
+        exchanges,
+        str(record["masked_total"]),
+    )
+
+
+def _session_page(session: Record) -> list[str]:
+    end = session["end"]
+    process = f"pid {session['pid']}, uid {session['uid']} ({session['user']})"
+    facts = {
+        "session": session["id"],
+        "opened": _time(session["time_ns"]) + " UTC",
+        "executor": f"{session['executor']} ({session['executor_ident']}, cgroup {session['cgroup']})",
+        "process": f"{process}, {session['exe'] or 'unknown program'}",
+        "arguments": " ".join(map(_json, session["argv"] or [])) or "-",
+        "unit": session["unit"] or "-",
+        "destination": session["destination"] + (f" ({session['host']})" if session["host"] else ""),
+        "region": f"{session['region'] or 'unknown'} ({session['region_kind']}, {session['prefix']})",
+        "table": f"{session['table_source']} {session['table_version']}",
+        "protocol": session["protocol"] or "-",
+        "verdict": f"{_verdict(session)}, rule {_rule(session)}, generation {session['generation']}",
+        "reason": session["reason"] + (f": {session['detail']}" if session["detail"] else ""),
+        "ended": "not yet" if end is None else f"{_time(end['time_ns'])} UTC, {end['cause']}, {_traffic(end)}",
+        "row": f"{session['seq']}, hash {session['hash']}",
+    }
+    lines = [f"{name:<12} {printable(value)}" for name, value in facts.items()]
+    for exchange in session["exchanges"]:
+        lines += ["", *_exchange_lines(exchange)]
+    return lines
+
+
+def _exchange_lines(exchange: Record) -> list[str]:
+    head = f"#{exchange['exchange']} {_time(exchange['time_ns'])} {exchange['protocol']} {exchange['operation']}"
+    lines = [printable(f"{head}: {_verdict(exchange)}, rule {_rule(exchange)}, {exchange['reason']}")]
+    lines += [f"    {printable(line)}" for line in exchange["text"].split("\n")]
+    if exchange["cut_bytes"] is not None:
+        lines.append(f"    [cut here: {exchange['cut_bytes']} bytes in all, SHA-256 {exchange['cut_sha256']}]")
+    notes = [
+        ("detail", exchange["detail"]),
+        ("params", ", ".join("NULL" if value is None else _json(value) for value in exchange["params"])),
+        ("facts", ", ".join(f"{name}={_json(value)}" for name, value in exchange["facts"].items())),
+        ("outcome", _outcome(exchange)),
+        ("masked", ", ".join(f"{name} {count}" for name, count in (exchange["masked"] or {}).items())),
+    ]
+    return lines + [f"  {name:<8} {printable(value)}" for name, value in notes if value]
+
+
+def _outcome(exchange: Record) -> str:
+    if exchange["status"] is None:
+        return "none recorded"
+    rows = "" if exchange["rows"] is None else f", {exchange['rows']} rows"
+    return f"{exchange['status']}{' (failed)' if exchange['failed'] else ''}{rows}, {_traffic(exchange)}"
+
+
+def _traffic(record: Record) -> str:
+    return f"{record['bytes_up']} bytes up, {record['bytes_down']} down, {record['duration_ns'] / 1e6:.1f} ms"
+
+
+def _verdict(record: Record) -> str:
+    return "observed" if record["observed"] else str(record["action"])
+
+
+def _rule(record: Record) -> str:
+    return f"{record['policy']}/{record['rule']}" if record["rule"] else "-"
+
+
+def _time(time_ns: int) -> str:
+    """`2025-11-22 06:00:00.123456` in UTC; the bare number where a damaged row holds what no calendar does."""
+    try:
+        moment = datetime.fromtimestamp(time_ns // 10**9, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ns} ns"
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ns % 10**9 // 1000:06}"
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def _report_json(report: Report) -> dict[str, Any]:
+    fault = report.fault
+    return {
+        "rows": report.rows,
+        "head": {"seq": report.head.seq, "hash": report.head.hash.hex()},
+        "fault": None
+        if fault is None
+        else {"kind": fault.kind.value, "seq": fault.seq, "table": fault.table, "what": fault.what},
+    }

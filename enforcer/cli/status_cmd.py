@@ -1,0 +1,78 @@
+"""`enforcer status`: what runs, what is attached, what was counted."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from enforcer.capture import cgroup, programs
+from enforcer.capture.programs import Pins
+from enforcer.errors import NotRunning
+from enforcer.supervisor.control import ControlClient
+
+if TYPE_CHECKING:
+    from enforcer.cli.context import Context
+    from enforcer.config import Settings
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def status(context: Context, as_json: bool) -> None:
+    """Show the running supervisor: generation, workers, executors, programs per hook, counters.
+
+    Without a supervisor it says what is still attached, and ends with exit code 7.
+    """
+    settings = context.settings()
+    try:
+        with ControlClient(settings.control_socket) as client:
+            answer = client.request({"op": "status"})
+    except NotRunning as error:
+        raise NotRunning(f"{error}{_left_behind(settings)}") from None
+    click.echo(json.dumps(answer, indent=2) if as_json else _text(answer))
+
+
+def _left_behind(settings: Settings) -> str:
+    """What still enforces without a supervisor: executors are refused, not free."""
+    try:
+        linked = Pins(settings.instance).linked()
+        counts = programs.attached(cgroup.Cgroups(cgroup.find_mount() / settings.instance))
+    except OSError:
+        return ""
+    if not linked:
+        return " (nothing is attached)"
+    attached = sum(counts.values())
+    return f" ({attached} programs stay attached: executors are refused every connection until then)"
+
+
+def _text(answer: dict[str, Any]) -> str:
+    table, recorder = answer["table"], answer["recorder"]
+    lines = [
+        f"supervisor  pid {answer['pid']}, up {answer['uptime_seconds']:.0f} s, {_megabytes(answer['resident_bytes'])}",
+        f"generation  {answer['generation']}: policies {', '.join(answer['policies']) or 'none, everything is denied'}"
+        f" ({answer['policy_hash']})",
+        f"table       {table['version']}: {table['prefixes']['v4']} IPv4 and {table['prefixes']['v6']} IPv6 prefixes",
+        *(f"            {source}" for source in table["sources"]),
+        f"records     {recorder['database']}, {recorder['head']} rows",
+    ]
+    if recorder["failing"]:
+        lines.append(f"            FAILING, new requests are denied: {recorder['failing']}")
+    if answer["observing"]:
+        lines.append(f"OBSERVE     not refusing what these policies deny: {', '.join(answer['observing'])}")
+    lines += [
+        f"worker      pid {worker['pid']}, {_megabytes(worker['resident_bytes'])}" for worker in answer["workers"]
+    ]
+    if answer["worker_restarts"]:
+        lines.append(f"            {answer['worker_restarts']} restarts")
+    lines += [f"executor    {one['ident']} ({one['user']}), port {one['port']}" for one in answer["executors"]]
+    programs_line = ", ".join(f"{name} {count}" for name, count in answer["programs"].items())
+    lines.append(f"programs    {programs_line} (1 per hook is right)")
+    lines.append(f"flows       {answer['open_flows']} open")
+    lines += [f"counter     {name} {value}" for name, value in answer["counters"].items() if value]
+    return "\n".join(lines)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB resident"

@@ -1,0 +1,27 @@
+"""`enforcer uninstall`: the only way to take the enforcer off."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from enforcer import supervisor
+
+if TYPE_CHECKING:
+    from enforcer.cli.context import Context
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def uninstall(context: Context, yes: bool) -> None:
+    """End all executors, detach every kernel program and remove maps and cgroups.
+
+    Records and configuration stay. Refused while a supervisor runs.
+    """
+    settings = context.settings()
+    if not yes:
+        click.confirm(f"Kill all executors of '{settings.instance}' and detach its kernel programs?", abort=True)
+    supervisor.uninstall(settings)
+    click.echo(f"removed: programs, maps and cgroups of '{settings.instance}'; records stay in {settings.state}")

@@ -1,0 +1,128 @@
+"""Step 1 of 6, capture: which table files there are, and what they are together. Gets paths, hands on one merged table.
+
+Nothing here decides precedence (`merge.py`) or keeps a result (`compiled.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from array import array
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from enforcer.errors import TableError
+from enforcer.geo.country_mmdb import SHIPPED, CountryMmdb
+from enforcer.geo.ipfire import IpfireTable
+from enforcer.geo.merge import Merged, merge
+from enforcer.geo.operator_csv import read_operator_tables
+from enforcer.geo.ranges import cidrs
+from enforcer.geo.rows import Input, Source
+from enforcer.geo.special import special_origin
+from enforcer.geo.table import BLOCKS, FORMAT, encode
+
+IPFIRE_FILES = ("geoip", "geoip6")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Paths only. `ipfire`: a directory with `geoip` and `geoip6`, or None where there is no second opinion."""
+
+    mmdb: Path = SHIPPED
+    ipfire: Path | None = None
+    operator_csvs: tuple[Path, ...] = ()
+
+    @classmethod
+    def discover(cls, etc: Path, lib: Path) -> Sources:
+        """What is installed: `etc`/geo/*.csv and `lib`/geo/ipfire beside the shipped table.
+
+        `etc` and `lib` are `/etc/enforcer` and `/var/lib/enforcer` or their like under another root.
+        """
+        ipfire = lib / "geo" / "ipfire"
+        return cls(SHIPPED, ipfire if ipfire.is_dir() else None, operator_files(etc / "geo"))
+
+    def read(self) -> Inputs:
+        """Reads every file, once. Raises TableError where one is missing, unreadable or empty."""
+        again = "install the table again, or name another"
+        fetch = "fetch it with tools/fetch-ipfire.sh, or remove the directory"
+        ipfire = None
+        if self.ipfire is not None:
+            ipv4, ipv6 = (Input.read(self.ipfire / name, fetch) for name in IPFIRE_FILES)
+            ipfire = ipv4, ipv6
+        operators = tuple(Input.read(path, "correct it or remove it") for path in self.operator_csvs)
+        return Inputs(Input.read(self.mmdb, again), ipfire, operators)
+
+
+def operator_files(directory: Path) -> tuple[Path, ...]:
+    """The operator's tables, in the order of their names. Raises TableError where the directory cannot be read."""
+    try:
+        return tuple(sorted(path for path in directory.iterdir() if path.suffix == ".csv"))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise TableError(f"{directory}: {error.strerror}; make it a readable directory or remove it") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The files' contents; everything that a compiled table depends on."""
+
+    mmdb: Input
+    ipfire: tuple[Input, Input] | None
+    operators: tuple[Input, ...]
+
+    @property
+    def key(self) -> str:
+        """Hash of all inputs, of the special-purpose list and of the table's format."""
+        parts = [f"format {FORMAT} {sys.byteorder}", f"special {special_origin().sha256}"]
+        parts.append(f"mmdb {self.mmdb.path.name} {self.mmdb.sha256}")
+        parts += [f"ipfire {part.sha256}" for part in self.ipfire or ()]
+        parts += [f"operator {part.path.name} {part.sha256}" for part in self.operators]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def merge(self) -> Merged:
+        """Raises TableError where a file is damaged. The operator's are first: they are quick, and wrong most often."""
+        operators = read_operator_tables(self.operators)
+        countries: list[Source] = [CountryMmdb(self.mmdb)]
+        if self.ipfire is not None:
+            countries.append(IpfireTable(*self.ipfire))
+        return merge(countries, operators)
+
+    def compile(self) -> bytes:
+        """The compiled table's bytes. Takes about ten seconds and 300 MB for the shipped tables."""
+        merged = self.merge()
+        figures = {
+            "sets": len(merged.sets),
+            "v4_placed": merged.placed[4],
+            "v4_disputed": merged.disputed[4],
+            "v6_placed": merged.placed[6] >> 64,
+            "v6_disputed": merged.disputed[6] >> 64,
+        }
+        meta = {
+            "origins": [asdict(origin) for origin in merged.origins],
+            "sets": [(sorted(entry.regions), entry.kind, entry.source) for entry in merged.sets],
+            "figures": figures,
+        }
+        return encode(self.key, _columns(merged), meta)
+
+
+def _columns(merged: Merged) -> dict[str, list[array[int]]]:
+    columns = {block: [array(code) for code in codes] for block, codes in BLOCKS.items()}
+    first4, length4, set4 = columns["v4"]
+    for first, length, ident in cidrs(merged.steps[4]):
+        first4.append(first)
+        length4.append(length)
+        set4.append(ident)
+    high6, length6, set6 = columns["v6"]
+    high_long, low_long, length_long, set_long = columns["v6long"]
+    for first, length, ident in cidrs(merged.steps[6]):
+        if length <= 64:
+            high6.append(first >> 64)
+            length6.append(length)
+            set6.append(ident)
+        else:
+            high_long.append(first >> 64)
+            low_long.append(first & 0xFFFF_FFFF_FFFF_FFFF)
+            length_long.append(length)
+            set_long.append(ident)
+    return columns

@@ -1,0 +1,111 @@
+"""Step 4 of 6, inspect: what backslashes hide from a scan of the bytes.
+
+JSON may spell any character as `\\uXXXX`, so a card number can be there without one of its digits; and the `n` of `\\n`
+looks like a letter in front of the next word. `Unescaper` undoes the first (same JSON value, other spelling), `blanked` the second.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+# Characters that stay escaped: JSON needs it (controls, quote, backslash), or a page that embeds the text may.
+# No detector's value holds one of them.
+_KEEP: Final = frozenset('"\\<>&\u2028\u2029') | frozenset(map(chr, range(0x20)))
+
+_HEX: Final = rb"[0-9a-fA-F]"
+_PAIR: Final = rb"\\u([dD][89abAB]" + _HEX + rb"{2})\\u([dD][c-fC-F]" + _HEX + rb"{2})"
+_SINGLE: Final = rb"\\u(" + _HEX + rb"{4})"
+# An escape that later bytes may complete, to a character or (high surrogate) to a pair.
+_CUT: Final = (
+    rb"(\\(?:u" + _HEX + rb"{0,3})?\Z|\\u[dD][89abAB]" + _HEX + rb"{2}(?:\\(?:u(?:[dD](?:[c-fC-F]" + _HEX + rb"?)?)?)?)?\Z)"
+)
+# Every escape is consumed from its backslash, so that the second one of `\\u0041` begins nothing.
+_WHOLE: Final = re.compile(_PAIR + rb"|" + _SINGLE + rb"|\\.", re.DOTALL)
+_PIECE: Final = re.compile(_PAIR + rb"|" + _CUT + rb"|" + _SINGLE + rb"|\\.", re.DOTALL)
+
+
+@lru_cache(maxsize=1024)
+def _character(digits: bytes) -> bytes | None:
+    character = chr(int(digits, 16))
+    if character in _KEEP or "\ud800" <= character <= "\udfff":
+        return None
+    return character.encode()
+
+
+def _pair(high: bytes, low: bytes) -> bytes:
+    return chr(0x10000 + ((int(high, 16) & 0x3FF) << 10) + (int(low, 16) & 0x3FF)).encode()
+
+
+def _whole(match: re.Match[bytes]) -> bytes:
+    high, low, single = match.groups()
+    if high:
+        return _pair(high, low)
+    return (_character(single) if single else None) or match[0]
+
+
+def unescape(data: bytes) -> bytes:
+    """JSON text `data` with characters in place of their `\\uXXXX` (RFC 8259, section 7), as far as that is the same JSON."""
+    return _WHOLE.sub(_whole, data) if b"\\u" in data else data
+
+
+class Unescaper:
+    """`unescape` for a text that comes in pieces. Holds back an escape that is cut: 11 bytes at most."""
+
+    __slots__ = ("_cut",)
+
+    def __init__(self) -> None:
+        self._cut = b""
+
+    def feed(self, data: bytes, final: bool) -> bytes:
+        if self._cut:
+            data, self._cut = self._cut + data, b""
+        if final:
+            return unescape(data)
+        if b"\\u" in data or data.endswith(b"\\"):
+            return _PIECE.sub(self._piece, data)
+        return data
+
+    def _piece(self, match: re.Match[bytes]) -> bytes:
+        high, low, cut, single = match.groups()
+        if high:
+            return _pair(high, low)
+        if cut:
+            self._cut = cut
+            return b""
+        return (_character(single) if single else None) or match[0]
+
+
+_LETTERS: Final = tuple(b"\\" + bytes((letter,)) for letter in b"bfnrtv")
+_NUMERIC: Final = re.compile(rb"\\(?:u" + _HEX + rb"{4}|x" + _HEX + rb"{2})")
+
+
+def blanked(text: bytes) -> bytes:
+    """`text` with NULs over its escapes that look like letters and digits (JSON, COPY, program text); same length.
+
+    Whether the backslash is itself escaped is not looked at, so that the answer needs no more than the neighbourhood:
+    the cost is that a value after a literal `\\\\n` is taken to begin one letter later."""
+    for letter in _LETTERS:
+        if letter in text:
+            text = text.replace(letter, b"\0\0")
+    if b"\\u" in text or b"\\x" in text:
+        text = _NUMERIC.sub(lambda match: bytes(len(match[0])), text)
+    return text
+
+
+INSIDE: Final = 1
+ESCAPED: Final = 2
+"""Where in a JSON text a byte is, as bits: inside of a string; just after a backslash."""
+
+
+def string_state(state: int, text: bytes) -> int:
+    """The state after `text`, which began in `state`."""
+    if state & ESCAPED and text:
+        text, state = text[1:], state & INSIDE
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"")
+        if text.endswith(b"\\"):
+            state |= ESCAPED
+        text = text.replace(b'\\"', b"")
+    return state ^ (text.count(b'"') & 1)

@@ -1,0 +1,46 @@
+"""Step 3 of 6, decide: a policy file's own examples (`expect:`), judged against that file alone.
+
+Gets a valid file and a look-up of regions; hands on one line per example that does not come out as written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from enforcer.flow import Address, Executor, Flow, Region
+from enforcer.policy.compiled import PolicySet
+from enforcer.policy.engine import decide
+from enforcer.policy.loader import PolicySource, fault
+from enforcer.policy.schema import Expectation
+from enforcer.verdict import Verdict
+
+
+def run_expectations(source: PolicySource, lookup: Callable[[Address], Region]) -> list[str]:
+    """The failures, `file:line: expect[n]: what came out; mend`; none when all examples hold."""
+    alone = PolicySet.of((source.policy,))
+    failures = []
+    for number, (expectation, line) in enumerate(zip(source.file.expect, source.expectation_lines, strict=True)):
+        region = lookup(expectation.to.address)
+        facts = {"host": expectation.host} if expectation.host else {}
+        verdict = decide(alone, _flow(expectation, region), expectation.protocol, facts)
+        if not _holds(expectation, verdict):
+            failures.append(fault(source.path, line, ("expect", number), _message(expectation, region, verdict)))
+    return failures
+
+
+def _flow(expectation: Expectation, region: Region) -> Flow:
+    executor = Executor("expect", expectation.executor, uid=0, user=expectation.user or "", cgroup_id=0)
+    return Flow(executor, expectation.to, region, cookie=0, pid=0, uid=0, opened_ns=0)
+
+
+def _holds(expectation: Expectation, verdict: Verdict) -> bool:
+    return verdict.action.value == expectation.verdict and expectation.rule in (None, verdict.rule)
+
+
+def _message(expectation: Expectation, region: Region, verdict: Verdict) -> str:
+    by = f"rule {verdict.rule}" if verdict.rule else verdict.reason.value
+    wanted = expectation.verdict + (f" by rule {expectation.rule}" if expectation.rule else "")
+    return (
+        f"{expectation.to} ({region}) {expectation.protocol} is {verdict.action.value} by {by}, not {wanted};"
+        " correct the rules or the expectation"
+    )

@@ -1,0 +1,177 @@
+"""Step 3 of 6, decide: the shape of a policy file, as frozen pydantic models that refuse every unknown key.
+
+Models judge one field at a time; what must hold between fields is in `consistency.py`, so that a fault in one field
+never hides another. Validate with a `Vocabulary` as context. Messages read `what is wrong; what mends it`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo
+
+from enforcer.flow import Endpoint
+from enforcer.policy.compiled import ANY_REGION
+from enforcer.policy.destinations import Network, parse_endpoint, parse_host, parse_network, parse_ports
+from enforcer.policy.vocabulary import Vocabulary
+from enforcer.verdict import Column, JsonPath
+
+# Longer than any field path or glob that a person writes; a bound for the parsers behind it.
+MAX_TEXT = 512
+NO_RULES = "would deny everything; write one deny rule if that is meant"
+_NAME = re.compile(r"[a-z0-9-]+")
+_COLUMN = re.compile(r"[^.\s]+\.[^.\s]+")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("is not text; write text")
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"is longer than {MAX_TEXT} characters; shorten it")
+    if not value.isprintable():
+        raise ValueError("holds a control character; remove it")
+    return value
+
+
+def _not_empty(value: object) -> object:
+    # Not Field(min_length=1): pydantic also calls a list too short when it is its items that are wrong.
+    if value == []:
+        raise ValueError("is empty; name at least one, or remove the key")
+    return value
+
+
+def _some_rules(value: object) -> object:
+    if value in ([], None):
+        raise ValueError(NO_RULES)
+    return value
+
+
+def _name(value: object) -> str:
+    name = _text(value)
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a name; use lower-case letters, digits and hyphens")
+    return name
+
+
+def _vocabulary(info: ValidationInfo) -> Vocabulary:
+    if not isinstance(info.context, Vocabulary):
+        raise TypeError("policies are validated with a Vocabulary as context")
+    return info.context
+
+
+def _exact_host(value: object) -> str:
+    host = parse_host(_text(value))
+    if host.startswith("*"):
+        raise ValueError(f"{host!r} is not one host; write the exact name a client would ask for")
+    return host
+
+
+def _region(value: object, info: ValidationInfo) -> str:
+    name = _text(value)
+    if name != ANY_REGION:
+        _vocabulary(info).regions(name)
+    return name
+
+
+def _protocol(value: object, info: ValidationInfo) -> str:
+    name, known = _text(value), _vocabulary(info).protocols
+    if name not in known:
+        raise ValueError(f"unknown protocol {name!r}; known are {', '.join(sorted(known))}")
+    return name
+
+
+def _masked(value: object, info: ValidationInfo) -> str | Column | JsonPath:
+    vocabulary = _vocabulary(info)
+    known = ", ".join(sorted(vocabulary.detectors))
+    if isinstance(value, str):
+        if value not in vocabulary.detectors:
+            raise ValueError(f'unknown detector {value!r}; known are {known}, or write {{column: "table.column"}}')
+        return value
+    if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in ("column", "json"):
+        raise ValueError(f'must be one of {known}, or {{column: "table.column"}}, or {{json: "$.path"}}; choose one')
+    ((key, field),) = value.items()
+    text = _text(field)
+    if key == "json":
+        vocabulary.check_json_path(text)
+        return JsonPath(text)
+    if not _COLUMN.fullmatch(text):
+        raise ValueError(f'{text!r} is not a column; write "table.column", with * for any table or any column')
+    return Column(text)
+
+
+Text = Annotated[str, PlainValidator(_text)]
+Name = Annotated[str, PlainValidator(_name)]
+RegionName = Annotated[str, PlainValidator(_region)]
+ProtocolName = Annotated[str, PlainValidator(_protocol)]
+NetworkText = Annotated[Network, PlainValidator(lambda value: parse_network(_text(value)))]
+HostText = Annotated[str, PlainValidator(lambda value: parse_host(_text(value)))]
+PortsText = Annotated[tuple[int, int], PlainValidator(lambda value: parse_ports(_text(value)))]
+EndpointText = Annotated[Endpoint, PlainValidator(lambda value: parse_endpoint(_text(value)))]
+Masked = Annotated[str | Column | JsonPath, PlainValidator(_masked)]
+NotEmpty = BeforeValidator(_not_empty)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AppliesTo(_Model):
+    """`executor`: a glob over executor names; or `user`: the user an executor was started as. One of the two."""
+
+    executor: Text | None = None
+    user: Text | None = None
+
+
+class Destination(_Model):
+    """Where a rule looks: all conditions that are given must hold. At least one is given."""
+
+    region: Annotated[tuple[RegionName, ...], NotEmpty] = ()
+    address: Annotated[tuple[NetworkText, ...], NotEmpty] = ()
+    host: Annotated[tuple[HostText, ...], NotEmpty] = ()
+    port: Annotated[tuple[PortsText, ...], NotEmpty] = ()
+    protocol: Annotated[tuple[ProtocolName, ...], NotEmpty] = ()
+
+
+class Mask(_Model):
+    response: Annotated[tuple[Masked, ...], NotEmpty]
+
+
+class RuleEntry(_Model):
+    name: Name
+    to: Destination
+    action: Literal["allow", "deny"]
+    mask: Mask | None = None
+    record: Literal["durable", "batched"] = "batched"
+
+
+class Expectation(_Model):
+    """What the file, judged alone, must answer for one destination. `rule`: the rule that must be the one to decide."""
+
+    to: EndpointText
+    protocol: ProtocolName = "opaque"
+    host: Annotated[str, PlainValidator(_exact_host)] | None = None
+    executor: Text = "any"
+    user: Text | None = None
+    verdict: Annotated[Literal["allow", "deny"], Field(alias="is")]
+    rule: Name | None = None
+
+
+class PolicyFile(_Model):
+    policy: Name
+    description: str = ""
+    mode: Literal["enforce", "observe"] = "enforce"
+    applies_to: Annotated[tuple[AppliesTo, ...], NotEmpty] = (AppliesTo(executor="*"),)
+    rules: Annotated[tuple[RuleEntry, ...], BeforeValidator(_some_rules)]
+    expect: tuple[Expectation, ...] = ()
+
+
+# The model that holds the keys below the nearest named field; for "known are ..." in the message on an unknown key.
+MODELS: dict[str, type[BaseModel]] = {
+    "": PolicyFile,
+    "applies_to": AppliesTo,
+    "rules": RuleEntry,
+    "to": Destination,
+    "mask": Mask,
+    "expect": Expectation,
+}

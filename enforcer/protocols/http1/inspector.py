@@ -1,0 +1,259 @@
+"""Step 4 of 6, inspect: HTTP/1.1 exchanges, one at a time, with heads rebuilt and bodies framed anew.
+
+Gets the bytes of both sides; hands on each request head for its verdict, then body pieces, and the answer as `Forward` or,
+where it is to be masked, as `Text`, whose head is held until the first of it is encoded. A pipelined request waits until
+the exchange before it is over. Never forwards bytes that it has not parsed (RFC 9112).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from http import HTTPStatus
+
+from enforcer.errors import LimitExceeded, ProtocolError
+from enforcer.flow import Side
+from enforcer.protocols.base import Event, Forward, Outcome, Refusal, Request, Rows, Text, Unmaskable
+from enforcer.protocols.http1.answer import Answer
+from enforcer.protocols.http1.fields import LAST_CHUNK, Framing, chunk
+from enforcer.protocols.http1.reader import AHEAD_PIECES, END, Piece, RequestReader, ResponseReader
+from enforcer.protocols.http1.refusal import refusal
+from enforcer.protocols.http1.request import RequestHead
+from enforcer.verdict import Denial
+
+# Bytes a client may send ahead of the exchange in progress: pipelined requests, or a body while its verdict is awaited.
+# The session stops reading meanwhile, so this is a few socket reads (uvloop: 256 KiB each).
+AHEAD_LIMIT = 1024 * 1024
+# Bytes of a refused request's body that are read and dropped to keep the connection. nginx lingers for about as much.
+DISCARD_LIMIT = 64 * 1024
+
+
+class State(Enum):
+    """Where the one exchange in progress stands."""
+
+    __hash__ = object.__hash__  # members are singletons; Enum's own hash costs a Python call per look-up
+
+    IDLE = "between exchanges"
+    HELD = "a request waits for its verdict"
+    OPEN = "allowed; the request's body is not complete"
+    SENT = "allowed and complete; the answer is awaited"
+    ANSWERED = "the answer is complete; the request's body is not"
+    DRAINING = "refused; the rest of the request is dropped"
+    WITHHELD = "the answer cannot be masked; awaits the refusal"
+    CLOSED = "nothing follows"
+
+
+class Input(Enum):
+    """What moves an exchange."""
+
+    __hash__ = object.__hash__
+
+    REQUEST = "a request was handed on"
+    ALLOW = "it was allowed"
+    REQUEST_END = "its last byte was handed on or dropped"
+    RESPONSE_END = "the outcome was handed on"
+    RESPONSE_LAST = "the same, and the connection ends with it"
+    UNMASKABLE = "the answer was found to be unmaskable"
+    REFUSE = "refused; the connection goes on"
+    REFUSE_LAST = "refused; the connection ends"
+
+
+TRANSITIONS: dict[State, dict[Input, State]] = {
+    State.IDLE: {Input.REQUEST: State.HELD, Input.REFUSE_LAST: State.CLOSED},
+    State.HELD: {Input.ALLOW: State.OPEN, Input.REFUSE: State.DRAINING, Input.REFUSE_LAST: State.CLOSED},
+    State.OPEN: {
+        Input.REQUEST_END: State.SENT,
+        Input.RESPONSE_END: State.ANSWERED,
+        Input.RESPONSE_LAST: State.CLOSED,
+        Input.UNMASKABLE: State.WITHHELD,
+        Input.REFUSE: State.DRAINING,
+        Input.REFUSE_LAST: State.CLOSED,
+    },
+    State.SENT: {
+        Input.RESPONSE_END: State.IDLE,
+        Input.RESPONSE_LAST: State.CLOSED,
+        Input.UNMASKABLE: State.WITHHELD,
+        Input.REFUSE: State.IDLE,
+        Input.REFUSE_LAST: State.CLOSED,
+    },
+    State.ANSWERED: {Input.REQUEST_END: State.IDLE, Input.REFUSE_LAST: State.CLOSED},
+    State.DRAINING: {Input.REQUEST_END: State.IDLE, Input.REFUSE_LAST: State.CLOSED},
+    State.WITHHELD: {Input.REFUSE_LAST: State.CLOSED},
+    State.CLOSED: {Input.REFUSE_LAST: State.CLOSED},
+}
+
+
+# Nothing of the client's is handed on in these: a verdict or an answer comes first.
+_WAITING = (State.HELD, State.SENT)
+# A refusal can still be this exchange's answer.
+_ANSWERABLE = (State.IDLE, State.HELD, State.OPEN, State.SENT, State.WITHHELD)
+
+
+class Http1Inspector:
+    """One connection's exchanges. See `enforcer.protocols.base.Inspector`."""
+
+    name = "http"
+
+    def __init__(self) -> None:
+        self._state = State.IDLE
+        self._requests = RequestReader()
+        self._responses = ResponseReader()
+        self._asked: deque[Piece] = deque()
+        self._answers: deque[Event] = deque()
+        self._exchange = 0
+        self._request: RequestHead | None = None
+        self._answer: Answer | None = None
+        self._server_ended = False
+        self._fault: ProtocolError | None = None
+
+    # --- bytes in
+
+    def receive_data(self, side: Side, data: bytes) -> None:
+        if self._state is State.CLOSED or self._fault is not None:
+            return
+        if side is Side.CLIENT:
+            reader = self._requests
+            if self._asked:
+                self._bound_ahead(len(data))
+            reader.receive(data)
+            self._asked += reader.pieces
+            reader.pieces.clear()
+        else:
+            self._responses.receive(data)
+            self._take_answer()
+
+    def receive_eof(self, side: Side) -> None:
+        if self._state is State.CLOSED or self._fault is not None:
+            return
+        if side is Side.CLIENT:
+            self._requests.receive_eof()
+        else:
+            self._server_ended = True
+            self._responses.receive_eof()
+            self._take_answer()
+
+    def _bound_ahead(self, more: int) -> None:
+        ahead = more + sum(len(piece) for piece in self._asked if isinstance(piece, bytes))
+        if self._requests.fault is None and (ahead > AHEAD_LIMIT or len(self._asked) > AHEAD_PIECES):
+            self._requests.fault = LimitExceeded(Side.CLIENT, "sent too much ahead of the exchange in progress")
+
+    def _take_answer(self) -> None:
+        if self._answer is not None and self._state is not State.WITHHELD:
+            self._answers += self._answer.take(self._responses)
+
+    # --- events out
+
+    def next_event(self) -> Event | None:
+        if self._answers:
+            return self._hand_on_answer()
+        if self._fault is not None:
+            raise self._fault
+        if self._state in (State.CLOSED, State.WITHHELD):
+            return None
+        if self._responses.fault is not None:
+            raise self._ended_by(self._responses.fault)
+        while self._state not in _WAITING:
+            if not self._asked:
+                if self._requests.fault is not None:
+                    raise self._ended_by(self._requests.fault)
+                return None
+            if self._state is State.IDLE and self._server_ended:
+                return None  # nobody is left to ask
+            event = self._hand_on_asked()
+            if event is not None:
+                return event
+        return None
+
+    def _hand_on_answer(self) -> Event:
+        event = self._answers.popleft()
+        if type(event) is Outcome:
+            last = self._answer is None or self._answer.last
+            self._answer = None
+            self._move(Input.RESPONSE_LAST if last else Input.RESPONSE_END)
+        elif type(event) is Unmaskable:
+            self._answers.clear()
+            self._move(Input.UNMASKABLE)
+        return event
+
+    def _hand_on_asked(self) -> Event | None:
+        """The client's next piece as an event; None where it yields none."""
+        piece = self._asked.popleft()
+        if type(piece) is RequestHead:
+            self._move(Input.REQUEST)
+            self._exchange += 1
+            self._request = piece
+            facts = {"host": piece.host, "method": piece.method, "path": piece.path}
+            raw = piece.render(masked=False)
+            return Request(self._exchange, piece.method, f"{piece.method} {piece.target}", raw, facts=facts)
+        dropped = self._state is State.DRAINING
+        if piece is END:
+            self._move(Input.REQUEST_END)
+        if dropped:
+            return None
+        chunked = self._request is not None and self._request.framing is Framing.CHUNKED
+        if type(piece) is bytes:
+            return Forward(Side.CLIENT, chunk(piece) if chunked else piece)
+        return Forward(Side.CLIENT, LAST_CHUNK) if chunked else None
+
+    def _ended_by(self, fault: ProtocolError) -> ProtocolError:
+        self._fault = fault
+        return fault
+
+    def _move(self, what: Input) -> None:
+        self._state = TRANSITIONS[self._state][what]
+
+    # --- the session's answers
+
+    def allow(self, request: Request, *, masked: bool) -> bytes:
+        self._move(Input.ALLOW)
+        head = self._in_progress()
+        self._answer = Answer(request.exchange, head, masked=masked)
+        self._responses.expect(head.method)
+        if self._server_ended:
+            self._responses.receive_eof()  # it closed while the request was judged
+        return head.render(masked=True) if masked else request.raw
+
+    def refuse(self, request: Request | None, denial: Denial) -> Refusal:
+        """Answers the exchange in progress with the denial: 403, or 400 and 502 where a side broke the protocol or the
+        server cannot be reached. The connection goes on where nothing of the request went to a server that lives, and
+        its body is here already or short."""
+        answerable = self._state in _ANSWERABLE and not (self._answer is not None and self._answer.started)
+        if self._state is State.IDLE and self._fault is not None and self._fault.side is Side.SERVER:
+            answerable = False  # no request is open: a response would be taken for the next one's
+        unsent = self._state is State.HELD or (denial.unreachable and self._state in (State.OPEN, State.SENT))
+        close = not (request is not None and unsent and self._fault is None and self._ends_soon())
+        bodiless = self._state is not State.IDLE and self._request is not None and self._request.method == "HEAD"
+        self._move(Input.REFUSE_LAST if close else Input.REFUSE)
+        self._answers.clear()
+        self._answer = None
+        self._responses.forget()
+        if not answerable:
+            return Refusal(b"", close=True)
+        return Refusal(refusal(self._refusal_status(denial), denial, close=close, bodiless=bodiless), close)
+
+    def _refusal_status(self, denial: Denial) -> HTTPStatus:
+        if self._fault is not None:
+            return HTTPStatus.BAD_REQUEST if self._fault.side is Side.CLIENT else HTTPStatus.BAD_GATEWAY
+        return HTTPStatus.BAD_GATEWAY if denial.unreachable else HTTPStatus.FORBIDDEN
+
+    def _ends_soon(self) -> bool:
+        """Is the refused request's body here already, or short and on its way unasked?"""
+        head = self._in_progress()
+        if head.close or self._server_ended:
+            return False
+        if any(piece is END for piece in self._asked):
+            return True  # the first end in the queue is this request's
+        return head.framing is Framing.LENGTH and head.length <= DISCARD_LIMIT and not head.waits
+
+    def _in_progress(self) -> RequestHead:
+        if self._request is None:
+            raise RuntimeError("no request was handed on")
+        return self._request
+
+    def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:
+        raise TypeError("HTTP answers hold no rows")
+
+    def encode_text(self, text: Text, data: bytes) -> bytes:
+        if self._answer is None:
+            raise RuntimeError("no answer is being rewritten")
+        return self._answer.encode(text, data)

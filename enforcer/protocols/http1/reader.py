@@ -1,0 +1,278 @@
+"""Step 4 of 6, inspect: llhttp at work. Two readers, one per direction, turn bytes into heads and body pieces.
+
+Gets the bytes of one side as they come; hands on judged heads, body data freed of its framing, and message ends. A fault
+is kept, not raised: what came before it is still handed on first, so that the events do not depend on how the bytes
+were cut. Never decides, answers or builds bytes for a peer.
+
+What llhttp refuses by itself: bare LF and CR, folding, blanks around names and chunk sizes, NUL and control characters in
+values, unknown methods, overflow of lengths. All of its leniency switches stay off.
+"""
+
+from __future__ import annotations
+
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+    HttpResponseParser,
+)
+
+from enforcer.errors import LimitExceeded, ProtocolError
+from enforcer.flow import Side
+from enforcer.protocols.http1.fields import HEAD_LIMIT, Fields, Framing
+from enforcer.protocols.http1.request import RequestHead, read_request_head
+from enforcer.protocols.http1.response import ResponseHead, read_response_head
+
+# Heads, ends and body pieces of a client's that wait for the exchanges before them: some 500 pipelined requests, each of
+# which costs far more memory than its bytes. Browsers and load generators keep fewer than 100 in flight.
+AHEAD_PIECES = 1024
+
+_TOO_LONG = f"more than {HEAD_LIMIT} bytes of head, trailers or chunk extensions"
+
+
+class _Reader:
+    """What both directions share: field lines, the limit on bytes without progress, and faults.
+
+    `in_message`: a message began and has not ended. `fault`: what ended this side, after everything handed on.
+    """
+
+    side: Side
+
+    def __init__(self) -> None:
+        self.in_message = False
+        self.fault: ProtocolError | None = None
+        self._fields: Fields = []
+        # Bytes since the last head, body data or message end: bounds heads, trailers and chunk extensions alike,
+        # which the parser collects or skips without telling us.
+        self._silent = 0
+        self._progress = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))
+
+    def _take_fields(self) -> Fields:
+        """The finished head's field lines. Adds them up only where the bytes read could exceed the limit at all."""
+        fields, self._fields = self._fields, []
+        if self._silent > HEAD_LIMIT and sum(len(name) + len(value) + 4 for name, value in fields) > HEAD_LIMIT:
+            raise LimitExceeded(self.side, _TOO_LONG)
+        self._progress = True
+        return fields
+
+    def _feed(self, parser: HttpRequestParser | HttpResponseParser, data: bytes) -> int:
+        """Feeds the parser; returns how many bytes it took (all, but for the bytes after an upgrade)."""
+        self._progress = False
+        before = self._silent
+        self._silent = before + len(data)
+        taken = len(data)
+        try:
+            parser.feed_data(data)
+        except HttpParserUpgrade as switch:
+            taken = switch.args[0]
+        except HttpParserCallbackError as error:
+            if not isinstance(error.__context__, ProtocolError):
+                raise
+            self.fault = error.__context__
+        except HttpParserError as error:
+            self.fault = ProtocolError(self.side, str(error))
+        if self._progress:
+            self._silent = 0
+        elif before and self._silent > HEAD_LIMIT and self.fault is None:
+            self.fault = LimitExceeded(self.side, _TOO_LONG)
+        return taken
+
+
+class End:
+    """The end of a request's message, in the order of its heads and pieces."""
+
+
+END = End()
+Piece = RequestHead | bytes | End
+
+
+class RequestReader(_Reader):
+    """Reads the client's bytes. `pieces` collects heads, body data and message ends; the owner empties it."""
+
+    side = Side.CLIENT
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[Piece] = []
+        self._target = b""
+        self._body: list[bytes] = []
+        self._switching: RequestHead | None = None
+        self._parser = HttpRequestParser(self)
+
+    def receive(self, data: bytes) -> None:
+        while data and self.fault is None:
+            taken = self._feed(self._parser, data)
+            self._flush()
+            if self._switching is not None and self.fault is None:
+                self._stay_in_http(self._switching)
+            data = data[taken:] if taken < len(data) else b""
+
+    def receive_eof(self) -> None:
+        if self.in_message and self.fault is None:
+            self.fault = ProtocolError(Side.CLIENT, "closed in the middle of a request")
+
+    def on_message_begin(self) -> None:
+        self.in_message = True
+
+    def on_url(self, part: bytes) -> None:
+        self._target += part
+
+    def on_headers_complete(self) -> None:
+        target, self._target = self._target, b""
+        if self._switching is not None:  # the stand-in head of `_stay_in_http`; the real one was handed on
+            self._switching = None
+            self._fields.clear()
+            return
+        if len(self.pieces) > AHEAD_PIECES:
+            raise LimitExceeded(Side.CLIENT, "more requests at once than are waited for")
+        parser = self._parser
+        head = read_request_head(parser.get_method(), target, parser.get_http_version(), self._take_fields())
+        if head.upgrades and parser.should_upgrade():
+            self._switching = head
+        self.pieces.append(head)
+
+    def on_body(self, data: bytes) -> None:
+        self._progress = True
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._switching is not None:
+            return  # llhttp believes another protocol follows; this message's body does
+        self._progress = True
+        self.in_message = False
+        self._fields.clear()  # trailers
+        self._flush()
+        self.pieces.append(END)
+
+    def _flush(self) -> None:
+        """One piece for all body data of one read, however many chunks it came in."""
+        if self._body:
+            self.pieces.append(self._body[0] if len(self._body) == 1 else b"".join(self._body))
+            self._body.clear()
+
+    def _stay_in_http(self, head: RequestHead) -> None:
+        """Goes on after a head that offered an upgrade. Upgrade is not forwarded, so the server reads the body that the
+        head declares, while llhttp would skip it: a new parser gets a head with the same framing and no offer."""
+        framing = b""
+        if head.framing is Framing.LENGTH:
+            framing = b"Content-Length: %d\r\n" % head.length
+        elif head.framing is Framing.CHUNKED:
+            framing = b"Transfer-Encoding: chunked\r\n"
+        close = b"Connection: close\r\n" if head.close else b""
+        self._parser = HttpRequestParser(self)
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b%b\r\n" % (framing, close))
+
+
+class ResponseReader(_Reader):
+    """Reads the server's bytes. `interims`, `head`, `body`, `done`: what the last `receive` completed; the owner takes
+    them each time. `expect` comes before each answer: nothing may arrive unasked."""
+
+    side = Side.SERVER
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interims: list[ResponseHead] = []
+        self.head: ResponseHead | None = None
+        self.body: list[bytes] = []
+        self.done = False
+        self.expecting = False
+        self._method = ""
+        self._reason = b""
+        self._until_close = False
+        self._interim = False
+        self._headless = b""
+        self._parser = HttpResponseParser(self)
+
+    def expect(self, method: str) -> None:
+        """An answer to a `method` request may arrive now."""
+        self.expecting = True
+        self._until_close = False
+        self._method = method
+
+    def forget(self) -> None:
+        """The expected answer will not come: its request was not sent."""
+        self.expecting = False
+
+    def receive(self, data: bytes) -> None:
+        if self.expecting and self._method == "HEAD":
+            self._receive_heads(data)
+        elif self.expecting:
+            self._feed(self._parser, data)
+        elif data.strip(b"\r\n"):
+            self.fault = ProtocolError(Side.SERVER, "sent bytes that no request asked for")
+
+    def receive_eof(self) -> None:
+        if not self.expecting:
+            return
+        if self._until_close:
+            self.done, self.expecting, self.in_message = True, False, False
+        elif self.in_message:
+            self.fault = ProtocolError(Side.SERVER, "closed in the middle of a response")
+        else:
+            self.fault = ProtocolError(Side.SERVER, "closed without a response")
+
+    def _receive_heads(self, data: bytes) -> None:
+        """Answers to HEAD describe a body that does not follow, which llhttp cannot be told: each head gets a parser of
+        its own. Heads end at the first empty line, since llhttp takes no line end but CRLF."""
+        data = self._headless + data
+        while self.expecting and self.fault is None:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                self._headless = data
+                if len(data) > HEAD_LIMIT:
+                    self.fault = LimitExceeded(Side.SERVER, _TOO_LONG)
+                return
+            self._feed(self._parser, data[:end])
+            if not self.in_message:
+                self._parser = HttpResponseParser(self)
+            data = data[end:]
+        self._headless = b""
+        if data and self.fault is None:
+            self.receive(data)
+
+    def take_body(self) -> bytes:
+        """The body data since the last call, in one piece."""
+        body = self.body
+        if not body:
+            return b""
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        return data
+
+    def on_message_begin(self) -> None:
+        if not self.expecting:
+            raise ProtocolError(Side.SERVER, "more bytes than the response announced")
+        self.in_message = True
+
+    def on_status(self, part: bytes) -> None:
+        self._reason += part
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        reason, self._reason = self._reason, b""
+        head = read_response_head(
+            parser.get_status_code(), reason, parser.get_http_version(), self._take_fields(), self._method
+        )
+        self._interim = head.interim
+        if head.interim:
+            self.interims.append(head)
+            return
+        self.head = head
+        self._until_close = head.framing is Framing.UNTIL_CLOSE
+        if self._method == "HEAD":
+            self.on_message_complete()
+
+    def on_body(self, data: bytes) -> None:
+        self._progress = True
+        self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        self._progress = True
+        self.in_message = False
+        self._fields.clear()  # trailers
+        if not self._interim:
+            self.done, self.expecting = True, False

@@ -1,0 +1,267 @@
+"""Step 4 of 6, inspect: the client's half of a PostgreSQL connection.
+
+Gets the client's bytes; hands on Requests to be judged (startup, cancellation, Query, Parse, Bind, and an Execute
+of a portal whose exchange is over), and forwards what only carries those out. Nothing that needs a verdict, and
+nothing behind it, leaves before the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from enforcer.errors import ProtocolError
+from enforcer.flow import Side
+from enforcer.protocols.base import Reply, Request
+from enforcer.protocols.postgres import messages, startup
+from enforcer.protocols.postgres.conversation import COPY_IN, Awaiting, Client, Conversation, Outstanding
+from enforcer.protocols.postgres.framing import Frames
+from enforcer.protocols.postgres.names import Portal, Statement
+from enforcer.protocols.postgres.values import check_encoding, decode, facts_of, parameter_text
+
+MAX_MESSAGE: Final = 16 << 20
+"""Bytes of a client message, which is held whole for its verdict. PostgreSQL allows 1 GiB; statements and parameters
+over 16 MiB belong into COPY, which streams."""
+
+MAX_PASSWORD: Final = 65_535
+"""Bytes; PostgreSQL's own PG_MAX_AUTH_TOKEN_LENGTH."""
+
+STREAMED_FROM: Final = 64 << 10
+"""CopyData of more bytes goes on in pieces instead of being gathered first."""
+
+_COMMANDS: Final = b"QPBEDCHS"
+
+
+def _each(state: Client, codes: bytes, then: Client) -> dict[tuple[Client, int], Client]:
+    return {(state, code): then for code in codes}
+
+
+NEXT: Final[dict[tuple[Client, int], Client]] = {
+    **_each(Client.STARTING, b"p", Client.STARTING),
+    **_each(Client.STARTING, b"X", Client.CLOSED),
+    **_each(Client.READY, _COMMANDS, Client.READY),
+    **_each(Client.READY, b"X", Client.CLOSED),
+    **_each(Client.COPYING, b"dHS", Client.COPYING),
+    **_each(Client.COPYING, b"cf", Client.READY),
+    **_each(Client.COPYING, b"X", Client.CLOSED),
+    **_each(Client.COPY_BROKEN, b"d", Client.COPY_BROKEN),
+    **_each(Client.COPY_BROKEN, b"cf", Client.READY),
+    **_each(Client.COPY_BROKEN, _COMMANDS, Client.READY),
+    **_each(Client.COPY_BROKEN, b"X", Client.CLOSED),
+    **_each(Client.DISCARDING, b"QPBEDCHdcf", Client.DISCARDING),
+    **_each(Client.DISCARDING, b"S", Client.READY),
+    **_each(Client.DISCARDING, b"X", Client.CLOSED),
+}
+"""What the client may send, and what it may send then; an absent key is a protocol error. FunctionCall is absent
+everywhere: it names a function by OID, which no rule can read."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request under judgement, and what joins the line of unanswered messages once it is allowed."""
+
+    request: Request
+    item: Outstanding
+
+
+class ClientHalf:
+    """Parser of the client's side. `asked` is the Request that waits for its verdict."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.asked: Asked | None = None
+        self._conversation = conversation
+        self._frames = Frames(Side.CLIENT)
+        self._passing = 0  # bytes of a long CopyData still to come
+        self._exchanges = 0
+        self._identity: dict[str, str] = {}
+        self._encryption_asked: set[int] = set()
+
+    def receive(self, data: bytes) -> None:
+        self._frames.feed(data)
+
+    def advance(self) -> None:
+        """Reads on until a Request has to be judged or bytes are missing. Raises ProtocolError, LimitExceeded."""
+        while self.asked is None and self._read():
+            pass
+
+    def _read(self) -> bool:
+        """One message; False where its bytes are not all there."""
+        conversation, frames = self._conversation, self._frames
+        if self._passing:
+            return self._pass_on()
+        state = conversation.client
+        if state in (Client.OPENING, Client.CANCELLING):
+            return self._open()
+        header = frames.header()
+        if header is None:
+            return False
+        code, size = header
+        then = NEXT.get((state, code))
+        if then is None:
+            raise ProtocolError(Side.CLIENT, f"message {chr(code)!a} is not inspected while {state.name.lower()}")
+        if state is Client.COPYING and code == ord("d") and size > STREAMED_FROM:
+            self._passing = size
+            return self._pass_on()
+        raw = frames.take(size, MAX_PASSWORD if code == ord("p") else MAX_MESSAGE)
+        if raw is None:
+            return False
+        conversation.client = then
+        if code in b"pX":
+            conversation.forward(Side.CLIENT, raw)
+        elif state is Client.DISCARDING:
+            if then is not state:
+                self._end_discarded(raw)
+        elif state is Client.COPYING:
+            self._copy(code, raw)
+        elif code not in b"dcf":
+            _TAKE[code](self, raw)
+        return True
+
+    def _pass_on(self) -> bool:
+        piece = self._frames.take_up_to(self._passing)
+        self._passing -= len(piece)
+        if piece:
+            self._conversation.forward(Side.CLIENT, piece)
+        return bool(piece)
+
+    def _open(self) -> bool:
+        frames = self._frames
+        if self._conversation.client is Client.CANCELLING and frames.has(1):
+            raise ProtocolError(Side.CLIENT, "bytes follow a CancelRequest")
+        if not frames.has(startup.STARTUP.size):
+            return False
+        length, code = startup.STARTUP.unpack_from(frames.data, frames.pos)
+        startup.check(length, code)
+        raw = frames.take(length, startup.MAX_STARTUP_PACKET)
+        if raw is None:
+            return False
+        if code == startup.CANCEL_REQUEST:
+            self._ask("CancelRequest", "", raw, Outstanding(Awaiting.CANCEL))
+        elif code in startup.SMALLEST:
+            if code in self._encryption_asked:
+                raise ProtocolError(Side.CLIENT, "encryption is requested twice")
+            self._encryption_asked.add(code)
+            self._conversation.emit(Reply(b"N"))
+        else:
+            parameters = startup.read_parameters(raw)
+            check_encoding(parameters.get("client_encoding", ""), Side.CLIENT)
+            user = parameters["user"]
+            self._identity = {"user": user, "database": parameters.get("database") or user}
+            self._ask("Startup", startup.describe(parameters), raw, Outstanding(Awaiting.STARTUP))
+        return True
+
+    def _ask(
+        self,
+        operation: str,
+        text: str,
+        raw: bytes,
+        item: Outstanding,
+        *,
+        params: tuple[str | None, ...] = (),
+        facts: dict[str, str] | None = None,
+    ) -> None:
+        self._exchanges += 1
+        request = Request(self._exchanges, operation, text, raw, params, self._identity | (facts or {}))
+        self.asked = Asked(request, item)
+        self._conversation.end_block()
+        self._conversation.events.append(request)
+
+    def _query(self, raw: bytes) -> None:
+        query = messages.read_string(raw, Side.CLIENT)
+        text = decode(query)
+        self._ask("Query", text, raw, Outstanding(Awaiting.QUERY, text=text), facts=facts_of(query))
+
+    def _parse(self, raw: bytes) -> None:
+        name, query, oids = messages.read_parse(raw)
+        statement = Statement(decode(query), len(query), facts_of(query), oids)
+        names = self._conversation.statements
+        item = Outstanding(Awaiting.PARSE, statement=statement, names=names, name=name)
+        self._ask("Parse", statement.text, raw, item, facts=statement.facts)
+
+    def _bind(self, raw: bytes) -> None:
+        bind = messages.read_bind(raw)
+        statement = self._conversation.statements.latest(bind.statement)
+        if statement is None:  # prepared by SQL's PREPARE, or not at all: then the server will say so
+            statement = Statement(f"EXECUTE {decode(bind.statement)}")
+        count = len(bind.values)
+        codes = bind.parameter_formats or (0,)
+        codes = codes * count if len(codes) == 1 else codes
+        oids = statement.oids + (0,) * (count - len(statement.oids))
+        params = tuple(map(parameter_text, bind.values, codes, oids))
+        portal = Portal(bind.portal, statement, bind.result_formats)
+        item = Outstanding(Awaiting.BIND, portal=portal, names=self._conversation.portals, name=bind.portal)
+        self._ask("Execute", statement.text, raw, item, params=params, facts=statement.facts)
+
+    def _execute(self, raw: bytes) -> None:
+        """Carries out a portal that was judged at Bind. One whose exchange is over (fetched from in an earlier
+        round trip), or that SQL's DECLARE opened, is judged anew; its parameters stand with its Bind."""
+        name = messages.read_execute(raw)
+        portal = self._conversation.portals.latest(name)
+        if portal is None:
+            portal = Portal(name, Statement(f"FETCH {decode(name)}"), ())
+        item = Outstanding(Awaiting.EXECUTE, portal.exchange, portal)
+        if portal.exchange is None or portal.exchange.done:
+            self._ask("Execute", portal.statement.text, raw, item, facts=portal.statement.facts)
+        else:
+            self._carry_out(raw, item)
+
+    def _describe(self, raw: bytes) -> None:
+        kind, name = messages.read_target(raw)
+        if kind == ord("S"):
+            statement = self._conversation.statements.latest(name)
+            self._carry_out(raw, Outstanding(Awaiting.STATEMENT, statement=statement))
+        else:
+            portal = self._conversation.portals.latest(name)
+            exchange = portal.exchange if portal is not None else None
+            self._carry_out(raw, Outstanding(Awaiting.PORTAL, exchange, portal))
+
+    def _close(self, raw: bytes) -> None:
+        kind, name = messages.read_target(raw)
+        conversation = self._conversation
+        if kind == ord("S"):
+            conversation.statements.propose(name, None)
+            self._carry_out(raw, Outstanding(Awaiting.CLOSE, names=conversation.statements, name=name))
+        else:
+            conversation.portals.propose(name, None)
+            self._carry_out(raw, Outstanding(Awaiting.CLOSE, names=conversation.portals, name=name))
+
+    def _carry_out(self, raw: bytes, item: Outstanding) -> None:
+        self._conversation.unsynced = True
+        self._conversation.forward(Side.CLIENT, raw)
+        self._conversation.expect(item)
+
+    def _flush(self, raw: bytes) -> None:
+        self._conversation.forward(Side.CLIENT, raw)
+
+    def _sync(self, raw: bytes) -> None:
+        self._conversation.unsynced = False
+        self._conversation.forward(Side.CLIENT, raw)
+        self._conversation.expect(Outstanding(Awaiting.SYNC))
+
+    def _copy(self, code: int, raw: bytes) -> None:
+        """Data of a COPY FROM STDIN. The server ignores Flush and Sync until the copy is over."""
+        self._conversation.forward(Side.CLIENT, raw)
+        head = self._conversation.head()
+        if code in b"cf" and head is not None:
+            head.awaiting = COPY_IN[head.awaiting]
+
+    def _end_discarded(self, sync: bytes) -> None:
+        """The Sync that ends a refused batch: the server's to answer if any of the batch went there, else ours."""
+        conversation = self._conversation
+        if conversation.unsynced or conversation.skipping:
+            self._sync(sync)
+        else:
+            conversation.expect(Outstanding(Awaiting.LOCAL, ready=True))
+
+
+_TAKE: Final[dict[int, Callable[[ClientHalf, bytes], None]]] = {
+    ord("Q"): ClientHalf._query,
+    ord("P"): ClientHalf._parse,
+    ord("B"): ClientHalf._bind,
+    ord("E"): ClientHalf._execute,
+    ord("D"): ClientHalf._describe,
+    ord("C"): ClientHalf._close,
+    ord("H"): ClientHalf._flush,
+    ord("S"): ClientHalf._sync,
+}

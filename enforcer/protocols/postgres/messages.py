@@ -1,0 +1,253 @@
+"""Step 4 of 6, inspect: the PostgreSQL messages that are read or written, as plain functions.
+
+Gets whole messages, hands on their parts; builds the few messages we send ourselves. Knows no state.
+Source: PostgreSQL documentation, "Message Formats" (protocol 3.0 and 3.2). Every reader raises ProtocolError
+with the side that sent the message where its parts do not fill it exactly.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from enforcer.errors import ProtocolError
+from enforcer.flow import Side
+
+BODY: Final = 5
+"""Offset of a typed message's body: type byte and length come before."""
+
+_UINT16: Final = struct.Struct(">H")
+INT32: Final = struct.Struct(">i")
+_FIELD: Final = struct.Struct(">IhIhih")  # table OID, attribute, type OID, type size, modifier, format
+_NULL: Final = b"\xff\xff\xff\xff"
+
+MASKABLE_FIELDS: Final = frozenset(b"MDHWq")
+"""Error fields that can quote data: message, detail (prints whole rows), hint, where, internal query."""
+
+FLUSH: Final = b"H\x00\x00\x00\x04"
+SYNC: Final = b"S\x00\x00\x00\x04"
+
+
+class Reader:
+    """Walks one message's body; running past its end is `side`'s protocol error."""
+
+    __slots__ = ("_end", "_pos", "_raw", "_side")
+
+    def __init__(self, raw: bytes, side: Side, pos: int = BODY) -> None:
+        self._raw = raw
+        self._side = side
+        self._pos = pos
+        self._end = len(raw)
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def int16(self) -> int:
+        return int.from_bytes(self.take(2), "big", signed=True)
+
+    def uint16(self) -> int:
+        return int.from_bytes(self.take(2), "big")
+
+    def int32(self) -> int:
+        return int.from_bytes(self.take(4), "big", signed=True)
+
+    def uint32(self) -> int:
+        return int.from_bytes(self.take(4), "big")
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        if size < 0 or self._pos + size > self._end:
+            raise ProtocolError(self._side, "a part of a message reaches past its end")
+        self._pos += size
+        return self._raw[self._pos - size : self._pos]
+
+    def string(self) -> bytes:
+        """A NUL-terminated string, without its NUL."""
+        end = self._raw.find(b"\x00", self._pos)
+        if end < 0:
+            raise ProtocolError(self._side, "a string in a message has no end")
+        start, self._pos = self._pos, end + 1
+        return self._raw[start:end]
+
+    def value(self) -> bytes | None:
+        """A length-prefixed value; length -1 is NULL."""
+        size = self.int32()
+        return None if size == -1 else self.take(size)
+
+    def end(self) -> None:
+        """The message must end here."""
+        if self._pos != self._end:
+            raise ProtocolError(self._side, "a message is longer than its parts")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One column of a RowDescription. `format`: 0 text, 1 binary; a described statement always says 0."""
+
+    name: bytes
+    type_oid: int
+    format: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A Bind message. Format codes: none = all text, one = for all, else one each."""
+
+    portal: bytes
+    statement: bytes
+    parameter_formats: tuple[int, ...]
+    values: tuple[bytes | None, ...]
+    result_formats: tuple[int, ...]
+
+
+def read_string(raw: bytes, side: Side) -> bytes:
+    """The only string of a message: a Query's statement, a CommandComplete's tag."""
+    reader = Reader(raw, side)
+    text = reader.string()
+    reader.end()
+    return text
+
+
+def read_parse(raw: bytes) -> tuple[bytes, bytes, tuple[int, ...]]:
+    """Parse: statement name, text, the parameter type OIDs the client stated (0: it left one open)."""
+    reader = Reader(raw, Side.CLIENT)
+    name, text = reader.string(), reader.string()
+    oids = tuple(reader.uint32() for _ in range(reader.uint16()))
+    reader.end()
+    return name, text, oids
+
+
+def read_bind(raw: bytes) -> Bind:
+    reader = Reader(raw, Side.CLIENT)
+    portal, statement = reader.string(), reader.string()
+    formats = tuple(reader.int16() for _ in range(reader.uint16()))
+    values = tuple(reader.value() for _ in range(reader.uint16()))
+    results = tuple(reader.int16() for _ in range(reader.uint16()))
+    reader.end()
+    if any(code not in (0, 1) for code in formats + results):
+        raise ProtocolError(Side.CLIENT, "Bind holds a format code that is neither text nor binary")
+    if len(formats) > 1 and len(formats) != len(values):
+        raise ProtocolError(Side.CLIENT, "Bind holds another number of format codes than of parameters")
+    return Bind(portal, statement, formats, values, results)
+
+
+def read_target(raw: bytes) -> tuple[int, bytes]:
+    """Describe or Close: `S` or `P` (statement, portal) and its name."""
+    reader = Reader(raw, Side.CLIENT)
+    kind, name = reader.byte(), reader.string()
+    reader.end()
+    if kind not in b"SP":
+        raise ProtocolError(Side.CLIENT, "Describe or Close names neither a statement nor a portal")
+    return kind, name
+
+
+def read_execute(raw: bytes) -> bytes:
+    """Execute: the portal's name."""
+    reader = Reader(raw, Side.CLIENT)
+    name = reader.string()
+    reader.int32()
+    reader.end()
+    return name
+
+
+def read_row_description(raw: bytes) -> tuple[Field, ...]:
+    reader = Reader(raw, Side.SERVER)
+    fields = []
+    for _ in range(reader.uint16()):
+        name = reader.string()
+        _, _, type_oid, _, _, code = _FIELD.unpack(reader.take(_FIELD.size))
+        fields.append(Field(name, type_oid, code))
+    reader.end()
+    return tuple(fields)
+
+
+def read_parameter_description(raw: bytes) -> tuple[int, ...]:
+    reader = Reader(raw, Side.SERVER)
+    oids = tuple(reader.uint32() for _ in range(reader.uint16()))
+    reader.end()
+    return oids
+
+
+def read_copy_format(raw: bytes) -> int:
+    """CopyOutResponse: 0 where the stream is text (CSV too), 1 where it is binary."""
+    return Reader(raw, Side.SERVER).byte()
+
+
+def read_data_row(raw: bytes) -> list[bytes | None]:
+    """DataRow: its cells, None for NULL."""
+    end = len(raw)
+    if end < BODY + 2:
+        raise ProtocolError(Side.SERVER, "a DataRow has no column count")
+    unpack = INT32.unpack_from
+    count = raw[BODY] << 8 | raw[BODY + 1]
+    pos = BODY + 2
+    values: list[bytes | None] = []
+    for _ in range(count):
+        if pos + 4 > end:
+            break
+        (size,) = unpack(raw, pos)
+        pos += 4
+        if size >= 0:
+            values.append(raw[pos : pos + size])
+            pos += size
+        elif size == -1:
+            values.append(None)
+        else:
+            break
+    if pos != end or len(values) != count:
+        raise ProtocolError(Side.SERVER, "the cells of a DataRow do not fill it")
+    return values
+
+
+def data_row(values: list[bytes | None]) -> bytes:
+    """A DataRow of these cells."""
+    pack = INT32.pack
+    parts = [b"", _UINT16.pack(len(values))]
+    size = 6
+    for value in values:
+        size += 4
+        if value is None:
+            parts.append(_NULL)
+        else:
+            size += len(value)
+            parts += (pack(len(value)), value)
+    parts[0] = b"D" + pack(size)
+    return b"".join(parts)
+
+
+def message(code: bytes, body: bytes) -> bytes:
+    """A typed message."""
+    return code + INT32.pack(len(body) + 4) + body
+
+
+def copy_data(data: bytes) -> bytes:
+    """`data` as CopyData; nothing for no data (an empty CopyData would be a row of its own to some clients)."""
+    return message(b"d", data) if data else b""
+
+
+def describe_portal(name: bytes) -> bytes:
+    """Describe of a portal."""
+    return message(b"D", b"P" + name + b"\x00")
+
+
+def ready_for_query(status: bytes) -> bytes:
+    """ReadyForQuery with transaction status `I`, `T` or `E`."""
+    return message(b"Z", status)
+
+
+def error_response(severity: str, sqlstate: str, title: str, detail: str, hint: str) -> bytes:
+    """ErrorResponse: `severity` ERROR (the session goes on) or FATAL (the connection ends)."""
+    fields = (("S", severity), ("V", severity), ("C", sqlstate), ("M", title), ("D", detail), ("H", hint))
+    body = b"".join(code.encode() + text.replace("\x00", "").encode() + b"\x00" for code, text in fields)
+    return message(b"E", body + b"\x00")
+
+
+def read_error(raw: bytes) -> list[tuple[int, bytes]]:
+    """ErrorResponse or NoticeResponse: its fields as (code, value), in order."""
+    reader = Reader(raw, Side.SERVER)
+    fields = []
+    while code := reader.byte():
+        fields.append((code, reader.string()))
+    reader.end()
+    return fields

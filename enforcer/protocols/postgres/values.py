@@ -1,0 +1,89 @@
+"""Step 4 of 6, inspect: PostgreSQL's values as text for people, policy and the record.
+
+Gets parameter bytes with their format and type, hands on strings. Pure. Binary layouts: the `*send` functions
+of PostgreSQL, network byte order.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from typing import Final
+from uuid import UUID
+
+from enforcer.errors import ProtocolError
+from enforcer.flow import Side
+
+_FLOAT4: Final = struct.Struct(">f")
+_FLOAT8: Final = struct.Struct(">d")
+
+TEXT_TYPES: Final = frozenset({18, 19, 25, 114, 142, 705, 1042, 1043})
+"""OIDs of "char", name, text, json, xml, unknown, bpchar, varchar: their binary form is their text."""
+
+ENCODED: Final = "latin-1"
+"""What a text that is not UTF-8 is read as: loses nothing, and ASCII stays ASCII in every permitted encoding."""
+
+
+_INSPECTED: Final = re.compile(r"(UTF8|UNICODE|SQLASCII|LATIN\d+|WIN(125\d|866|874)|ISO8859\d+|KOI8[RU]?|)")
+"""Client encodings in which every byte below 0x80 is that ASCII character. In SJIS, BIG5, GBK, UHC, GB18030 and JOHAB
+it can be half of another, which would mislead whoever scans the bytes."""
+
+
+def check_encoding(name: str, side: Side) -> None:
+    """Raises ProtocolError unless `name` is a client_encoding whose bytes can be scanned (empty: server's default,
+    which the server reports)."""
+    plain = "".join(filter(str.isalnum, name)).upper()  # as PostgreSQL compares encoding names
+    if not _INSPECTED.fullmatch(plain):
+        raise ProtocolError(side, f"client_encoding {name[:20]!a} is not inspected")
+
+
+def decode(raw: bytes) -> str:
+    """`raw` as text: UTF-8, else Latin-1 (`facts_of` says so)."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode(ENCODED)
+
+
+def facts_of(raw: bytes) -> dict[str, str]:
+    """`{"encoding": "latin-1"}` for a text that is not UTF-8, so that nobody takes its letters at face value."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return {"encoding": ENCODED}
+    return {}
+
+
+def _integer(raw: bytes) -> str:
+    return str(int.from_bytes(raw, "big", signed=True))
+
+
+def _hex(raw: bytes) -> str:
+    return "\\x" + raw.hex()
+
+
+_BY_OID: Final[dict[int, tuple[int, Callable[[bytes], str]]]] = {
+    16: (1, lambda raw: "true" if raw[0] else "false"),
+    20: (8, _integer),
+    21: (2, _integer),
+    23: (4, _integer),
+    26: (4, lambda raw: str(int.from_bytes(raw, "big"))),
+    700: (4, lambda raw: f"{_FLOAT4.unpack(raw)[0]:.9g}"),
+    701: (8, lambda raw: repr(_FLOAT8.unpack(raw)[0])),
+    2950: (16, lambda raw: str(UUID(bytes=raw))),
+}
+"""Type OID -> size in bytes and reader: bool, int8, int2, int4, oid, float4, float8, uuid."""
+
+
+def parameter_text(raw: bytes | None, code: int, oid: int) -> str | None:
+    """A Bind parameter as text. `code`: 0 text, 1 binary; `oid`: its type, 0 where unknown.
+
+    A binary value of a type not known here, or of the wrong size for its type, is `\\x` and hex digits.
+    """
+    if raw is None:
+        return None
+    if code == 0 or oid in TEXT_TYPES:
+        return decode(raw)
+    size, read = _BY_OID.get(oid, (len(raw), _hex))
+    return read(raw) if len(raw) == size else _hex(raw)

@@ -1,0 +1,26 @@
+"""Step 4 of 6, inspect: which protocols there are. The one place that a new protocol is added to.
+
+`PROTOCOLS` is in probing order; their probes exclude each other, so the order is only speed. `NAMES` are the words that
+policies use.
+"""
+
+from __future__ import annotations
+
+from enforcer.errors import UsageError
+from enforcer.protocols import http1, opaque, postgres
+from enforcer.protocols.base import Protocol
+
+PROTOCOLS: tuple[Protocol, ...] = (http1.PROTOCOL, postgres.PROTOCOL)
+# What none of them claims.
+OPAQUE: Protocol = opaque.PROTOCOL
+
+_BY_NAME = {protocol.name: protocol for protocol in (*PROTOCOLS, OPAQUE)}
+NAMES: tuple[str, ...] = tuple(_BY_NAME)
+
+
+def by_name(name: str) -> Protocol:
+    """The protocol that policies call `name`. Raises UsageError where there is none."""
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise UsageError(f"unknown protocol {name!r}; known ones: {', '.join(NAMES)}") from None

@@ -1,0 +1,88 @@
+"""Step 6 of 6, record: what a worker tells the supervisor's one SQLite writer.
+
+Gets rows from sessions, already masked; hands them on in order over one stream, a line of JSON each, batched per turn of the
+event loop. Never touches the database. A `commit` line is answered once everything before it is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+# Unsent rows a worker holds before its sessions wait: about 20,000 small exchanges.
+HIGH_WATER = 8 << 20
+
+
+class Journal(asyncio.Protocol):
+    """The worker's end of the record stream.
+
+    `failing` is the recorder's error while it cannot write, else empty: sessions deny what they would have recorded.
+    `on_lost` is called when the supervisor is gone.
+    """
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self.failing = ""
+        self._on_lost = on_lost
+        self._lines: list[bytes] = []
+        self._scheduled = False
+        self._congested = False
+        self._commits: dict[int, Callable[[str], None]] = {}
+        self._next_commit = 1
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._received = b""
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+
+    @property
+    def congested(self) -> bool:
+        """The supervisor is behind: wait for `when_clear` before making more rows."""
+        return self._congested
+
+    def when_clear(self, resume: Callable[[], None]) -> None:
+        self._waiting.append(resume)
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Queues one row; it leaves with the others of this turn."""
+        self._lines.append(orjson.dumps(row))
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def commit(self, done: Callable[[str], None]) -> None:
+        """Calls `done` once every row so far is on disk, with an error text when it could not be written."""
+        number = self._next_commit
+        self._next_commit += 1
+        self._commits[number] = done
+        self.row({"commit": number})
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        lines, self._lines = self._lines, []
+        self._transport.write(b"\n".join(lines) + b"\n")
+
+    def pause_writing(self) -> None:
+        self._congested = True
+
+    def resume_writing(self) -> None:
+        self._congested = False
+        while self._waiting and not self._congested:
+            self._waiting.popleft()()
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._received = (self._received + data).split(b"\n")
+        for line in lines:
+            answer = orjson.loads(line)
+            if "failing" in answer:
+                self.failing = answer["failing"]
+            else:
+                self._commits.pop(answer["commit"])(answer["error"])
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._on_lost()

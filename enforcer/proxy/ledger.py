@@ -1,0 +1,154 @@
+"""Step 6 of 6, record: one session's rows, masked before they leave the session.
+
+Gets requests with their verdicts, outcomes and the end; hands rows to the journal in that order. Never sees a response's content.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from enforcer.flow import Flow
+from enforcer.protocols.base import Outcome, Request
+from enforcer.recording.rows import ExchangeRow, OutcomeRow, SessionEndRow, SessionRow
+from enforcer.verdict import Action, Reason, Verdict
+
+if TYPE_CHECKING:
+    from enforcer.proxy.environment import Environment
+    from enforcer.proxy.session import Exchange
+
+# Joins the texts of one exchange for a single scan. No detector matches across it.
+_SEPARATOR = "\x00"
+
+
+class Ledger:
+    """Counts a session's bytes and writes its rows. `session` is its id, 16 hexadecimal digits."""
+
+    def __init__(self, flow: Flow, environment: Environment) -> None:
+        self.session = os.urandom(8).hex()
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self._flow = flow
+        self._environment = environment
+        self._exchanges = 0
+        self._opened = False
+        self._started_ns = time.monotonic_ns()
+
+    def request(self, protocol: str, request: Request, verdict: Verdict) -> None:
+        """The request's row, and before the first one the session's. Its texts are masked here."""
+        if not self._opened:
+            self._open(protocol, verdict, request.facts.get("host"))
+        self._exchanges += 1
+        text, params, facts = self._masked(request)
+        row: ExchangeRow = {
+            "table": "exchanges",
+            "time_ns": time.time_ns(),
+            "session": self.session,
+            "exchange": request.exchange,
+            "protocol": protocol,
+            "operation": request.operation,
+            "text": text,
+            "params": params,
+            "facts": facts,
+            "action": verdict.action.value,
+            "policy": verdict.policy,
+            "rule": verdict.rule,
+            "reason": verdict.reason.value,
+            "detail": verdict.detail,
+            "observed": verdict.observed,
+            "durable": verdict.durable,
+        }
+        self._environment.journal.row(row)
+
+    def outcome(self, exchange: Exchange, outcome: Outcome) -> None:
+        """How an exchange ended. Bytes are those the session moved while it was open."""
+        row: OutcomeRow = {
+            "table": "outcomes",
+            "time_ns": time.time_ns(),
+            "session": self.session,
+            "exchange": outcome.exchange,
+            "status": outcome.status,
+            "rows": outcome.rows,
+            "failed": outcome.failed,
+            "bytes_up": self.bytes_up - exchange.bytes_up,
+            "bytes_down": self.bytes_down - exchange.bytes_down,
+            "duration_ns": time.monotonic_ns() - exchange.started_ns,
+            "masked": exchange.masked,
+        }
+        self._environment.journal.row(row)
+
+    def failure(self, protocol: str, verdict: Verdict) -> None:
+        """A flow that ended as denied without, or in the middle of, a request."""
+        if not self._opened:
+            self._open(protocol, verdict, None)
+
+    def close(self, protocol: str, cause: str, unfinished: list[Exchange]) -> None:
+        """The session's end, after the ends of the exchanges it interrupts."""
+        for exchange in unfinished:
+            self.outcome(exchange, Outcome(exchange.request.exchange, cause, failed=True))
+        if not self._opened:
+            self._open(protocol, Verdict(Action.DENY, Reason.NO_REQUEST), None)
+        row: SessionEndRow = {
+            "table": "session_ends",
+            "time_ns": time.time_ns(),
+            "session": self.session,
+            "cause": cause,
+            "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down,
+            "exchanges": self._exchanges,
+            "duration_ns": time.monotonic_ns() - self._started_ns,
+        }
+        self._environment.journal.row(row)
+
+    def _open(self, protocol: str, verdict: Verdict, host: str | None) -> None:
+        self._opened = True
+        flow, environment = self._flow, self._environment
+        row: SessionRow = {
+            "table": "sessions",
+            "time_ns": flow.opened_ns,
+            "id": self.session,
+            "executor": flow.executor.name,
+            "executor_ident": flow.executor.ident,
+            "cgroup": "",
+            "pid": flow.pid,
+            "uid": flow.uid,
+            "user": flow.executor.user,
+            "destination": str(flow.destination),
+            "address": str(flow.destination.address),
+            "port": flow.destination.port,
+            "host": host,
+            "protocol": protocol or None,
+            "region": "/".join(sorted(flow.region.regions)),
+            "region_kind": flow.region.kind,
+            "prefix": flow.region.prefix,
+            "table_source": flow.region.source,
+            "table_version": environment.table.version,
+            "generation": environment.generation,
+            "policy": verdict.policy,
+            "rule": verdict.rule,
+            "action": verdict.action.value,
+            "reason": verdict.reason.value,
+            "detail": verdict.detail,
+            "observed": verdict.observed,
+        }
+        environment.journal.row(row)
+
+    def _masked(self, request: Request) -> tuple[str, list[str | None], dict[str, str]]:
+        """The request's text, parameters and facts with every detector's values masked, in one scan when none hits."""
+        plain = [request.text, *(value for value in request.params if value is not None), *request.facts.values()]
+        joined = _SEPARATOR.join(plain).encode("utf-8", "surrogateescape")
+        counts: Counter[str] = Counter()
+        masked = self._environment.record_masker.mask(joined, counts)
+        values = masked.decode("utf-8", "backslashreplace").split(_SEPARATOR)
+        if len(values) != len(plain):  # a text holds the separator itself
+            values = [self._mask_one(value) for value in plain]
+        rest = iter(values)
+        text = next(rest)
+        params = [None if value is None else next(rest) for value in request.params]
+        return text, params, dict(zip(request.facts, rest, strict=True))
+
+    def _mask_one(self, text: str) -> str:
+        raw = text.encode("utf-8", "surrogateescape")
+        return self._environment.record_masker.mask(raw, Counter()).decode("utf-8", "backslashreplace")

@@ -1,0 +1,461 @@
+"""The conductor: identify, decide, inspect, forward, record. The one place where that order is written.
+
+Gets a captured flow and the client's bytes; drives the protocol's inspector; asks policy for a verdict on each request before
+anything of it goes upstream; masks what comes back; records each step before its bytes go on. Never parses, matches
+a rule or finds a value to mask itself. Anything unforeseen ends the flow as denied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+import structlog
+
+from enforcer.errors import ProtocolError
+from enforcer.flow import Flow, Side
+from enforcer.identify.protocol import identify
+from enforcer.masking.masker import MaskError, Masker, TextMask
+from enforcer.policy.engine import decide
+from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Reply, Request, Rows, Text, Unmaskable
+from enforcer.protocols.registry import by_name
+from enforcer.proxy.environment import Environment
+from enforcer.proxy.ledger import Ledger
+from enforcer.proxy.upstream import dial
+from enforcer.verdict import Action, Denial, Reason, Verdict
+
+_log = structlog.get_logger()
+
+# Seconds a refused client gets to read its refusal before the connection is reset.
+LINGER = 2.0
+
+
+class State(Enum):
+    """What the session waits for. Only READY takes events from the inspector."""
+
+    IDENTIFYING = "the client's first bytes"
+    READY = "bytes of either side"
+    COMMITTING = "the audit row to be on disk"
+    DIALLING = "the server to accept"
+    CLOSED = "nothing more"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """An allowed request whose answer is not complete."""
+
+    request: Request
+    masker: Masker | None
+    text: TextMask | None
+    started_ns: int
+    bytes_up: int
+    bytes_down: int
+    masked: Counter[str] = field(default_factory=Counter)
+
+
+class Session:
+    """One flow from accept to close. The `client_*` and `server_*` methods are its two transports' callbacks."""
+
+    def __init__(self, flow: Flow, environment: Environment, client: asyncio.Transport) -> None:
+        self._flow = flow
+        self._environment = environment
+        self._client = client
+        self._server: asyncio.Transport | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._state = State.IDENTIFYING
+        self._protocol = ""
+        self._inspector: Inspector | None = None
+        self._first = b""
+        self._verdicts: dict[str | None, Verdict] = {}
+        self._judged_by = environment.generation
+        self._exchanges: dict[int, Exchange] = {}
+        self._ledger = Ledger(flow, environment)
+        self._to_client: list[bytes] = []
+        self._to_server: list[bytes] = []
+        self._full: set[Side] = set()
+        self._eof: set[Side] = set()
+        self._patience = environment.loop.call_later(environment.identify_timeout, self._client_silent)
+
+    # --- the client's transport
+
+    def client_data(self, data: bytes) -> None:
+        try:
+            if self._inspector is not None:
+                self._inspector.receive_data(Side.CLIENT, data)
+                self._advance()
+            elif self._state is State.IDENTIFYING:
+                self._first += data
+                self._identify()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the flow ends as denied and recorded
+            self._fail(error)
+
+    def client_eof(self) -> None:
+        self._end_of(Side.CLIENT)
+
+    def client_lost(self) -> None:
+        self._close("client closed")
+
+    def client_full(self, full: bool) -> None:
+        """The client reads slower than the server sends: stop reading from the server meanwhile."""
+        self._set_full(Side.CLIENT, full)
+
+    # --- the server's transport
+
+    def server_data(self, data: bytes) -> None:
+        if self._inspector is None or self._state is State.CLOSED:
+            return
+        try:
+            self._inspector.receive_data(Side.SERVER, data)
+            self._advance()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+
+    def server_eof(self) -> None:
+        self._end_of(Side.SERVER)
+
+    def server_lost(self) -> None:
+        if self._state is not State.CLOSED and Side.SERVER not in self._eof:
+            self._end_of(Side.SERVER)
+        self._close("server closed")
+
+    def server_full(self, full: bool) -> None:
+        self._set_full(Side.SERVER, full)
+
+    # --- identify
+
+    def _client_silent(self) -> None:
+        """No first bytes in time: a protocol in which the server speaks first, which is opaque to us."""
+        if self._state is State.IDENTIFYING:
+            try:
+                self._begin("opaque")
+            except Exception as error:  # noqa: BLE001 - as above
+                self._fail(error)
+
+    def _identify(self) -> None:
+        protocol = identify(self._first)
+        if protocol is not None:
+            self._begin(protocol.name)
+
+    def _begin(self, protocol: str) -> None:
+        self._patience.cancel()
+        self._protocol = protocol
+        self._inspector = by_name(protocol).inspector()
+        self._state = State.READY
+        first, self._first = self._first, b""
+        if first:
+            self._inspector.receive_data(Side.CLIENT, first)
+        if Side.CLIENT in self._eof:
+            self._inspector.receive_eof(Side.CLIENT)
+        self._advance()
+
+    # --- decide, forward, record
+
+    def _advance(self) -> None:
+        """Takes events until the inspector needs bytes or a request has to wait; then writes what came of them."""
+        inspector = self._inspector
+        if inspector is None:
+            return
+        try:
+            while self._state is State.READY and (event := inspector.next_event()) is not None:
+                self._take(event)
+        finally:
+            self._write()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Forward(side=Side.SERVER):
+                self._send_client(event.raw)
+            case Forward():
+                self._send_server(event.raw)
+            case Text():
+                self._take_text(event)
+            case Rows():
+                self._take_rows(event)
+            case Request():
+                self._judge(event)
+            case Outcome():
+                self._conclude(event)
+            case Reply():
+                self._send_client(event.raw)
+            case Unmaskable():
+                self._refuse_answer(self._exchanges[event.exchange], event.reason)
+
+    def _judge(self, request: Request) -> None:
+        journal = self._environment.journal
+        if journal.congested:
+            self._wait(State.COMMITTING)
+            journal.when_clear(lambda: self._judge_later(request))
+            return
+        verdict = self._verdict(request)
+        if journal.failing:
+            verdict = Verdict(Action.DENY, Reason.RECORDER, detail=journal.failing)
+        self._ledger.request(self._protocol, request, verdict)
+        if not verdict.passes:
+            self._refuse(request, verdict)
+        elif verdict.durable:
+            self._wait(State.COMMITTING)
+            journal.commit(lambda error: self._committed(request, verdict, error))
+        else:
+            self._allow(request, verdict)
+
+    def _judge_later(self, request: Request) -> None:
+        if self._state is State.COMMITTING:
+            self._resume(lambda: self._judge(request))
+
+    def _committed(self, request: Request, verdict: Verdict, error: str) -> None:
+        if self._state is not State.COMMITTING:
+            return
+        if error:
+            refused = Verdict(Action.DENY, Reason.RECORDER, verdict.policy, verdict.rule, error)
+            self._resume(lambda: self._refuse(request, refused))
+        else:
+            self._resume(lambda: self._allow(request, verdict))
+
+    def _verdict(self, request: Request) -> Verdict:
+        """Policy's answer, remembered per host until the generation changes."""
+        environment = self._environment
+        if self._judged_by is not environment.generation:
+            self._judged_by = environment.generation
+            self._verdicts.clear()
+        host = request.facts.get("host")
+        verdict = self._verdicts.get(host)
+        if verdict is None:
+            verdict = decide(environment.policies, self._flow, self._protocol, request.facts)
+            self._verdicts[host] = verdict
+        return verdict
+
+    def _allow(self, request: Request, verdict: Verdict) -> None:
+        inspector = self._parser()
+        masker = self._environment.masker(verdict.mask) if verdict.mask else None
+        self._exchanges[request.exchange] = Exchange(
+            request, masker, None, time.monotonic_ns(), self._ledger.bytes_up, self._ledger.bytes_down
+        )
+        self._send_server(inspector.allow(request, masked=masker is not None))
+        if self._server is None:
+            self._wait(State.DIALLING)
+            self._dialling = self._environment.loop.create_task(self._dial(request))
+
+    async def _dial(self, request: Request) -> None:
+        try:
+            server = await dial(self, self._flow.destination, self._environment.connect_timeout)
+        except OSError as error:
+            reason = error.strerror or "timed out"
+            self._resume(lambda: self._unreachable(request, reason))
+            return
+        if self._state is not State.DIALLING:
+            server.abort()
+            return
+        self._server = server
+        self._resume(lambda: None)
+
+    def _unreachable(self, request: Request, reason: str) -> None:
+        self._to_server.clear()
+        exchange = self._exchanges.pop(request.exchange)
+        verdict = Verdict(Action.DENY, Reason.UNREACHABLE, detail=reason)
+        self._ledger.outcome(exchange, Outcome(request.exchange, "unreachable", failed=True))
+        self._refuse(request, verdict, unreachable=True)
+
+    def _take_rows(self, rows: Rows) -> None:
+        exchange = self._exchanges.get(rows.exchange)
+        masker = exchange.masker if exchange is not None else None
+        if exchange is None or masker is None:
+            self._send_client(rows.raw)
+            return
+        try:
+            values = masker.rows(rows.columns, rows.values, rows.binary, exchange.masked)
+        except MaskError as error:
+            self._refuse_answer(exchange, str(error))
+            return
+        self._send_client(rows.raw if values is None else self._parser().encode_row(rows, values))
+
+    def _take_text(self, text: Text) -> None:
+        exchange = self._exchanges.get(text.exchange)
+        if exchange is None or exchange.masker is None:
+            self._send_client(text.raw)
+            return
+        if exchange.text is None:
+            exchange.text = exchange.masker.text(text.media)
+        try:
+            data = exchange.text.feed(text.data, text.final, exchange.masked)
+        except MaskError as error:
+            self._refuse_answer(exchange, str(error))
+            return
+        if text.final:
+            exchange.text = None
+        self._send_client(self._parser().encode_text(text, data))
+
+    def _conclude(self, outcome: Outcome) -> None:
+        exchange = self._exchanges.pop(outcome.exchange, None)
+        if exchange is not None:
+            self._ledger.outcome(exchange, outcome)
+
+    # --- refusing
+
+    def _denial(self, verdict: Verdict, *, unreachable: bool = False) -> Denial:
+        region, reason = self._flow.region, verdict.reason.value
+        if verdict.reason is Reason.RULE:
+            reason = f"rule {verdict.policy}/{verdict.rule} forbids region {region}"
+        elif verdict.detail:
+            reason = f"{reason}: {verdict.detail}"
+        return Denial(
+            destination=str(self._flow.destination),
+            region=str(region),
+            prefix=region.prefix,
+            policy=verdict.policy,
+            rule=verdict.rule,
+            reason=reason,
+            session=self._ledger.session,
+            unreachable=unreachable,
+        )
+
+    def _refuse(self, request: Request | None, verdict: Verdict, *, unreachable: bool = False) -> None:
+        refusal = self._parser().refuse(request, self._denial(verdict, unreachable=unreachable))
+        self._send_client(refusal.to_client)
+        if refusal.close:
+            self._write()
+            self._close("unreachable" if unreachable else "denied", linger=True)
+
+    def _refuse_answer(self, exchange: Exchange, reason: str) -> None:
+        """The server's answer must not go on: nothing of it that is not masked has."""
+        self._exchanges.pop(exchange.request.exchange, None)
+        verdict = Verdict(Action.DENY, Reason.UNMASKABLE, detail=reason)
+        self._ledger.outcome(exchange, Outcome(exchange.request.exchange, "unmaskable", failed=True))
+        self._refuse(exchange.request, verdict)
+
+    def _fail(self, error: Exception) -> None:
+        """Ends the flow as denied: a broken protocol, or something nobody foresaw."""
+        if self._state is State.CLOSED:
+            return
+        if isinstance(error, ProtocolError):
+            verdict = Verdict(Action.DENY, Reason.PROTOCOL_ERROR, detail=str(error))
+        else:
+            _log.error("session failed", session=self._ledger.session, error=repr(error), exc_info=error)
+            verdict = Verdict(Action.DENY, Reason.INTERNAL, detail=type(error).__name__)
+        self._ledger.failure(self._protocol, verdict)
+        self._to_server.clear()
+        if self._inspector is not None:
+            try:
+                refusal = self._inspector.refuse(None, self._denial(verdict))
+            except Exception as second:  # noqa: BLE001 - the parser itself may be what failed
+                _log.error("refusal failed", session=self._ledger.session, error=repr(second))
+            else:
+                self._send_client(refusal.to_client)
+                self._write()
+        self._close(verdict.reason.value, linger=True)
+
+    # --- waiting, writing, closing
+
+    def _wait(self, state: State) -> None:
+        self._state = state
+        self._throttle()
+
+    def _set_full(self, side: Side, full: bool) -> None:
+        (self._full.add if full else self._full.discard)(side)
+        if self._state is not State.CLOSED:
+            self._throttle()
+
+    def _throttle(self) -> None:
+        """Reads from a side only while its bytes can be judged and the other side takes them."""
+        ready = self._state in (State.READY, State.IDENTIFYING)
+        for reader, transport in ((Side.CLIENT, self._client), (Side.SERVER, self._server)):
+            writer = Side.SERVER if reader is Side.CLIENT else Side.CLIENT
+            if transport is None or transport.is_closing():
+                continue
+            if ready and writer not in self._full:
+                transport.resume_reading()
+            else:
+                transport.pause_reading()
+
+    def _resume(self, step: Callable[[], None]) -> None:
+        """Goes on after a wait: reads again, takes `step`, then whatever had piled up."""
+        if self._state is State.CLOSED:
+            return
+        self._state = State.READY
+        self._throttle()
+        try:
+            step()
+            self._advance()
+            self._pass_eof()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+
+    def _parser(self) -> Inspector:
+        if self._inspector is None:
+            raise RuntimeError("no protocol was identified")
+        return self._inspector
+
+    def _send_client(self, raw: bytes) -> None:
+        if raw:
+            self._ledger.bytes_down += len(raw)
+            self._to_client.append(raw)
+
+    def _send_server(self, raw: bytes) -> None:
+        if raw:
+            self._ledger.bytes_up += len(raw)
+            self._to_server.append(raw)
+
+    def _write(self) -> None:
+        if self._to_client:
+            out, self._to_client = self._to_client, []
+            self._client.write(b"".join(out) if len(out) > 1 else out[0])
+        if self._to_server and self._server is not None:
+            out, self._to_server = self._to_server, []
+            self._server.write(b"".join(out) if len(out) > 1 else out[0])
+
+    def _end_of(self, side: Side) -> None:
+        if self._state is State.CLOSED:
+            if side is Side.CLIENT:
+                self._client.close()  # it has read the refusal we lingered for
+            return
+        self._eof.add(side)
+        if self._inspector is None:
+            if not self._first:
+                self._close("client closed")
+            return
+        try:
+            self._inspector.receive_eof(side)
+            self._advance()
+            self._pass_eof()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+
+    def _pass_eof(self) -> None:
+        """Passes a half-close on once all that came before it is written; ends the session when nothing can follow."""
+        if self._state is not State.READY or not self._eof:
+            return
+        if Side.SERVER in self._eof:
+            if self._exchanges and Side.CLIENT not in self._eof:
+                self._client.write_eof()
+            else:
+                self._close("server closed")
+        elif self._server is None:
+            self._close("client closed")
+        elif self._server.can_write_eof():
+            self._server.write_eof()
+
+    def _close(self, cause: str, *, linger: bool = False) -> None:
+        """Ends the session and records it. `linger`: a refusal was written, and closing at once while the client still
+        sends would make its kernel throw the refusal away; nothing written means a reset, the only answer there is."""
+        if self._state is State.CLOSED:
+            return
+        self._state = State.CLOSED
+        self._patience.cancel()
+        if self._dialling is not None and not self._dialling.done():
+            self._dialling.cancel()
+        self._ledger.close(self._protocol, cause, list(self._exchanges.values()))
+        self._exchanges.clear()
+        self._environment.sessions.discard(self)
+        if self._server is not None:
+            self._server.close()
+        if not linger:
+            self._client.close()
+        elif not self._ledger.bytes_down or Side.CLIENT in self._eof:
+            (self._client.close if self._ledger.bytes_down else self._client.abort)()
+        elif not self._client.is_closing():
+            self._client.resume_reading()
+            self._client.write_eof()
+            self._environment.loop.call_later(LINGER, self._client.abort)

@@ -1,0 +1,54 @@
+"""Step 5 of 6, forward: the connection to the server that the executor asked for.
+
+Gets an endpoint whose first request was allowed and recorded; hands bytes to the session. Dials the original destination itself, from
+the host's network namespace; never another address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from enforcer.flow import Endpoint
+
+
+class ServerSide(Protocol):
+    """What a session does with its server's bytes."""
+
+    def server_data(self, data: bytes) -> None: ...
+    def server_eof(self) -> None: ...
+    def server_lost(self) -> None: ...
+    def server_full(self, full: bool) -> None: ...
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to a server, feeding `session`."""
+
+    def __init__(self, session: ServerSide) -> None:
+        self._session = session
+
+    def data_received(self, data: bytes) -> None:
+        self._session.server_data(data)
+
+    def eof_received(self) -> bool:
+        self._session.server_eof()
+        return True  # the executor may still be sending
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._session.server_lost()
+
+    def pause_writing(self) -> None:
+        self._session.server_full(True)
+
+    def resume_writing(self) -> None:
+        self._session.server_full(False)
+
+
+async def dial(session: ServerSide, destination: Endpoint, timeout: float) -> asyncio.Transport:
+    """Connects to `destination` within `timeout` seconds. Raises OSError (TimeoutError included)."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(timeout):
+        transport, _ = await loop.create_connection(
+            lambda: Upstream(session), str(destination.address), destination.port
+        )
+    return transport

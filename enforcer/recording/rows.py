@@ -1,0 +1,123 @@
+"""Step 6 of 6, record: the rows that workers and the supervisor send, as typed dictionaries.
+
+They travel as JSON objects of these keys. They are the one description of what is sent: senders are type-checked
+against them, and the check on arrival (`check.py`) is derived from them. A key that may be None may also be left out.
+Text must be valid Unicode: a sender replaces the bytes that are not (`errors="backslashreplace"`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+
+class SessionRow(TypedDict):
+    """A flow was opened and judged. `region` is the set of regions joined by `/`; empty strings mean none."""
+
+    table: Literal["sessions"]
+    time_ns: int
+    id: str
+    executor: str
+    executor_ident: str
+    cgroup: str
+    pid: int
+    uid: int
+    user: str
+    exe: NotRequired[str | None]
+    argv: NotRequired[list[str] | None]
+    unit: NotRequired[str | None]
+    destination: str
+    address: str
+    port: int
+    host: NotRequired[str | None]
+    protocol: NotRequired[str | None]
+    region: str
+    region_kind: str
+    prefix: str
+    table_source: str
+    table_version: str
+    generation: int
+    policy: str
+    rule: str
+    action: str
+    reason: str
+    detail: str
+    observed: bool
+
+
+class ExchangeRow(TypedDict):
+    """A request with its verdict, written before its bytes go on."""
+
+    table: Literal["exchanges"]
+    time_ns: int
+    session: str
+    exchange: int
+    protocol: str
+    operation: str
+    text: str
+    params: list[str | None]
+    facts: dict[str, str]
+    action: str
+    policy: str
+    rule: str
+    reason: str
+    detail: str
+    observed: bool
+    durable: bool
+
+
+class OutcomeRow(TypedDict):
+    """The end of an exchange. `masked`: number of values masked, by detector or field name; never the values."""
+
+    table: Literal["outcomes"]
+    time_ns: int
+    session: str
+    exchange: int
+    status: str
+    rows: NotRequired[int | None]
+    failed: bool
+    bytes_up: int
+    bytes_down: int
+    duration_ns: int
+    masked: dict[str, int]
+
+
+class SessionEndRow(TypedDict):
+    """The end of a flow. `cause`: who or what ended it; `exchanges`: how many there were."""
+
+    table: Literal["session_ends"]
+    time_ns: int
+    session: str
+    cause: str
+    bytes_up: int
+    bytes_down: int
+    exchanges: int
+    duration_ns: int
+
+
+class RefusalRow(TypedDict):
+    """`count` refusals without a session since the last such row (kernel refusals); pid and uid of the latest."""
+
+    table: Literal["refusals"]
+    time_ns: int
+    executor: str
+    destination: str
+    protocol: NotRequired[str | None]
+    reason: str
+    count: int
+    pid: NotRequired[int | None]
+    uid: NotRequired[int | None]
+
+
+class EventRow(TypedDict):
+    """Something that happened to the enforcer itself: start, stop, policy generation, executor started or ended."""
+
+    table: Literal["events"]
+    time_ns: int
+    kind: str
+    detail: dict[str, object]
+
+
+AnyRow = SessionRow | ExchangeRow | OutcomeRow | SessionEndRow | RefusalRow | EventRow
+
+# Rows that announce what is about to happen. While the disk refuses writes nothing new may begin.
+BEGINNINGS = frozenset({"sessions", "exchanges"})

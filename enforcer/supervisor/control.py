@@ -1,0 +1,134 @@
+"""The control socket: how the CLI talks to the supervisor. Root only, one JSON message per request and answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from enforcer.errors import EnforcerError, NotRunning
+
+MAX_MESSAGE = 128 * 1024
+# Seconds the CLI waits for an answer.
+TIMEOUT = 30.0
+
+_log = structlog.get_logger()
+
+# Gets a request, the descriptors that came with it and a token of its connection; returns the answer.
+Handler = Callable[[dict[str, Any], list[int], object], dict[str, Any]]
+
+
+class ControlServer:
+    """Serves `handler` on `path`. `on_closed` is called with a connection's token when its client is gone."""
+
+    def __init__(self, path: Path, handler: Handler, on_closed: Callable[[object], None]) -> None:
+        self._path = path
+        self._handler = handler
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._connections: set[socket.socket] = set()
+        path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        old = os.umask(0o177)
+        try:
+            self._listener.bind(str(path))
+        finally:
+            os.umask(old)
+        self._listener.listen(64)
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._accept)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+        for connection in list(self._connections):
+            self._drop(connection)
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        _pid, uid, _gid = struct.unpack(
+            "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        )
+        if uid != 0:
+            _log.warning("control connection refused", uid=uid)
+            connection.close()
+            return
+        connection.setblocking(False)
+        self._connections.add(connection)
+        self._loop.add_reader(connection, self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            data, descriptors, _flags, _address = socket.recv_fds(connection, MAX_MESSAGE, 4)
+        except OSError:
+            data, descriptors = b"", []
+        if not data:
+            self._drop(connection)
+            return
+        try:
+            answer = self._handler(orjson.loads(data), descriptors, connection)
+        except (EnforcerError, OSError, orjson.JSONDecodeError, KeyError) as error:
+            answer = {"error": str(error), "exit_code": getattr(error, "exit_code", EnforcerError.exit_code)}
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        try:
+            connection.send(orjson.dumps(answer, default=str))
+        except OSError:
+            self._drop(connection)
+
+    def _drop(self, connection: socket.socket) -> None:
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._loop.remove_reader(connection)
+            connection.close()
+            self._on_closed(connection)
+
+
+class ControlClient:
+    """One connection to a running supervisor. Raises NotRunning when there is none."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(TIMEOUT)
+        try:
+            self._socket.connect(str(path))
+        except PermissionError:
+            self._socket.close()
+            raise NotRunning(f"{path} is for root only; run this command as root") from None
+        except OSError:
+            self._socket.close()
+            raise NotRunning(f"no supervisor answers at {path}; start one with 'enforcer run'") from None
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def request(self, message: dict[str, Any], descriptors: list[int] | None = None) -> dict[str, Any]:
+        """Sends one request and returns its answer. Raises the supervisor's error with its exit code, or NotRunning."""
+        try:
+            socket.send_fds(self._socket, [orjson.dumps(message)], descriptors or [])
+            data = self._socket.recv(MAX_MESSAGE)
+        except OSError as error:
+            raise NotRunning(f"the supervisor did not answer: {error}; see its log") from error
+        if not data:
+            raise NotRunning("the supervisor closed the connection; see its log")
+        answer: dict[str, Any] = orjson.loads(data)
+        if "error" in answer:
+            failure = EnforcerError(answer["error"])
+            failure.exit_code = answer["exit_code"]
+            raise failure
+        return answer

@@ -1,0 +1,163 @@
+"""The executors of this host: started, remembered over a restart of the supervisor, ended without a trace."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from enforcer.capture import cgroup, namespace
+from enforcer.capture.cgroup import Cgroups
+from enforcer.capture.tables import Tables
+from enforcer.config import Settings
+from enforcer.errors import EnforcerError, HostError
+from enforcer.flow import Executor
+from enforcer.supervisor.workers import Worker, Workers
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Active:
+    """A running executor: its namespace (kept alive under `run/netns`), and where its flows are listened for."""
+
+    executor: Executor
+    netns_cookie: int
+    port: int
+    started_ns: int
+
+
+class Executors:
+    """Registry of the running executors. Every change is on disk before it has an effect."""
+
+    def __init__(self, settings: Settings, groups: Cgroups, tables: Tables, workers: Workers) -> None:
+        self._groups = groups
+        self._tables = tables
+        self._workers = workers
+        self._first_port = settings.listener_port
+        self._states = settings.run / "executors"
+        self._namespaces = settings.run / "netns"
+        self._active: dict[str, Active] = {}
+        for directory in (self._states, self._namespaces):
+            directory.mkdir(mode=0o700, exist_ok=True)
+
+    def __iter__(self) -> Any:
+        return iter(list(self._active.values()))
+
+    def name_of(self, cgroup_id: int) -> str:
+        """The executor's name by its cgroup id, as kernel events have it; empty when it is none of ours."""
+        return next((one.executor.name for one in self._active.values() if one.executor.cgroup_id == cgroup_id), "")
+
+    def cgroup_of(self, ident: str) -> Path:
+        return self._groups.executors / ident
+
+    def start(self, name: str, uid: int, netns: int) -> Active:
+        """Makes a cgroup and listeners for the network namespace behind `netns`. Raises HostError, OSError; then
+        nothing of it remains."""
+        ident = f"{name}-{secrets.token_hex(3)}"
+        path = self._groups.create_executor(ident)
+        executor = Executor(ident, name, uid, _user_name(uid), cgroup.cgroup_id(path))
+        active = Active(executor, namespace.netns_cookie(netns), self._first_port, time.time_ns())
+        try:
+            if any(one.netns_cookie == active.netns_cookie for one in self._active.values()):
+                raise HostError("that network namespace already belongs to an executor; start with a new one")
+            namespace.keep(netns, self._namespaces / ident)
+            self._active[ident] = active
+            self._listen(active, list(self._workers))
+        except (EnforcerError, OSError):
+            self.end(ident)
+            raise
+        return active
+
+    def end(self, ident: str) -> Active | None:
+        """Kills what is left of the executor and forgets it. Safe to repeat."""
+        active = self._active.pop(ident, None)
+        if active is not None:
+            self._tables.delete_listener(active.netns_cookie)
+            for worker in self._workers:
+                worker.unlisten(ident)
+        try:
+            cgroup.remove(self.cgroup_of(ident))
+        except (EnforcerError, OSError) as error:
+            _log.error("executor's cgroup stays", ident=ident, error=str(error))
+        namespace.release(self._namespaces / ident)
+        (self._states / ident).unlink(missing_ok=True)
+        return active
+
+    def ended(self) -> list[str]:
+        """Idents of executors whose last process is gone and whose starter no longer holds them."""
+        return [ident for ident in self._active if not cgroup.is_populated(self.cgroup_of(ident))]
+
+    def recover(self) -> int:
+        """Takes over the executors of the supervisor before us; removes those that ended meanwhile. Returns how many live."""
+        for state in sorted(self._states.iterdir()):
+            ident = state.name
+            try:
+                active = _read_state(state)
+                if not cgroup.is_populated(self.cgroup_of(ident)):
+                    raise HostError("it has ended")
+                self._active[ident] = active
+                self._listen(active, list(self._workers))
+            except (EnforcerError, OSError, ValueError, TypeError, KeyError) as error:
+                _log.warning("executor not taken over", ident=ident, reason=str(error))
+                self.end(ident)
+        for directory in self._groups.executors.iterdir():
+            if directory.is_dir() and directory.name not in self._active:
+                self.end(directory.name)
+        return len(self._active)
+
+    def serve(self, worker: Worker) -> None:
+        """Gives a new worker its listeners for every executor."""
+        for active in list(self._active.values()):
+            try:
+                self._listen_at(active, range(active.port, active.port + 1), [worker])
+            except (EnforcerError, OSError):
+                # The executor took the port while no worker held it: move all workers to another one.
+                for other in self._workers:
+                    other.unlisten(active.executor.ident)
+                try:
+                    self._listen(active, list(self._workers))
+                except (EnforcerError, OSError) as error:
+                    _log.error("executor has no listener", ident=active.executor.ident, error=str(error))
+
+    def _listen(self, active: Active, workers: list[Worker]) -> None:
+        self._listen_at(active, range(active.port, active.port + namespace.PORT_ATTEMPTS), workers)
+        self._write_state(active)
+        self._tables.set_listener(active.netns_cookie, active.executor.cgroup_id, active.port)
+
+    def _listen_at(self, active: Active, ports: Iterable[int], workers: list[Worker]) -> None:
+        netns = os.open(self._namespaces / active.executor.ident, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            active.port, pairs = namespace.listen_inside(netns, ports, len(workers))
+        finally:
+            os.close(netns)
+        for worker, pair in zip(workers, pairs, strict=True):
+            worker.listen(active.executor, pair)
+
+    def _write_state(self, active: Active) -> None:
+        path = self._states / active.executor.ident
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_bytes(orjson.dumps(asdict(active)))
+        temporary.rename(path)
+
+
+def _read_state(path: Path) -> Active:
+    state = orjson.loads(path.read_bytes())
+    return Active(Executor(**state["executor"]), state["netns_cookie"], state["port"], state["started_ns"])
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+

@@ -1,0 +1,201 @@
+"""The worker processes: started, handed generations and listeners, restarted when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+import structlog
+
+from enforcer.config import Settings
+from enforcer.errors import HostError
+from enforcer.flow import Executor
+from enforcer.recording.writer import Writer
+from enforcer.supervisor.generation import Content
+from enforcer.supervisor.records import RecordStream
+
+# Seconds a worker may take from start to having its first generation.
+READY_TIMEOUT = 30.0
+# Seconds before a worker that died is replaced; longer when it died young.
+RESTART_DELAY, YOUNG_RESTART_DELAY, YOUNG = 0.05, 1.0, 2.0
+_MAX_MESSAGE = 64 * 1024
+
+_log = structlog.get_logger()
+
+
+class Worker:
+    """One process and the two socket pairs to it. `on_end` is called once, when it is gone."""
+
+    def __init__(self, settings: Settings, writer: Writer, on_end: Callable[[Worker], None]) -> None:
+        self._settings = settings
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self.started = self._loop.time()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._records, records = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with control, records:
+            numbers = (control.fileno(), records.fileno())
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "enforcer.worker", *map(str, numbers), settings.user],
+                pass_fds=numbers,
+                stdin=subprocess.DEVNULL,
+            )
+        self._control.setblocking(False)
+        self.stream = RecordStream(writer, self.kill)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._pidfd, self._ended)
+        self._loop.add_reader(self._control, self._on_message)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def begin(self, content: Content, number: int) -> None:
+        """Hands over the first generation and waits until the worker has it. Raises HostError."""
+        await self._loop.create_unix_connection(lambda: self.stream, sock=self._records)
+        self.send_generation(self._settings, content, number)
+        try:
+            async with asyncio.timeout(READY_TIMEOUT):
+                await self._ready
+        except TimeoutError as error:
+            raise HostError(f"worker {self.pid} is not ready after {READY_TIMEOUT:.0f} s; see its log lines") from error
+
+    def send_generation(self, settings: Settings, content: Content, number: int) -> None:
+        table = os.open(content.table_path, os.O_RDONLY | os.O_CLOEXEC)
+        policy = os.memfd_create("policies")
+        try:
+            os.write(policy, content.policies.to_json().encode())
+            os.lseek(policy, 0, os.SEEK_SET)
+            self._send(
+                {
+                    "op": "generation",
+                    "generation": number,
+                    "identify_timeout": settings.identify_timeout,
+                    "connect_timeout": settings.connect_timeout,
+                    "record_mask": settings.record_mask,
+                },
+                [table, policy],
+            )
+        finally:
+            os.close(table)
+            os.close(policy)
+
+    def listen(self, executor: Executor, listeners: tuple[socket.socket, socket.socket]) -> None:
+        """Hands over a pair of listeners and closes our copies."""
+        try:
+            self._send({"op": "listen", "executor": asdict(executor)}, [sock.fileno() for sock in listeners])
+        finally:
+            for sock in listeners:
+                sock.close()
+
+    def unlisten(self, ident: str) -> None:
+        self._send({"op": "unlisten", "ident": ident}, [])
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def _send(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """A worker that does not take its messages is stuck or gone; either way another one takes its place."""
+        try:
+            socket.send_fds(self._control, [orjson.dumps(message)], descriptors)
+        except OSError as error:
+            _log.error("worker does not take messages", pid=self.pid, error=str(error))
+            self.kill()
+
+    def _on_message(self) -> None:
+        try:
+            data = self._control.recv(_MAX_MESSAGE)
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._control)
+            return
+        if orjson.loads(data)["op"] == "ready" and not self._ready.done():
+            self._ready.set_result(None)
+
+    def _ended(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self._loop.remove_reader(self._control)
+        os.close(self._pidfd)
+        self._control.close()
+        code = self._process.wait()
+        if not self._ready.done():
+            self._ready.set_exception(HostError(f"worker {self.pid} ended with {code} before it was ready; see above"))
+        self._on_end(self)
+
+
+class Workers:
+    """All of them. `on_replaced` is called with each worker that took a dead one's place, to give it its listeners."""
+
+    def __init__(self, settings: Settings, writer: Writer, on_replaced: Callable[[Worker], None]) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._on_replaced = on_replaced
+        self._content: tuple[Content, int] | None = None
+        self._alive: list[Worker] = []
+        self._starting: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self.restarts = 0
+
+    def __iter__(self) -> Any:
+        return iter(self._alive)
+
+    def __len__(self) -> int:
+        return len(self._alive)
+
+    async def start(self, content: Content, number: int) -> None:
+        self._content = (content, number)
+        await asyncio.gather(*(self._start_one() for _ in range(self._settings.worker_count)))
+
+    def reload(self, settings: Settings, content: Content, number: int) -> None:
+        """Hands a new generation to every worker. The number of workers and their user stay until a restart."""
+        self._settings, self._content = settings, (content, number)
+        for worker in self._alive:
+            worker.send_generation(settings, content, number)
+
+    def stop(self) -> None:
+        self._stopping = True
+        for task in self._starting:
+            task.cancel()
+        for worker in self._alive:
+            worker.kill()
+
+    async def _start_one(self) -> Worker:
+        if self._content is None:
+            raise RuntimeError("workers are started with a generation")
+        content, number = self._content
+        worker = Worker(self._settings, self._writer, self._on_end)
+        self._alive.append(worker)
+        await worker.begin(content, number)
+        if self._content != (content, number):
+            worker.send_generation(self._settings, *self._content)
+        return worker
+
+    def _on_end(self, worker: Worker) -> None:
+        self._alive.remove(worker)
+        if self._stopping:
+            return
+        self.restarts += 1
+        loop = asyncio.get_running_loop()
+        age = loop.time() - worker.started
+        _log.error("worker ended; starting another", pid=worker.pid, age_seconds=round(age, 1))
+        task = loop.create_task(self._replace(YOUNG_RESTART_DELAY if age < YOUNG else RESTART_DELAY))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _replace(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        try:
+            worker = await self._start_one()
+        except HostError as error:
+            _log.error("worker did not start", error=str(error))  # its own end starts the next attempt
+            return
+        self._on_replaced(worker)

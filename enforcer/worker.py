@@ -1,0 +1,144 @@
+"""A proxy worker: accepts, inspects, masks and forwards, without privileges. `python -m enforcer.worker CONTROL RECORDS`.
+
+Starts as root only to have its modules read, drops everything, and learns from the supervisor over two socket pairs: `CONTROL`
+(listeners, generations; descriptors travel with the messages) and `RECORDS` (rows up, acknowledgements down). When either
+closes, the supervisor is gone: the worker ends at once and its listeners with it, so that executors get an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+import orjson
+import structlog
+import uvloop
+
+from enforcer import log
+from enforcer.flow import Executor
+from enforcer.geo.table import GeoTable
+from enforcer.masking.masker import Masker
+from enforcer.policy.engine import PolicySet
+from enforcer.privileges import die_with_parent, drop_privileges
+from enforcer.proxy.environment import Environment
+from enforcer.proxy.journal import Journal
+from enforcer.proxy.listener import listen
+from enforcer.verdict import MaskSpec
+
+# One control message: descriptors carry what is large.
+MAX_MESSAGE = 64 * 1024
+MAX_DESCRIPTORS = 4
+
+_log = structlog.get_logger()
+
+
+class Worker:
+    """Acts on the supervisor's control messages."""
+
+    def __init__(self, control: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        self._control = control
+        self._loop = loop
+        self._environment: Environment | None = None
+        self._journal: Journal | None = None
+        self._servers: dict[str, list[asyncio.Server]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, records: socket.socket) -> None:
+        _, self._journal = await self._loop.create_unix_connection(lambda: Journal(supervisor_gone), sock=records)
+        self._loop.add_reader(self._control, self._on_message)
+
+    def _on_message(self) -> None:
+        data, descriptors, _flags, _address = socket.recv_fds(self._control, MAX_MESSAGE, MAX_DESCRIPTORS)
+        if not data:
+            supervisor_gone()
+        message = orjson.loads(data)
+        match message["op"]:
+            case "generation":
+                self._take_generation(message, descriptors)
+            case "listen":
+                task = self._loop.create_task(self._listen(message, descriptors))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            case "unlisten":
+                for server in self._servers.pop(message["ident"], []):
+                    server.close()
+            case unknown:
+                raise ValueError(f"unknown control message {unknown!r}")
+
+    def _take_generation(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Policy comes as text in a memory file, the table as the file itself."""
+        table_fd, policy_fd = descriptors
+        with open(policy_fd, "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
+            policies = PolicySet.from_json(stream.read())
+        table = GeoTable.open(table_fd)
+        os.close(table_fd)
+        record_masker = Masker(MaskSpec(detectors=tuple(message["record_mask"])))
+        if self._environment is None:
+            if self._journal is None:
+                raise RuntimeError("generation before the record stream")
+            self._environment = Environment(
+                loop=self._loop,
+                journal=self._journal,
+                policies=policies,
+                table=table,
+                generation=message["generation"],
+                identify_timeout=message["identify_timeout"],
+                connect_timeout=message["connect_timeout"],
+                record_masker=record_masker,
+            )
+        else:
+            self._environment.policies = policies
+            self._environment.table = table
+            self._environment.generation = message["generation"]
+            self._environment.identify_timeout = message["identify_timeout"]
+            self._environment.connect_timeout = message["connect_timeout"]
+            self._environment.record_masker = record_masker
+        self._control.send(orjson.dumps({"op": "ready", "generation": message["generation"]}))
+
+    async def _listen(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if self._environment is None:
+            raise RuntimeError("listener before the first generation")
+        executor = Executor(**message["executor"])
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        self._servers[executor.ident] = await listen(sockets, executor, self._environment)
+        self._control.send(orjson.dumps({"op": "listening", "ident": executor.ident}))
+
+
+def supervisor_gone() -> None:
+    """Ends the process without ceremony: whatever is in flight must not go on unrecorded."""
+    os._exit(0)
+
+
+async def _main(control: socket.socket, records: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    for name in ("SIGTERM", "SIGINT"):
+        loop.add_signal_handler(getattr(signal, name), supervisor_gone)
+    # An unforeseen error in a callback must not leave a half-working worker: the supervisor starts another.
+    loop.set_exception_handler(_end_on_error)
+    await Worker(control, loop).start(records)
+    await asyncio.Event().wait()
+
+
+def _end_on_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    _log.error("worker ends", message=context["message"], error=repr(context.get("exception")))
+    os._exit(1)
+
+
+def main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    records = socket.socket(fileno=int(sys.argv[2]))
+    user = sys.argv[3]
+    log.configure()
+    drop_privileges(user)
+    die_with_parent()
+    gc.freeze()
+    uvloop.run(_main(control, records))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Fixtures every layer shares. Kernel and world tests need root and fail, never skip, without it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("fast", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("deep", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    needs_root = [mark.name for mark in item.iter_markers() if mark.name in ("kernel", "world")]
+    if needs_root and os.geteuid() != 0:
+        pytest.fail(f"{needs_root[0]} tests need root: run them with sudo make test", pytrace=False)

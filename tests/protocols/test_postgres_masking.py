@@ -1,0 +1,190 @@
+"""What of PostgreSQL's answers reaches a masker: the holes found in other gateways are closed here."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from tests.protocols import wire_postgres as wire
+from tests.protocols.wire_postgres import BOUND, PARSED, SYNC, C, S, bind, columns, complete, describe, execute, msg, opened, parse, query
+from tests.protocols.wire_postgres import ready, row
+
+from enforcer.errors import ProtocolError
+from enforcer.protocols.base import Forward, Rows, Text, Unmaskable
+from enforcer.protocols.postgres import server
+from enforcer.protocols.postgres.inspector import PostgresInspector
+
+
+def masking() -> wire.Talk:
+    return opened(PostgresInspector(), masked=True)
+
+
+def rows(talk: wire.Talk) -> list[tuple[tuple[str, ...], list[bytes | None], tuple[bool, ...]]]:
+    return [(event.columns, event.values, event.binary) for event in talk.events if isinstance(event, Rows)]
+
+
+def test_cells_of_a_simple_query_have_the_names_of_its_row_description() -> None:
+    """Names, NULLs and the text format arrive, and a rewritten row has correct lengths."""
+    talk = masking()
+    talk.feed(C, query("select name, card from t"))
+    talk.sent()
+    talk.feed(S, columns("name", "card") + row(b"ana", None) + complete("SELECT 1") + ready())
+    assert rows(talk) == [(("name", "card"), [b"ana", None], (False, False))]
+    assert talk.client == columns("name", "card") + row(b"ANA", None) + complete("SELECT 1") + ready()
+
+
+def test_a_statement_described_once_keeps_its_names_for_ever() -> None:
+    """Prepared re-execution sends no RowDescription; the column names must not be lost at ReadyForQuery."""
+    talk = masking()
+    talk.feed(C, parse("select ssn", "s") + describe("S", "s") + SYNC)
+    talk.feed(S, PARSED + msg("t", wire.i16(0)) + columns("ssn") + ready())
+    for _ in range(2):
+        talk.feed(C, bind(statement="s") + execute() + SYNC)
+        talk.feed(S, BOUND + row(b"x") + complete("SELECT 1") + ready())
+    assert rows(talk) == [(("ssn",), [b"x"], (False,))] * 2
+
+
+def test_a_described_portal_names_later_executions_of_its_statement() -> None:
+    """pgjdbc describes the portal of the first execution only."""
+    talk = masking()
+    talk.feed(C, parse("select ssn", "s") + bind(statement="s") + describe("P") + execute() + SYNC)
+    talk.feed(S, PARSED + BOUND + columns("ssn") + row(b"x") + complete("SELECT 1") + ready())
+    talk.feed(C, bind(statement="s") + execute() + SYNC)
+    talk.feed(S, BOUND + row(b"y") + complete("SELECT 1") + ready())
+    assert rows(talk) == [(("ssn",), [b"x"], (False,)), (("ssn",), [b"y"], (False,))]
+
+
+def test_formats_come_from_bind_because_a_described_statement_always_says_text() -> None:
+    """Binary integers are marked binary; binary text is its own text and stays maskable."""
+    talk = masking()
+    talk.feed(C, parse("select n, s", "s") + describe("S", "s") + SYNC)
+    described = msg("T", wire.i16(2), *(n + struct.pack(">ihihih", 0, 0, o, -1, -1, 0) for n, o in ((b"n\0", 23), (b"s\0", 25))))
+    talk.feed(S, PARSED + msg("t", wire.i16(0)) + described + ready())
+    talk.feed(C, bind(statement="s", results=(1,)) + execute() + SYNC)
+    talk.feed(S, BOUND + row(b"\0\0\0\1", b"x") + complete("SELECT 1") + ready())
+    assert rows(talk) == [(("n", "s"), [b"\0\0\0\1", b"x"], (True, False))]
+
+
+def test_a_statement_nobody_described_has_empty_names() -> None:
+    """Unknown names are empty, and the formats still come from Bind."""
+    talk = masking()
+    talk.feed(C, parse("select a, b") + bind(results=(0, 1)) + execute() + SYNC)
+    talk.feed(S, PARSED + BOUND + row(b"x", b"y") + complete("SELECT 1") + ready())
+    assert rows(talk) == [(("", ""), [b"x", b"y"], (False, True))]
+
+
+def test_errors_are_texts_whose_values_can_be_replaced() -> None:
+    """DETAIL prints whole rows: message, detail and hint go to the masker, the rest of the message stays."""
+    talk = masking()
+    talk.feed(C, query("insert"))
+    talk.sent()
+    talk.feed(S, wire.error("23505", M="dup", D="Key (card)=(4111) exists", t="people") + ready())
+    (text,) = talk.of(Text)
+    assert isinstance(text, Text)
+    assert (text.exchange, text.media, text.data, text.final) == (2, "error", b"dup\0Key (card)=(4111) exists", True)
+    assert talk.client == wire.error("23505", M="DUP", D="KEY (CARD)=(4111) EXISTS", t="people") + ready()
+
+
+def test_a_masker_that_loses_a_separator_is_an_error() -> None:
+    """Values could land in the wrong field; such a message is not sent."""
+    text = Text(2, "error", b"a\0b", True, wire.error(M="a", D="b"))
+    with pytest.raises(ProtocolError, match="does not fit its fields"):
+        PostgresInspector().encode_text(text, b"ab")
+
+
+def test_a_row_with_another_number_of_cells_is_an_error() -> None:
+    """A mask may replace cells, never add or drop one."""
+    with pytest.raises(ProtocolError, match="another number of cells"):
+        PostgresInspector().encode_row(Rows(2, ("a",), [b"x"], (False,), row(b"x")), [])
+
+
+@pytest.mark.parametrize("code", ["N", "A", "S"])
+def test_notices_notifications_and_free_settings_are_texts_of_the_last_masked_exchange(code: str) -> None:
+    """They may quote data and may come when nothing is asked."""
+    made = {
+        "N": wire.error(M="4111").replace(b"E", b"N", 1),
+        "A": msg("A", wire.i32(7), b"channel\0", b"4111\0"),
+        "S": msg("S", b"application_name\0", b"4111\0"),
+    }[code]
+    talk = masking()
+    talk.feed(C, query("select 1"))
+    talk.feed(S, columns("a") + complete("SELECT 0") + ready())
+    talk.sent()
+    (text,) = talk.feed(S, made)
+    assert isinstance(text, Text)
+    assert (text.exchange, text.data) == (2, b"4111")
+    assert talk.client == made
+
+
+def test_copied_text_may_be_cut_anywhere_and_ends_before_copy_done() -> None:
+    """Each CopyData is a piece of one text; what the masker holds back comes with its last, empty piece."""
+    talk = masking()
+    talk.feed(C, query("copy t to stdout"))
+    begun = talk.feed(S, msg("H", b"\0", wire.i16(1, 0)) + msg("d", b"41") + msg("d", b"11\n"))
+    assert [e.data for e in begun if isinstance(e, Text)] == [b"41", b"11\n"]
+    ended = talk.feed(S, msg("c") + complete("COPY 1") + ready())
+    assert ended[0] == Text(2, "copy", b"", True, b"")
+    assert talk.inspector.encode_text(ended[0], b"held") == msg("d", b"held")
+    assert talk.inspector.encode_text(ended[0], b"") == b""
+    assert ended[1] == Forward(S, msg("c") + complete("COPY 1") + ready())
+
+
+def test_copied_text_also_ends_before_an_error() -> None:
+    """What the masker holds back is asked for before the message that breaks the copy off."""
+    talk = masking()
+    talk.feed(C, query("copy t to stdout"))
+    events = talk.feed(S, msg("H", b"\0", wire.i16(1, 0)) + msg("d", b"x") + wire.error("57014") + ready())
+    assert [e.media for e in events if isinstance(e, Text)] == ["copy", "copy", "error"]
+
+
+def test_binary_copy_cannot_be_masked_and_nothing_of_it_is_handed_on() -> None:
+    """Format 1 is refused as a whole when masked, and passes when not."""
+    answer = msg("H", b"\1", wire.i16(1, 1)) + msg("d", b"PGCOPY\n")
+    talk = masking()
+    talk.feed(C, query("copy t to stdout binary"))
+    (event,) = talk.feed(S, answer)
+    assert isinstance(event, Unmaskable)
+    assert event.exchange == 2
+    assert talk.feed(S, ready()) == []
+    assert talk.inspector.refuse(None, wire.DENIAL).to_client == wire.denied("FATAL")
+    talk = opened(PostgresInspector())
+    talk.feed(C, query("copy t to stdout binary"))
+    assert talk.feed(S, answer) == [Forward(S, answer)]
+
+
+def test_half_a_row_is_never_handed_on_when_masked() -> None:
+    """A connection that breaks inside a row loses the row rather than show it unmasked."""
+    talk = masking()
+    talk.feed(C, query("select card"))
+    talk.sent()
+    talk.feed(S, columns("card") + row(b"4111111111111111")[:-3])
+    talk.eof(S)
+    assert talk.client == columns("card")
+
+
+def test_a_masked_row_over_the_limit_ends_the_flow_at_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have to be held whole; unmasked it passes in pieces."""
+    monkeypatch.setattr(server, "MAX_ROW", 1000)
+    talk = masking()
+    talk.feed(C, query("select card"))
+    with pytest.raises(ProtocolError, match="over the limit"):
+        talk.feed(S, columns("card") + row(b"x" * 2000)[:100])
+
+
+@pytest.mark.parametrize(
+    "bad", [msg("D", wire.i16(1)), msg("D", wire.i16(2), wire.i32(1), b"x"), msg("D", wire.i16(1), wire.i32(-2)), msg("D")]
+)
+def test_rows_whose_cells_do_not_fill_them_end_the_flow(bad: bytes) -> None:
+    """Cells that reach past the row, or leave some of it over, are the server's protocol error."""
+    talk = masking()
+    talk.feed(C, query("select"))
+    with pytest.raises(ProtocolError, match="server"):
+        talk.feed(S, columns("a") + bad)
+
+
+def test_a_row_that_does_not_fit_its_description_ends_the_flow() -> None:
+    """In the simple protocol names and cells must agree."""
+    talk = masking()
+    talk.feed(C, query("select"))
+    with pytest.raises(ProtocolError, match="does not fit the RowDescription"):
+        talk.feed(S, columns("a") + row(b"x", b"y"))

@@ -1,0 +1,171 @@
+"""How PostgreSQL connections open, and what ends them before they do."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from tests.protocols import wire_postgres as wire
+from tests.protocols.wire_postgres import C, S, Talk, i32, msg, opened, ready, startup, z
+
+from enforcer.errors import LimitExceeded, ProtocolError
+from enforcer.protocols.base import Forward, Outcome, Probe, Reply, Request
+from enforcer.protocols.postgres import PROTOCOL
+from enforcer.protocols.postgres.inspector import PostgresInspector
+
+
+def fresh(**options: object) -> Talk:
+    return Talk(PostgresInspector(), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "packet", [wire.SSL_REQUEST, wire.GSS_REQUEST, wire.CANCEL_REQUEST, startup(user="a"), startup(196610, user="a")]
+)
+def test_probe_knows_every_opening_packet_at_every_length(packet: bytes) -> None:
+    """Each opening packet of protocol 3 is YES from its eighth byte on and MORE before that."""
+    answers = [PROTOCOL.probe(packet[:n]) for n in range(1, len(packet) + 1)]
+    assert answers == [Probe.MORE] * 7 + [Probe.YES] * (len(packet) - 7)
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x02\x00\x01", b"SSH-2.0-x", startup(131072, user="a"), b"\0\0\0\x07", b"\0\1"]
+)
+def test_probe_turns_others_away(data: bytes) -> None:
+    """HTTP, TLS, SSH, protocol 2 and impossible lengths are NO."""
+    assert PROTOCOL.probe(data) is Probe.NO
+
+
+def test_startup_is_judged_and_its_outcome_is_the_first_ready_for_query() -> None:
+    """Nothing goes upstream before the verdict; the password passes without an event of its own text."""
+    talk = fresh()
+    packet = startup(user="ana", database="shop", application_name="psql", my_password="hidden")
+    (request,) = talk.feed(C, packet)
+    assert isinstance(request, Request)
+    assert (request.operation, request.exchange, request.facts) == ("Startup", 1, {"user": "ana", "database": "shop"})
+    assert request.text == "user=ana database=shop application_name=psql"
+    assert talk.feed(S, msg("R", i32(10), z("SCRAM-SHA-256"), b"\0"))
+    assert talk.feed(C, msg("p", b"secret")) == [Forward(C, msg("p", b"secret"))]
+    talk.feed(S, wire.AUTH_OK + msg("K", i32(1), i32(2)) + ready())
+    assert talk.of(Outcome) == [Outcome(1, "AuthenticationOk")]
+    assert talk.upstream == packet + msg("p", b"secret")
+
+
+def test_database_defaults_to_the_user() -> None:
+    """PostgreSQL's rule: a startup packet without `database` means the user's own."""
+    (request,) = fresh().feed(C, startup(user="ana"))
+    assert isinstance(request, Request)
+    assert request.facts == {"user": "ana", "database": "ana"}
+
+
+def test_encryption_is_declined_and_bytes_stuffed_behind_the_question_are_judged() -> None:
+    """SSLRequest and GSSENCRequest get `N`, the server never sees them, and what follows is the startup packet."""
+    talk = fresh()
+    events = talk.feed(C, wire.GSS_REQUEST + wire.SSL_REQUEST + startup(user="ana"))
+    assert events[:2] == [Reply(b"N"), Reply(b"N")]
+    assert isinstance(events[2], Request)
+    assert talk.sent() == (startup(user="ana"), b"NN")
+
+
+def test_encryption_is_asked_for_once() -> None:
+    """A second SSLRequest is an error, so that nobody keeps a connection busy without opening it."""
+    with pytest.raises(ProtocolError, match="encryption is requested twice"):
+        fresh().feed(C, wire.SSL_REQUEST * 2)
+
+
+def test_cancel_request_is_judged_and_ends_with_the_servers_close() -> None:
+    """A CancelRequest goes upstream as it is; the server answers by closing."""
+    talk = fresh()
+    (request,) = talk.feed(C, wire.CANCEL_REQUEST)
+    assert isinstance(request, Request)
+    assert (request.operation, request.facts, request.raw) == ("CancelRequest", {}, wire.CANCEL_REQUEST)
+    assert talk.eof(S) == [Outcome(1, "CancelRequest")]
+    with pytest.raises(ProtocolError, match="bytes follow"):
+        talk.feed(C, b"\0")
+
+
+def test_a_refused_startup_is_fatal_and_readable() -> None:
+    """The client gets FATAL 42501 with rule, region, prefix and how to ask; the connection ends."""
+    talk = fresh(deny=lambda request: True)
+    talk.feed(C, startup(user="ana"))
+    assert (talk.upstream, talk.client, talk.closed) == (b"", wire.denied("FATAL"), True)
+
+
+def test_the_flow_as_a_whole_is_refused_with_fatal() -> None:
+    """`refuse(None)` is FATAL 42501 and nothing is handed on afterwards."""
+    talk = opened(PostgresInspector())
+    refusal = talk.inspector.refuse(None, wire.DENIAL)
+    assert (refusal.to_client, refusal.close) == (wire.denied("FATAL"), True)
+    assert talk.feed(C, wire.query("select 1")) == []
+
+
+def test_failed_authentication_is_the_startups_outcome() -> None:
+    """An ErrorResponse before ReadyForQuery fails the startup with its SQLSTATE."""
+    talk = fresh()
+    talk.feed(C, startup(user="ana"))
+    talk.feed(S, wire.error("28P01", "FATAL"))
+    assert talk.of(Outcome) == [Outcome(1, "28P01", failed=True)]
+
+
+@pytest.mark.parametrize(
+    ("packet", "reason"),
+    [
+        (startup(user="a", replication="database"), "replication is not inspected"),
+        (startup(user="a", client_encoding="SJIS"), "client_encoding 'SJIS' is not inspected"),
+        (startup(user="a") + b"", None),
+        (struct.pack(">ii", 15, 196608) + b"user\0a\0", "has no end"),
+        (struct.pack(">ii", 17, 196608) + b"user\0a\0\0x", "longer than its parts"),
+        (struct.pack(">ii", 22, 196608) + b"user\0a\0user\0b\0"[:14], "has no end"),
+        (struct.pack(">ii", 23, 196608) + b"user\0a\0user\0b\0\0", "given twice"),
+        (startup(database="a"), "names no user"),
+        (startup(131072, user="a"), "none of protocol 3"),
+        (struct.pack(">ii", 9, 80877103), "length 9 is impossible"),
+        (msg("Q", z("select 1")), ""),
+    ],
+)
+def test_startup_packets_that_end_the_flow(packet: bytes, reason: str | None) -> None:
+    """Replication, unscannable encodings, ambiguous or malformed packets are the client's protocol error."""
+    talk = fresh()
+    if reason is None:
+        assert talk.feed(C, packet)
+        return
+    with pytest.raises(ProtocolError, match=reason) as fault:
+        talk.feed(C, packet)
+    assert fault.value.side is C
+
+
+def test_replication_off_is_an_ordinary_session() -> None:
+    """`replication=false` asks for nothing special."""
+    assert fresh().feed(C, startup(user="a", replication="false"))
+
+
+@pytest.mark.parametrize("name", ["UTF8", "'utf-8'", "LATIN1", "SQL_ASCII", "WIN1252", "ISO_8859_5", "KOI8R"])
+def test_encodings_whose_ascii_is_ascii_pass(name: str) -> None:
+    """Names are compared as PostgreSQL does, by letters and digits only."""
+    assert fresh().feed(C, startup(user="a", client_encoding=name))
+
+
+def test_an_oversized_startup_packet_is_refused_at_its_header() -> None:
+    """10,001 bytes are over PostgreSQL's own limit; the body is not waited for."""
+    with pytest.raises(LimitExceeded):
+        fresh().feed(C, struct.pack(">ii", 10_001, 196608))
+
+
+def test_the_server_may_not_speak_first() -> None:
+    """Bytes of the server before the startup packet is allowed are the server's protocol error."""
+    with pytest.raises(ProtocolError, match="server: message 'R'"):
+        fresh().feed(S, wire.AUTH_OK)
+
+
+def test_queries_wait_for_ready_for_query() -> None:
+    """Before authentication is over only password messages are legal."""
+    talk = fresh()
+    talk.feed(C, startup(user="ana"))
+    with pytest.raises(ProtocolError, match="message 'Q' is not inspected while starting"):
+        talk.feed(C, wire.query("select 1"))
+
+
+def test_a_server_that_switches_to_an_unscannable_encoding_ends_the_flow() -> None:
+    """ParameterStatus is the truth about client_encoding, however the client set it."""
+    talk = opened(PostgresInspector())
+    with pytest.raises(ProtocolError, match="server: client_encoding 'GBK' is not inspected"):
+        talk.feed(S, msg("S", z("client_encoding"), z("GBK")))

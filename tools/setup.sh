@@ -1,0 +1,48 @@
+#!/bin/bash
+# Prepares this Debian host: packages, the worker's user, the virtual environment, the region tables. Safe to repeat; does only what
+# is missing. Usage: tools/setup.sh [run|dev]   (run: what the enforcer needs; dev: also what demo, tests and benchmarks need)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-dev}
+[ "$(id -u)" = 0 ] || { echo "setup: must be root; use sudo make setup" >&2; exit 1; }
+[ -f /etc/debian_version ] || { echo "setup: needs Debian 12 or later, this is not Debian" >&2; exit 1; }
+
+packages=(python3 python3-venv python3-bpfcc "linux-headers-$(dpkg --print-architecture)" iproute2 util-linux)
+if [ "$what" = dev ]; then
+    packages+=(bpftool nginx-light postgresql curl haproxy wrk psmisc xz-utils)
+fi
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "setup: installing ${missing[*]}"
+    # The servers are for the demo's namespaces: Debian must not start them on this host.
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+        chmod 755 /usr/sbin/policy-rc.d
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    apt-get -qq install -y --no-install-recommends "${missing[@]}" > /dev/null
+fi
+
+id enforcer > /dev/null 2>&1 || useradd --system --no-create-home --shell /usr/sbin/nologin enforcer
+mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
+
+# Debian's bcc is bound to /usr/bin/python3; another python3 may come first in PATH.
+wanted=$( (cat pyproject.toml; echo "$what") | sha256sum)
+if [ "$(cat .venv/.setup 2>/dev/null)" != "$wanted" ]; then
+    echo "setup: making .venv"
+    [ -x .venv/bin/python ] || /usr/bin/python3 -m venv --system-site-packages .venv
+    if [ "$what" = dev ]; then extra='[dev]'; else extra=''; fi
+    .venv/bin/pip install --quiet --disable-pip-version-check --editable ".$extra"
+    echo "$wanted" > .venv/.setup
+fi
+
+# A second opinion on countries, where Debian's archive has it; the tables work without it.
+if [ ! -f /var/lib/enforcer/geo/ipfire/geoip ]; then
+    tools/fetch-ipfire.sh /var/lib/enforcer/geo/ipfire || echo "setup: no second country table; going on with the shipped one" >&2
+fi
+.venv/bin/python -m enforcer.geo.build
