@@ -1,7 +1,10 @@
-"""A proxy worker: accepts, inspects, masks and forwards, without privileges. `python -m enforcer.worker CONTROL RECORDS`.
+"""A proxy worker: accepts, inspects, masks and forwards, without privileges. `python -m enforcer.worker CONTROL
+RECORDS`.
 
-Starts as root only to have its modules read, drops everything, and learns from the supervisor over two socket pairs: `CONTROL`
-(listeners, generations; descriptors travel with the messages) and `RECORDS` (rows up, acknowledgements down). When either
+Starts as root only to have its modules read, drops everything, and learns from the supervisor over two socket pairs:
+`CONTROL`
+(listeners, generations; descriptors travel with the messages) and `RECORDS` (rows up, acknowledgements down). When
+either
 closes, the supervisor is gone: the worker ends at once and its listeners with it, so that executors get an error.
 """
 
@@ -22,8 +25,8 @@ import uvloop
 from enforcer import log
 from enforcer.flow import Executor
 from enforcer.geo.table import GeoTable
-from enforcer.masking.masker import Masker
-from enforcer.policy.engine import PolicySet
+from enforcer.masking.masker import masker_for
+from enforcer.policy.compiled import PolicySet
 from enforcer.privileges import die_with_parent, drop_privileges
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.journal import Journal
@@ -74,10 +77,10 @@ class Worker:
         """Policy comes as text in a memory file, the table as the file itself."""
         table_fd, policy_fd = descriptors
         with open(policy_fd, "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
-            policies = PolicySet.from_json(stream.read())
+            policies = PolicySet.from_json(stream.read().decode())
         table = GeoTable.open(table_fd)
         os.close(table_fd)
-        record_masker = Masker(MaskSpec(detectors=tuple(message["record_mask"])))
+        record_masker = masker_for(MaskSpec(detectors=tuple(message["record_mask"])))
         if self._environment is None:
             if self._journal is None:
                 raise RuntimeError("generation before the record stream")

@@ -38,7 +38,7 @@ def _check(result: int, what: str) -> None:
 
 
 def run_inside(netns: int, function: Callable[[], T]) -> T:
-    """Calls `function` on a thread that has entered the namespace behind descriptor `netns`; returns or raises as it does."""
+    """Calls `function` on a thread inside the namespace behind descriptor `netns`; returns or raises as it does."""
     outcome: list[T] = []
     failure: list[Exception] = []
 

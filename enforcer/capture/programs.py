@@ -103,7 +103,7 @@ class Pins:
 
 
 def run_loader(directory: Path) -> None:
-    """Compiles and loads a set into `directory` in a child process. Raises KernelError or HostError with its one line."""
+    """Compiles and loads a set into `directory` in a child process. Raises KernelError or HostError, one line."""
     child = subprocess.run(
         [sys.executable, "-m", "enforcer.capture.loader", str(directory)],
         capture_output=True,

@@ -1,6 +1,7 @@
 """`enforcer exec`: starts a command as an isolated executor.
 
-The child makes a network namespace with nothing but `lo`, the supervisor puts listeners into it, the child joins its cgroup, gives up
+The child makes a network namespace with nothing but `lo`, the supervisor puts listeners into it, the child joins its
+cgroup, gives up
 root, and only then becomes the command: it is governed before its first instruction.
 """
 
@@ -122,7 +123,7 @@ def _become(parent: socket.socket, account: pwd.struct_passwd, command: tuple[st
         environment = _environment(account)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         privileges.drop_privileges(account.pw_name)
-        os.execvpe(command[0], command, environment)
+        os.execvpe(command[0], command, environment)  # noqa: S606 - the whole point
     except FileNotFoundError:
         _die(f"{command[0]}: command not found", NOT_FOUND)
     except (EnforcerError, OSError) as error:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from enforcer.protocols.base import Probe, Protocol
 from enforcer.protocols.registry import OPAQUE, PROTOCOLS
 
-# Bytes after which a protocol must know its own. A method has 24 at most, PostgreSQL's first packet tells in 8; mitmproxy
-# and Envoy's inspectors decide within the same order of magnitude.
+# Bytes after which a protocol must know its own. HTTP methods have up to 24, and PostgreSQL's first packet tells in 8.
 PROBE_LIMIT = 64
 
 

@@ -1,8 +1,8 @@
 """Step 4 of 6, inspect: what the values look like that masking hides.
 
-Gets a text and the end of a candidate that Hyperscan reported; hands on the span of the value, or None. A detector is one
-row of `DETECTORS`: a cheap pattern that must not miss, an exact confirmation that must not guess, what stays readable, and
-published examples that a test runs. Case, separators and surroundings are those in which people and programs print
+Gets a text and the end of a candidate that Hyperscan reported; hands on the span of the value, or None. A detector is
+one row of `DETECTORS`: cheap patterns that must not miss, an exact confirmation that must not guess, what stays readable,
+and published examples that a test runs. Case, separators and surroundings are those in which people and programs print
 such values; a value inside a longer run of letters and digits (order numbers, hashes, UUIDs) is not one.
 """
 
@@ -11,20 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from enforcer.masking.issuers import LENGTHS_BY_PREFIX, PREFIX_DIGITS
 
 Span = tuple[int, int]
+Confirm = Callable[[bytes, int], Span | None]
 
 MAX_SPAN: Final = 67
 """Bytes of the longest value: an IBAN of 34 characters with a space between every two."""
-
-MAX_BEHIND: Final = 48
-"""Bytes before a value that its confirmation looks at: the rest of a UUID with its boundary, and one escape."""
-
-MAX_AHEAD: Final = 320
-"""Bytes from the start of a value that its confirmation looks at: 64 of local part, `@`, 255 of domain (RFC 5321, 4.5.3.1)."""
 
 _ALNUM: Final = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _DIGITS: Final = frozenset(b"0123456789")
@@ -33,10 +29,9 @@ _SEPARATORS: Final = b" -"
 
 # --- credit_card: ISO/IEC 7812-1, 13 to 19 digits, a single space or dash between groups, last digit by Luhn.
 
-_CARD_LENGTHS: Final = range(19, 12, -1)
-_CARD_WINDOW: Final = 19 + 18
-# Cards are printed in groups of 3 digits or more (4-4-4-4, 4-6-5, 4-3-3-3), with a short rest at the end. Rows of shorter
-# numbers are tables, and one number in ten passes Luhn.
+_CARD_LENGTHS: Final = range(13, 20)
+# Cards are printed in groups of 3 digits or more (4-4-4-4, 4-6-5, 4-3-3-3), with a short rest at the end. Rows of
+# shorter numbers are tables, and one number in ten passes Luhn.
 _CARD_GROUPS: Final = re.compile(rb"[0-9]{3,}(?:[ -][0-9]{3,})*(?:[ -][0-9]{1,2})?")
 _UUID: Final = re.compile(rb"(?i)(?<![0-9a-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-z])")
 _UUID_REST: Final = 36 - 13
@@ -49,44 +44,44 @@ def luhn(number: bytes) -> bool:
     return (sum(number[-1::-2]) + sum(number[-2::-2].translate(_DOUBLED)) - 48 * len(number)) % 10 == 0
 
 
-def _card(text: bytes, end: int) -> Span | None:
-    """The longest card number that ends at `end`, or just before it: the pattern takes the character after it along."""
+def _card(length: int, text: bytes, end: int) -> Span | None:
+    """The card number of `length` digits before `end`, or just before it: the pattern takes what follows along."""
     if text[end - 1] not in _DIGITS:
         end -= 1
-    if text[end : end + 1] == b"." and text[end + 1 : end + 2].isdigit():
-        return None  # the whole part of a decimal
-    digits = text[max(0, end - _CARD_WINDOW) : end].translate(None, _SEPARATORS)
-    for length in _CARD_LENGTHS:
-        prefix = digits[-length:][:PREFIX_DIGITS]
-        if length in LENGTHS_BY_PREFIX.get(prefix, ()) and len(digits) >= length and luhn(digits[-length:]):
-            span = _card_span(text, end, length)
-            if span is not None:
-                return span
-    return None
-
-
-def _card_span(text: bytes, end: int, length: int) -> Span | None:
-    """Where the `length` digits before `end` begin, if they stand alone as a printed card number does."""
+    number = text[end - length : end]
+    if not number.isdigit():
+        number = text[max(0, end - 2 * length + 1) : end].translate(None, _SEPARATORS)[-length:]
+    if length not in LENGTHS_BY_PREFIX.get(number[:PREFIX_DIGITS], ()) or not luhn(number):
+        return None
     start, missing = end, length
     while missing:
         start -= 1
         missing -= text[start] not in _SEPARATORS
-    before = text[start - 1] if start else 0
-    if before in _ALNUM or not _CARD_GROUPS.fullmatch(text, start, end):
+    if not _CARD_GROUPS.fullmatch(text, start, end) or _in_decimal(text, start, end) or _in_uuid(text, start, end):
         return None
-    if before == _DOT and start > 1 and text[start - 2] in _DIGITS:
-        return None  # the fraction of a decimal
-    if b"-" in text[max(0, start - 1) : end + 1]:
-        around = text[max(0, start - _UUID_REST - 1) : end + _UUID_REST + 1]
-        if _UUID.search(around):
-            return None
     return start, end
+
+
+def _in_decimal(text: bytes, start: int, end: int) -> bool:
+    """Are these digits the whole part, or the fraction, of a number with a decimal point?"""
+    return (text[end : end + 1] == b"." and text[end + 1 : end + 2].isdigit()) or (
+        start > 1 and text[start - 1] == _DOT and text[start - 2] in _DIGITS
+    )
+
+
+def _in_uuid(text: bytes, start: int, end: int) -> bool:
+    """One UUID in some ten thousand has only digits where it matters."""
+    if b"-" not in text[max(0, start - 1) : end + 1]:
+        return False
+    return _UUID.search(text, max(0, start - _UUID_REST - 1), end + _UUID_REST + 1) is not None
 
 
 # --- iban: ISO 13616; length by country, and the whole, rearranged, is 1 modulo 97.
 
 _IBAN_HEAD: Final = re.compile(rb"[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){11}\Z")
-_IBAN_REST: Final = {n: re.compile(rb"[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){%d}(?![0-9A-Za-z])" % (n - 4)) for n in range(15, 35)}
+_IBAN_REST: Final = {
+    n: re.compile(rb"[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){%d}(?![0-9A-Za-z])" % (n - 4)) for n in range(15, 35)
+}
 _IBAN_VALUES: Final = [str(int(chr(c), 36)) if c in _ALNUM else "" for c in range(256)]
 
 # Country -> length, from the IBAN registry (ISO 13616-2), which SWIFT keeps.
@@ -140,20 +135,17 @@ _LOCAL: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 _LOCAL_MAX: Final = 64
 _LABEL_MAX: Final = 63
 _DOMAIN_MAX: Final = 255
+# `logo@2x.png` is no address: pictures for dense screens are named like this all over the web.
 _DOMAIN: Final = re.compile(
-    rb"(?:[0-9A-Za-z\x80-\xff][0-9A-Za-z\x80-\xff-]{0,62}\.)+[A-Za-z\x80-\xff]{2}",
+    rb"(?![0-9.]+x\.(?:png|jpe?g|gif|webp|svg|avif|ico)(?![0-9A-Za-z.-]))"
+    rb"(?:[0-9A-Za-z\x80-\xff][0-9A-Za-z\x80-\xff-]{0,62}\.)+[A-Za-z\x80-\xff]{2}"
 )
-# `logo@2x.png`: pictures for dense screens are named like this all over the web.
-_PICTURE: Final = re.compile(rb"[0-9.]+x\.(?:png|jpe?g|gif|webp|svg|avif|ico)(?![0-9A-Za-z.-])")
 
 
 def _email(text: bytes, end: int) -> Span | None:
     """The local part and `@` of the address whose domain's first dot is one byte before `end`."""
     at = text.rfind(b"@", max(0, end - _LABEL_MAX - 3), end)
-    if at < 0:
-        return None
-    domain = text[at + 1 : at + 1 + _DOMAIN_MAX]
-    if not _DOMAIN.match(domain) or _PICTURE.match(domain):
+    if at < 0 or not _DOMAIN.match(text, at + 1, at + 1 + _DOMAIN_MAX):
         return None
     reach = max(0, at - _LOCAL_MAX)
     window = text[reach:at]
@@ -205,13 +197,16 @@ def _all_but_at(value: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """One kind of value. `pattern`: Hyperscan's, reporting the end of each candidate. `confirm(text, end)`: the value's
-    span. `hide(value)`: the value as it may be seen, of the same length. `examples`: values found as a whole;
-    `counter_examples`: texts in which nothing is."""
+    """One kind of value.
+
+    `candidates`: Hyperscan patterns, each with what is asked about every end it reports: `confirm(text, end)`, the value's
+    span or None. `reach`: how far before and after that end it looks, in bytes. `hide(value)`: the value as it may be
+    seen, of the same length. `examples`: values found as a whole; `counter_examples`: texts in which nothing is.
+    """
 
     name: str
-    pattern: bytes
-    confirm: Callable[[bytes, int], Span | None]
+    candidates: tuple[tuple[bytes, Confirm], ...]
+    reach: int
     hide: Callable[[bytes], bytes]
     examples: tuple[bytes, ...]
     counter_examples: tuple[bytes, ...]
@@ -223,8 +218,14 @@ DETECTORS: Final = (
     Detector(
         name="credit_card",
         # Not after `digit.`: most decimals of a JSON document would be candidates.
-        pattern=rb"(?:^|^\.|[^0-9A-Za-z.]|[^0-9]\.)[2-9](?:[ -]?[0-9]){12,18}(?:[^0-9A-Za-z]|\z)",
-        confirm=_card,
+        candidates=tuple(
+            (
+                rb"(?:^|^\.|[^0-9A-Za-z.]|[^0-9]\.)[2-9][0-9]{2}(?:[ -]?[0-9]){%d}(?:[^0-9A-Za-z]|\z)" % (length - 3),
+                partial(_card, length),
+            )
+            for length in _CARD_LENGTHS
+        ),
+        reach=2 * 19 + 36,
         hide=_all_but_last_four,
         # Test numbers that the networks and their processors publish.
         examples=(
@@ -266,8 +267,8 @@ DETECTORS: Final = (
     ),
     Detector(
         name="iban",
-        pattern=_BEFORE + rb"[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){11}",
-        confirm=_iban,
+        candidates=((_BEFORE + rb"[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){11}", _iban),),
+        reach=MAX_SPAN + 1,
         hide=_all_but_last_four,
         # Examples of the registry.
         examples=(
@@ -293,9 +294,12 @@ DETECTORS: Final = (
     ),
     Detector(
         name="email",
-        # One report per `@` that a dotted name follows; an unbounded local part in front would cost a fifth of the speed.
-        pattern=rb"[0-9A-Za-z._%+'\x80-\xff-]@[0-9A-Za-z\x80-\xff][0-9A-Za-z\x80-\xff-]*\.[0-9A-Za-z\x80-\xff]",
-        confirm=_email,
+        # One report per `@` that a dotted name follows. The local part is read backwards from there: in front of the
+        # pattern it would be unbounded, which is what slows Hyperscan down.
+        candidates=(
+            (rb"[0-9A-Za-z._%+'\x80-\xff-]@[0-9A-Za-z\x80-\xff][0-9A-Za-z\x80-\xff-]*\.[0-9A-Za-z\x80-\xff]", _email),
+        ),
+        reach=_LOCAL_MAX + _DOMAIN_MAX + 2,
         hide=_all_but_at,
         examples=(
             b"a@example.org",
@@ -318,8 +322,8 @@ DETECTORS: Final = (
     ),
     Detector(
         name="us_ssn",
-        pattern=_BEFORE + rb"[0-9]{3}-[0-9]{2}-[0-9]{4}",
-        confirm=_ssn,
+        candidates=((_BEFORE + rb"[0-9]{3}-[0-9]{2}-[0-9]{4}", _ssn),),
+        reach=16,
         hide=_all,
         # The numbers that became examples by being printed on wallets and leaflets.
         examples=(b"078-05-1120", b"219-09-9999", b"899-99-9999", b"001-01-0001"),

@@ -1,7 +1,8 @@
 """Step 4 of 6, inspect: what backslashes hide from a scan of the bytes.
 
 JSON may spell any character as `\\uXXXX`, so a card number can be there without one of its digits; and the `n` of `\\n`
-looks like a letter in front of the next word. `Unescaper` undoes the first (same JSON value, other spelling), `blanked` the second.
+looks like a letter in front of the next word. `Unescaper` undoes the first (the same JSON value, spelt otherwise),
+`blanked` the second.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ _PAIR: Final = rb"\\u([dD][89abAB]" + _HEX + rb"{2})\\u([dD][c-fC-F]" + _HEX + r
 _SINGLE: Final = rb"\\u(" + _HEX + rb"{4})"
 # An escape that later bytes may complete, to a character or (high surrogate) to a pair.
 _CUT: Final = (
-    rb"(\\(?:u" + _HEX + rb"{0,3})?\Z|\\u[dD][89abAB]" + _HEX + rb"{2}(?:\\(?:u(?:[dD](?:[c-fC-F]" + _HEX + rb"?)?)?)?)?\Z)"
+    rb"(\\(?:u"
+    + _HEX
+    + rb"{0,3})?\Z|\\u[dD][89abAB]"
+    + _HEX
+    + rb"{2}(?:\\(?:u(?:[dD](?:[c-fC-F]"
+    + _HEX
+    + rb"?)?)?)?)?\Z)"
 )
 # Every escape is consumed from its backslash, so that the second one of `\\u0041` begins nothing.
 _WHOLE: Final = re.compile(_PAIR + rb"|" + _SINGLE + rb"|\\.", re.DOTALL)
@@ -46,7 +53,7 @@ def _whole(match: re.Match[bytes]) -> bytes:
 
 
 def unescape(data: bytes) -> bytes:
-    """JSON text `data` with characters in place of their `\\uXXXX` (RFC 8259, section 7), as far as that is the same JSON."""
+    """JSON text `data` with characters in place of their `\\uXXXX` (RFC 8259, section 7): the same JSON value."""
     return _WHOLE.sub(_whole, data) if b"\\u" in data else data
 
 

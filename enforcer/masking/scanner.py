@@ -1,41 +1,37 @@
 """Step 4 of 6, inspect: finds the detectors' values in bytes and hides them in place.
 
-Gets bytes and the names of detectors; hands on bytes of the same length. Hyperscan reads everything once and reports where
-a candidate ends; Python looks only there. Values that overlap are each hidden in full.
+Gets bytes and detectors; hands on bytes of the same length. Hyperscan reads everything once and reports where a candidate
+ends; Python looks only there. Values that overlap are each hidden in full.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import hyperscan
 
-from enforcer.masking.detectors import DETECTORS, MAX_AHEAD, MAX_BEHIND, MAX_SPAN, Detector
-from enforcer.masking.errors import MaskError
+from enforcer.masking.detectors import DETECTORS, MAX_SPAN, Detector
 from enforcer.masking.escapes import INSIDE, blanked, string_state
 
-AHEAD: Final = MAX_AHEAD + MAX_SPAN
-"""Bytes that a decision needs to see after the byte it is about."""
-
-BEHIND: Final = 2 * MAX_SPAN + MAX_BEHIND
-"""And before it: a value that covers the byte, a longer one that covers that value, and what confirms it."""
+CONTEXT: Final = MAX_SPAN + max(detector.reach for detector in DETECTORS)
+"""Bytes on either side of a byte that decide whether it is hidden, and whether what hides it counts."""
 
 PIECE: Final = 64 * 1024
 """Bytes scanned at once. It bounds the memory that candidates take, whatever the length of a text."""
 
 _DENSE: Final = 64
-"""Candidates in one piece from which on equal ones are looked at once only."""
+_REMEMBERED: Final = 1024
+"""From so many candidates in a piece on, so many that proved wrong are remembered until its end: tables repeat
+themselves."""
 
 _NUMBER: Final = re.compile(rb"[0-9]+")
 
 _Candidates = list[tuple[int, int]]
-_Found = list[tuple[int, int, Detector]]
 
 
-def _collect(row: int, _start: int, end: int, _flags: int, candidates: _Candidates) -> None:
+def _collect(row: int, _start: int, end: int, _flags: int, candidates: Any) -> None:
     candidates.append((end, row))
 
 
@@ -43,13 +39,16 @@ class Scanner:
     """One set of detectors, compiled. A process has one scratch space per set, so a `Scanner` belongs to one thread."""
 
     def __init__(self, detectors: tuple[Detector, ...]) -> None:
-        self._detectors = detectors
+        rows = [(pattern, confirm, detector) for detector in detectors for pattern, confirm in detector.candidates]
+        self._confirms = [confirm for _, confirm, _ in rows]
+        self._detectors = [detector for _, _, detector in rows]
+        self._reaches = [detector.reach for _, _, detector in rows]
         self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         self._database.compile(
-            expressions=[detector.pattern for detector in detectors],
-            ids=list(range(len(detectors))),
-            elements=len(detectors),
-            flags=[0] * len(detectors),
+            expressions=[pattern for pattern, _, _ in rows],
+            ids=list(range(len(rows))),
+            elements=len(rows),
+            flags=[0] * len(rows),
         )
         self._scan = self._database.scan
 
@@ -62,9 +61,9 @@ class Scanner:
     def hide(
         self, data: bytes, counts: Counter[str], low: int = 0, high: int | None = None, json: int | None = None
     ) -> bytes:
-        """`data[low:high]` with its values hidden, and each that begins there counted; `data` itself if that is the same.
+        """`data[low:high]` with its values hidden, and each that begins there counted; the same object if none is.
 
-        Around `low` and `high`, `data` is context: `BEHIND` and `AHEAD` bytes of it, or all there are. `json`: the
+        Around `low` and `high`, `data` is context: `CONTEXT` bytes of it, or all there are. `json`: the
         `string_state` at `low` of a JSON text, where a number must become `null`, not asterisks.
         """
         if high is None:
@@ -75,42 +74,50 @@ class Scanner:
         found = self._confirmed(text, candidates) if candidates else ()
         if not found:
             return data[low:high]
-        out, reached, at = bytearray(data), 0, low
-        for start, end, detector in found:
+        parts: list[bytes] = []
+        begun = reached = 0  # of the part last added
+        at = low
+        for start, minus_end, row in found:
+            end = -minus_end
+            detector = self._detectors[row]
             if low <= start < high and end > reached:
                 counts[detector.name] += 1
-            reached = max(reached, end)
-            hidden = detector.hide(bytes(out[start:end]))
+            if start < reached:
+                part = bytearray(parts.pop() + data[reached:end])
+                part[start - begun : end - begun] = detector.hide(bytes(part[start - begun : end - begun]))
+                parts.append(bytes(part))
+                reached = max(reached, end)
+                continue
+            hidden = detector.hide(data[start:end])
             if json is not None and _NUMBER.fullmatch(data, start, end):
                 if start > at:
                     json, at = string_state(json, data[at:start]), start
                 if not json & INSIDE:
                     hidden = _nothing(data, start, end)
-            out[start:end] = hidden
-        return bytes(out[low:high])
+            parts += (data[reached:start], hidden)
+            begun, reached = start, end
+        parts.append(data[reached:])
+        return b"".join(parts)[low:high]
 
-    def _confirmed(self, text: bytes, candidates: _Candidates) -> _Found:
-        """The values among the candidates: from left to right, of equal starts the longest first, then in detector order."""
+    def _confirmed(self, text: bytes, candidates: _Candidates) -> list[tuple[int, int, int]]:
+        """Start, minus end and row of the values among the candidates: left to right, of equal starts the longest
+        first, then in detector order."""
         found = []
-        detectors = self._detectors
-        if len(candidates) < _DENSE:
-            for end, row in candidates:
-                span = detectors[row].confirm(text, end)
-                if span is not None:
-                    found.append((span[0], -span[1], row))
-        else:
-            rejected: set[tuple[int, bytes]] = set()
-            for end, row in candidates:
-                near = row, text[max(0, end - BEHIND) : end + AHEAD]
+        rejected: set[tuple[int, bytes]] = set()
+        dense = len(candidates) >= _DENSE
+        for end, row in candidates:
+            if dense:
+                reach = self._reaches[row]
+                near = row, text[max(0, end - reach) : end + reach]
                 if near in rejected:
                     continue
-                span = detectors[row].confirm(text, end)
-                if span is None:
-                    rejected.add(near)
-                else:
-                    found.append((span[0], -span[1], row))
+            span = self._confirms[row](text, end)
+            if span is not None:
+                found.append((span[0], -span[1], row))
+            elif dense and len(rejected) < _REMEMBERED:
+                rejected.add(near)
         found.sort()
-        return [(start, -end, detectors[row]) for start, end, row in found]
+        return found
 
 
 def _nothing(data: bytes, start: int, end: int) -> bytes:

@@ -72,7 +72,7 @@ class OpaqueInspector:
         self._masked = masked
         return request.raw
 
-    def refuse(self, request: Request | None, denial: Denial) -> Refusal:
+    def refuse(self, request: Request | None, denial: Denial) -> Refusal:  # noqa: ARG002 - the interface's
         self._close()
         return Refusal(b"", close=True)
 
@@ -80,10 +80,10 @@ class OpaqueInspector:
         self._state = State.CLOSED
         self._passing.clear()
 
-    def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:
+    def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:  # noqa: ARG002 - the interface's
         raise TypeError("opaque bytes hold no rows")
 
-    def encode_text(self, text: Text, data: bytes) -> bytes:
+    def encode_text(self, text: Text, data: bytes) -> bytes:  # noqa: ARG002 - the interface's
         raise TypeError("opaque bytes hold no text")
 
 
@@ -92,7 +92,7 @@ class Opaque:
 
     name = "opaque"
 
-    def probe(self, data: bytes) -> Probe:
+    def probe(self, data: bytes) -> Probe:  # noqa: ARG002 - the interface's
         return Probe.YES
 
     def inspector(self) -> OpaqueInspector:

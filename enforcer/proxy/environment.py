@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from enforcer.geo.table import GeoTable
 from enforcer.masking.masker import Masker
-from enforcer.policy.engine import PolicySet
+from enforcer.policy.compiled import PolicySet
 from enforcer.proxy.journal import Journal
-from enforcer.verdict import MaskSpec
 
 if TYPE_CHECKING:
     from enforcer.proxy.session import Session
@@ -33,9 +31,3 @@ class Environment:
     connect_timeout: float
     record_masker: Masker
     sessions: set[Session] = field(default_factory=set)
-
-    @staticmethod
-    @lru_cache(maxsize=256)
-    def masker(spec: MaskSpec) -> Masker:
-        """The masker of a rule, built once."""
-        return Masker(spec)

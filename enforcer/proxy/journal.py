@@ -1,6 +1,7 @@
 """Step 6 of 6, record: what a worker tells the supervisor's one SQLite writer.
 
-Gets rows from sessions, already masked; hands them on in order over one stream, a line of JSON each, batched per turn of the
+Gets rows from sessions, already masked; hands them on in order over one stream, a line of JSON each, batched per turn
+of the
 event loop. Never touches the database. A `commit` line is answered once everything before it is on disk.
 """
 
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import orjson
+
+from enforcer.recording.rows import AnyRow
 
 # Unsent rows a worker holds before its sessions wait: about 20,000 small exchanges.
 HIGH_WATER = 8 << 20
@@ -48,7 +50,7 @@ class Journal(asyncio.Protocol):
     def when_clear(self, resume: Callable[[], None]) -> None:
         self._waiting.append(resume)
 
-    def row(self, row: dict[str, Any]) -> None:
+    def row(self, row: AnyRow | dict[str, int]) -> None:
         """Queues one row; it leaves with the others of this turn."""
         self._lines.append(orjson.dumps(row))
         if not self._scheduled:

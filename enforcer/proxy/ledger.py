@@ -1,6 +1,7 @@
 """Step 6 of 6, record: one session's rows, masked before they leave the session.
 
-Gets requests with their verdicts, outcomes and the end; hands rows to the journal in that order. Never sees a response's content.
+Gets requests with their verdicts, outcomes and the end; hands rows to the journal in that order. Never sees a
+response's content.
 """
 
 from __future__ import annotations

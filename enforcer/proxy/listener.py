@@ -1,6 +1,8 @@
-"""Steps 1 and 2 of 6, from the worker's side: accept a captured connection and learn whose it is and where it was going.
+"""Steps 1 and 2 of 6, from the worker's side: accept a captured connection and learn whose it is and where it was
+going.
 
-Gets accepted sockets of one executor's namespace; hands a `Flow` to a new session. A connection the kernel knows nothing
+Gets accepted sockets of one executor's namespace; hands a `Flow` to a new session. A connection the kernel knows
+nothing
 about, or whose record does not fit its listener or the tables, is closed unread.
 """
 

@@ -1,6 +1,7 @@
 """The conductor: identify, decide, inspect, forward, record. The one place where that order is written.
 
-Gets a captured flow and the client's bytes; drives the protocol's inspector; asks policy for a verdict on each request before
+Gets a captured flow and the client's bytes; drives the protocol's inspector; asks policy for a verdict on each request
+before
 anything of it goes upstream; masks what comes back; records each step before its bytes go on. Never parses, matches
 a rule or finds a value to mask itself. Anything unforeseen ends the flow as denied.
 """
@@ -19,7 +20,9 @@ import structlog
 from enforcer.errors import ProtocolError
 from enforcer.flow import Flow, Side
 from enforcer.identify.protocol import identify
-from enforcer.masking.masker import MaskError, Masker, TextMask
+from enforcer.masking.errors import MaskError
+from enforcer.masking.masker import Masker, masker_for
+from enforcer.masking.text import TextMask
 from enforcer.policy.engine import decide
 from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Reply, Request, Rows, Text, Unmaskable
 from enforcer.protocols.registry import by_name
@@ -230,7 +233,7 @@ class Session:
 
     def _allow(self, request: Request, verdict: Verdict) -> None:
         inspector = self._parser()
-        masker = self._environment.masker(verdict.mask) if verdict.mask else None
+        masker = masker_for(verdict.mask) if verdict.mask else None
         self._exchanges[request.exchange] = Exchange(
             request, masker, None, time.monotonic_ns(), self._ledger.bytes_up, self._ledger.bytes_down
         )

@@ -1,6 +1,7 @@
 """Step 5 of 6, forward: the connection to the server that the executor asked for.
 
-Gets an endpoint whose first request was allowed and recorded; hands bytes to the session. Dials the original destination itself, from
+Gets an endpoint whose first request was allowed and recorded; hands bytes to the session. Dials the original
+destination itself, from
 the host's network namespace; never another address.
 """
 
@@ -44,10 +45,10 @@ class Upstream(asyncio.Protocol):
         self._session.server_full(False)
 
 
-async def dial(session: ServerSide, destination: Endpoint, timeout: float) -> asyncio.Transport:
-    """Connects to `destination` within `timeout` seconds. Raises OSError (TimeoutError included)."""
+async def dial(session: ServerSide, destination: Endpoint, patience: float) -> asyncio.Transport:
+    """Connects to `destination` within `patience` seconds. Raises OSError (TimeoutError included)."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(timeout):
+    async with asyncio.timeout(patience):
         transport, _ = await loop.create_connection(
             lambda: Upstream(session), str(destination.address), destination.port
         )

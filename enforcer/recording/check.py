@@ -17,8 +17,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import orjson
 
-from enforcer.errors import RecordError
-from enforcer.recording.rows import AnyRow
+from enforcer.recording.rows import AnyRow, InvalidRow
 from enforcer.verdict import Action
 
 # Bytes of UTF-8. The exact statement is evidence, so the limit is the largest message the protocols take (16 MiB);
@@ -44,6 +43,11 @@ class Row(NamedTuple):
     table: str
     values: tuple[SqlValue, ...]
     tail: bytes
+
+    @property
+    def durable(self) -> bool:
+        """Announces a request that does not go on unless this row is on disk."""
+        return self.table == "exchanges" and self.values[_DURABLE_AT] == 1
 
 
 Converter = Callable[[Any], SqlValue]
@@ -195,18 +199,19 @@ STORED: dict[str, tuple[str, ...]] = {
     for table, shape in _SHAPES.items()
 }
 _TEXT_AT = 1 + STORED["exchanges"].index("text")
+_DURABLE_AT = 1 + STORED["exchanges"].index("durable")
 
 
 def check(row: Mapping[str, Any]) -> Row:
     """`row` as it will be stored.
 
-    Raises RecordError when the table or a key is unknown, a value is missing or of the wrong type or too long, or
+    Raises InvalidRow when the table or a key is unknown, a value is missing or of the wrong type or too long, or
     text is not valid Unicode. The message names the column and never quotes the value.
     """
     table = row.get("table")
     shape = _SHAPES.get(table) if type(table) is str else None
     if type(table) is not str or shape is None:
-        raise RecordError("record row refused: its table is unknown; the sender and the supervisor differ in version")
+        raise InvalidRow("record row refused: its table is unknown; the sender and the supervisor differ in version")
     if not shape.keys.issuperset(row):
         raise _refused(table, "has unknown columns")
     values: list[Any] = list(map(row.get, shape.names))
@@ -241,5 +246,5 @@ def _wrong_type(shape: _Shape, values: list[Any]) -> str:
     return f"column {name} must be {' or '.join(kind.__name__ for kind in types)}"
 
 
-def _refused(table: str, what: str) -> RecordError:
-    return RecordError(f"record row refused: {table} {what}; the sender is at fault or differs in version")
+def _refused(table: str, what: str) -> InvalidRow:
+    return InvalidRow(f"record row refused: {table} {what}; the sender is at fault or differs in version")

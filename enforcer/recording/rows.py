@@ -9,6 +9,12 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
 
+from enforcer.errors import RecordError
+
+
+class InvalidRow(RecordError):
+    """A row that no sound sender sends: what is wrong with it, never the value."""
+
 
 class SessionRow(TypedDict):
     """A flow was opened and judged. `region` is the set of regions joined by `/`; empty strings mean none."""
@@ -119,5 +125,5 @@ class EventRow(TypedDict):
 
 AnyRow = SessionRow | ExchangeRow | OutcomeRow | SessionEndRow | RefusalRow | EventRow
 
-# Rows that announce what is about to happen. While the disk refuses writes nothing new may begin.
+# Tables whose rows announce something new. While the disk refuses writes nothing new may begin.
 BEGINNINGS = frozenset({"sessions", "exchanges"})

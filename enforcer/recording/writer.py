@@ -7,9 +7,9 @@ Group commit: the thread takes everything queued, chains it, and writes it in on
 callback has somebody waiting and is written at once; one without is written when enough has gathered, or after
 COMMIT_INTERVAL. Rows, chain and head change in the same transaction, so a failed one leaves the chain as it was.
 
-When the disk refuses (full, I/O error), callers that wait are told and their rows dropped: what they announced does not
-happen. Rows nobody waits for tell of what did happen: they are kept and tried again. Until a write works, `failing`
-says why and new sessions and exchanges are refused at `submit`.
+When the disk refuses (full, I/O error), callers that wait are told, and the durable exchanges they submitted are
+dropped: those requests do not go on. All other rows tell of what did happen: they are kept and tried again. Until a
+write works, `failing` says why, and new sessions and exchanges that nobody waits for are refused at `submit`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ COMMIT_INTERVAL = 0.2
 COMMIT_ROWS = 512
 # Seconds between attempts while writing fails: soon enough to notice freed space, rare enough to cost nothing.
 RETRY_INTERVAL = 0.5
-# Rows and bytes held in memory, the group being written included; beyond, `submit` refuses. At 50,000 rows/s this is
-# a third of a second of backlog; the bytes keep a flood of the longest statements from filling memory.
+# Rows and bytes held in memory, the group being written included; beyond, `submit` refuses. One core writes some
+# 40,000 rows/s, so this is less than half a second of backlog; the bytes keep a flood of the longest statements from
+# filling memory.
 QUEUE_ROWS = 16384
 QUEUE_BYTES = 64 * 1024 * 1024
 
@@ -70,7 +71,8 @@ class Writer:
         # All below is guarded by _changed; the connection and the head belong to the thread.
         self._queue: list[_Submission] = []
         self._in_flight: list[_Submission] = []
-        self._held_rows = 0
+        self._queued_rows = 0  # of _queue
+        self._held_rows = 0  # of _queue and _in_flight
         self._held_bytes = 0
         self._due = _NEVER  # monotonic time of the next write
         self._failing: str | None = None
@@ -89,27 +91,39 @@ class Writer:
         """Why rows cannot be written at present; None when the last write worked."""
         return self._failing
 
+    @property
+    def backlog(self) -> int:
+        """Rows held in memory, the group being written included."""
+        return self._held_rows
+
     def submit(self, rows: Sequence[Mapping[str, Any]], on_commit: OnCommit | None = None) -> None:
         """Queues `rows` in order, all or none.
 
-        `on_commit` is called from the writer's thread: with None once the rows are on disk, with the error when they
-        will not be. It must not block. Raises RecordError, having queued nothing, when a row is invalid, the queue is
-        full, writing fails at present and the rows announce something new, or the writer was closed.
+        `on_commit` is called with None once the rows are on disk, or with the error when writing them failed; then the
+        durable exchanges among them will never be written. It is called from the writer's thread, or by `submit`
+        itself when writing fails already, and must not block. Raises InvalidRow for a row that cannot be stored, and
+        RecordError when the queue is full, the writer was closed, or writing fails at present and rows without
+        `on_commit` announce something new; nothing is queued then.
         """
         checked = [check(row) for row in rows]
-        size = sum(len(row.tail) for row in checked)
-        begins = on_commit is not None or any(row.table in BEGINNINGS for row in checked)
         with self._changed:
             if self._closing or self._ended:
                 raise RecordError("records are closed; start the supervisor again")
-            if self._failing is not None and begins:
-                raise RecordError(self._failing)
-            if self._held_rows + len(checked) > QUEUE_ROWS or self._held_bytes + size > QUEUE_BYTES:
+            failing = self._failing
+            if failing is not None:
+                if on_commit is None and any(row.table in BEGINNINGS for row in checked):
+                    raise RecordError(failing)
+                checked = [row for row in checked if on_commit is None or not row.durable]
+            submission = _Submission(checked, _size(checked), on_commit if failing is None else None)
+            if self._held_rows + len(checked) > QUEUE_ROWS or self._held_bytes + submission.size > QUEUE_BYTES:
                 raise RecordError("the record queue is full; use a faster disk or fewer recorded exchanges")
-            self._queue.append(_Submission(checked, size, on_commit))
+            self._queue.append(submission)
+            self._queued_rows += len(checked)
             self._held_rows += len(checked)
-            self._held_bytes += size
-            self._schedule(waited_for=on_commit is not None)
+            self._held_bytes += submission.size
+            self._schedule(waited_for=submission.on_commit is not None)
+        if failing is not None and on_commit is not None:
+            on_commit(RecordError(failing))
 
     def close(self) -> None:
         """Writes what is queued, ends the thread and closes the database; a second call does nothing.
@@ -130,7 +144,7 @@ class Writer:
         """Brings the next write forward where the queue now calls for it. Holds the lock."""
         if self._failing is not None:
             return  # the retry is scheduled already
-        if waited_for or self._held_rows >= COMMIT_ROWS:
+        if waited_for or self._queued_rows >= COMMIT_ROWS:
             due = 0.0
         elif self._due == _NEVER:
             due = time.monotonic() + COMMIT_INTERVAL
@@ -166,6 +180,7 @@ class Writer:
         with self._changed:
             group, self._queue = self._queue, []
             self._in_flight = group
+            self._queued_rows = 0
             self._due = _NEVER
         error: sqlite3.Error | RecordError | None = None
         try:
@@ -174,14 +189,16 @@ class Writer:
             error = fault
             with suppress(sqlite3.Error):  # some errors have rolled back already
                 self._connection.execute("ROLLBACK")
-        kept = [] if error is None else [submission for submission in group if submission.on_commit is None]
+        kept = [] if error is None else [_left_of(submission) for submission in group]
         self._settle(group, kept, error)
         _tell(group, error)
 
     def _settle(self, group: list[_Submission], kept: list[_Submission], error: Exception | None) -> None:
         """Accounts for a group that was written (`error` None) or of which only `kept` remains to be written."""
         with self._changed:
-            self._held_rows += sum(len(s.rows) for s in kept) - sum(len(s.rows) for s in group)
+            kept_rows = sum(len(submission.rows) for submission in kept)
+            self._queued_rows += kept_rows
+            self._held_rows += kept_rows - sum(len(submission.rows) for submission in group)
             self._held_bytes += sum(s.size for s in kept) - sum(s.size for s in group)
             self._in_flight = []
             if error is None:
@@ -212,6 +229,18 @@ class Writer:
             raise RecordError("another process has changed the chain; stop it and run 'enforcer sessions verify'")
         execute("COMMIT")
         return Head(seq, digest)
+
+
+def _size(rows: list[Row]) -> int:
+    return sum(len(row.tail) for row in rows)
+
+
+def _left_of(failed: _Submission) -> _Submission:
+    """What is tried again of a submission that could not be written."""
+    if failed.on_commit is None:
+        return failed
+    rows = [row for row in failed.rows if not row.durable]
+    return _Submission(rows, _size(rows), None)
 
 
 def _tell(group: list[_Submission], error: Exception | None) -> None:

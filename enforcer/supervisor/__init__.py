@@ -1,6 +1,7 @@
 """The supervisor: the root process that owns policy, kernel maps, listeners, workers and the one SQLite writer.
 
-It puts the pieces together in the order of a connection's path, and fails before anything is attached or opened if one is missing.
+It puts the pieces together in the order of a connection's path, and fails before anything is attached or opened if one
+is missing.
 Stopping it detaches nothing: executors then get an error, and only `enforcer uninstall` takes the enforcer off.
 """
 
@@ -30,8 +31,8 @@ from enforcer.recording.rows import EventRow, RefusalRow
 from enforcer.recording.writer import Writer
 from enforcer.supervisor.control import ControlServer
 from enforcer.supervisor.executors import Executors
-from enforcer.supervisor.generation import Content, coarse_verdicts, read_content
-from enforcer.supervisor.workers import Workers
+from enforcer.supervisor.generation import coarse_verdicts, read_content
+from enforcer.supervisor.workers import Worker, Workers
 
 # Seconds between looks at what sends no event: kernel refusals, ended executors, the recorder's health.
 TICK = 0.25
@@ -68,7 +69,7 @@ class Supervisor:
             self._groups = cgroup.Cgroups.create(settings.instance)
             cgroup.join(self._groups.own, os.getpid())
             await self._capture(stack)
-            self._workers = Workers(settings, self._writer, lambda worker: self._executors.serve(worker))
+            self._workers = Workers(settings, self._writer, self._serve_worker)
             stack.callback(self._workers.stop)
             await self._workers.start(self._content, self._number)
             self._executors = Executors(settings, self._groups, self._tables, self._workers)
@@ -187,7 +188,7 @@ class Supervisor:
         self._submit([row])
 
     def _submit(self, rows: list[Any]) -> None:
-        """The enforcer's own rows. What cannot be queued is logged instead: these rows announce nothing that could be denied."""
+        """The enforcer's own rows. What cannot be queued is logged: these rows announce nothing that could be denied."""
         if not rows:
             return
         try:
@@ -220,13 +221,18 @@ class Supervisor:
             number = self._tables.load_generation(content.table, coarse_verdicts(content.table))
         except (EnforcerError, OSError) as error:
             self._record("reload refused", error=str(error))
-            raise error if isinstance(error, EnforcerError) else HostError(f"the kernel refused the tables: {error}") from error
+            raise (
+                error if isinstance(error, EnforcerError) else HostError(f"the kernel refused the tables: {error}")
+            ) from error
         self._settings, self._content, self._number = settings, content, number
         self._workers.reload(settings, content, number)
         self._record_generation()
         _log.info("reloaded", generation=number, policies=list(settings.policies))
 
     # --- control
+
+    def _serve_worker(self, worker: Worker) -> None:
+        self._executors.serve(worker)
 
     def _handle(self, request: dict[str, Any], descriptors: list[int], connection: object) -> dict[str, Any]:
         match request["op"]:
@@ -246,7 +252,9 @@ class Supervisor:
         active = self._executors.start(request["name"], request["uid"], descriptors[0])
         executor = active.executor
         self._holders[connection] = executor.ident
-        self._record("executor started", ident=executor.ident, name=executor.name, user=executor.user, argv=request["argv"])
+        self._record(
+            "executor started", ident=executor.ident, name=executor.name, user=executor.user, argv=request["argv"]
+        )
         return {"ident": executor.ident, "cgroup": str(self._executors.cgroup_of(executor.ident))}
 
     def _released(self, connection: object) -> None:
@@ -287,7 +295,11 @@ class Supervisor:
             "programs": programs.attached(self._groups),
             "open_flows": self._tables.open_flows(),
             "counters": self._tables.counters(),
-            "recorder": {"database": str(self._settings.database), "failing": self._failing, "head": self._writer.head.seq},
+            "recorder": {
+                "database": str(self._settings.database),
+                "failing": self._failing,
+                "head": self._writer.head.seq,
+            },
         }
 
 
@@ -306,7 +318,8 @@ async def supervise(settings: Settings) -> None:
 
 
 def uninstall(settings: Settings) -> None:
-    """Takes the enforcer off this host: executors killed, links and maps unpinned, cgroups removed. Records and configuration
+    """Takes the enforcer off this host: executors killed, links and maps unpinned, cgroups removed. Records and
+    configuration
     stay. Raises UsageError while a supervisor runs, HostError when something cannot be removed."""
     if os.geteuid() != 0:
         raise HostError("uninstalling must be done by root; use sudo")
@@ -323,4 +336,3 @@ def uninstall(settings: Settings) -> None:
         for path in sorted((settings.run / directory).glob("*")):
             namespace.release(path)
     Pins(settings.instance).remove()
-

@@ -97,7 +97,7 @@ class Executors:
         return [ident for ident in self._active if not cgroup.is_populated(self.cgroup_of(ident))]
 
     def recover(self) -> int:
-        """Takes over the executors of the supervisor before us; removes those that ended meanwhile. Returns how many live."""
+        """Takes over the executors of the supervisor before us, removes those that ended. Returns how many live."""
         for state in sorted(self._states.iterdir()):
             ident = state.name
             try:
@@ -159,5 +159,3 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-

@@ -13,7 +13,7 @@ from enforcer.geo.groups import Groups
 from enforcer.geo.sources import Sources
 from enforcer.geo.table import GeoTable
 from enforcer.masking import detectors, jsonpath
-from enforcer.policy.engine import PolicySet
+from enforcer.policy.compiled import PolicySet
 from enforcer.policy.loader import load_policies
 from enforcer.policy.vocabulary import Vocabulary
 from enforcer.protocols import registry
@@ -59,7 +59,8 @@ def read_content(settings: Settings) -> Content:
 
 
 def coarse_verdicts(table: GeoTable) -> Mapping[int, CoarseVerdict]:
-    """What each region set gets at connect(). Everything that a rule might allow goes to the proxy, as do denials that it
+    """What each region set gets at connect(). Everything that a rule might allow goes to the proxy, as do denials that
+    it
     can explain in the protocol's own words."""
     return {
         ident: CoarseVerdict.REFUSE if region_set.kind in _NEVER_PROXIED else CoarseVerdict.REDIRECT

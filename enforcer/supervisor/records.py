@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -18,8 +19,32 @@ from enforcer.recording.writer import QUEUE_ROWS, Writer
 BACKLOG_LIMIT = QUEUE_ROWS // 2
 # Seconds until a batch that the writer refused, or a stream that waits for it, is tried again.
 RETRY = 0.05
+# One row: a 16 MiB statement and as much of parameters, as JSON escapes them at worst.
+MAX_LINE = 192 << 20
 
 _log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Line:
+    """One line of the stream: a row, or the number of a commit."""
+
+    row: dict[str, Any]
+    commit: int | None
+
+    @classmethod
+    def read(cls, line: bytes) -> _Line:
+        """Raises one of JSONDecodeError, TypeError, KeyError, AttributeError for what is neither."""
+        row = orjson.loads(line)
+        if row.keys() == {"commit"}:
+            return cls({}, int(row["commit"]))
+        if row["table"] == "sessions":
+            row.update(describe_process(int(row["pid"]), int(row["uid"])))
+        return cls(row, None)
+
+    @property
+    def is_durable(self) -> bool:
+        return self.row.get("table") == "exchanges" and self.row.get("durable") is True
 
 
 class RecordStream(asyncio.Protocol):
@@ -30,7 +55,7 @@ class RecordStream(asyncio.Protocol):
         self._on_bad_row = on_bad_row
         self._loop = asyncio.get_running_loop()
         self._received = b""
-        self._held: list[bytes] = []
+        self._held: list[_Line] = []
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -40,8 +65,16 @@ class RecordStream(asyncio.Protocol):
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
+        """Takes whole lines. What is no JSON object, or has no end, comes from a worker that was taken over."""
         *lines, self._received = (self._received + data).split(b"\n")
-        self._held += lines
+        try:
+            self._held += [_Line.read(line) for line in lines]
+        except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+            self._reject(repr(error))
+            return
+        if len(self._received) > MAX_LINE:
+            self._reject(f"a row of more than {MAX_LINE} bytes")
+            return
         self._submit()
 
     def tell_failing(self, reason: str) -> None:
@@ -56,14 +89,16 @@ class RecordStream(asyncio.Protocol):
                 on_commit = None if number is None else self._acknowledger(number)
                 self._writer.submit(rows, on_commit)
             except InvalidRow as error:
-                _log.error("worker sent a bad row", error=str(error))
-                self._on_bad_row()
+                self._reject(str(error))
                 return
             except RecordError as error:
-                if number is None:
-                    self._pause()
-                    return
-                self._answer({"commit": number, "error": str(error)})
+                if number is not None:
+                    # What waits for the answer does not happen; the rest of the batch tells what did.
+                    self._answer({"commit": number, "error": str(error)})
+                    kept = [line for line in self._held[:taken] if line.commit is None and not line.is_durable]
+                    self._held[:taken] = kept
+                self._pause()
+                return
             del self._held[:taken]
         if self._writer.backlog > BACKLOG_LIMIT:
             self._pause()
@@ -72,13 +107,15 @@ class RecordStream(asyncio.Protocol):
         """Rows up to the next commit or the end, that commit's number, and how many lines they are."""
         rows: list[dict[str, Any]] = []
         for taken, line in enumerate(self._held, start=1):
-            row = orjson.loads(line)
-            if "commit" in row:
-                return rows, row["commit"], taken
-            if row["table"] == "sessions":
-                row.update(describe_process(row["pid"], row["uid"]))
-            rows.append(row)
+            if line.commit is not None:
+                return rows, line.commit, taken
+            rows.append(line.row)
         return rows, None, len(self._held)
+
+    def _reject(self, what: str) -> None:
+        _log.error("worker sent a bad row", error=what)
+        self._held.clear()
+        self._on_bad_row()
 
     def _pause(self) -> None:
         if self._transport is not None:

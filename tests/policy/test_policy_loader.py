@@ -290,7 +290,8 @@ def test_the_generation_names_the_content(tmp_path: Path) -> None:
 
 
 KEYS = ["policy", "mode", "applies_to", "rules", "expect", "name", "to", "region", "address", "host", "port",
-        "protocol", "action", "mask", "response", "column", "json", "record", "is", "rule", "user", "executor"]  # fmt: skip
+        "protocol", "action", "mask", "response", "column", "json", "record", "is", "rule",
+        "user", "executor"]  # fmt: skip
 WORDS = ["test", "observe", "*", "EEA", "NO", "10.0.0.0/8", "8.8.8.8:1", "a.org", "1-2", "allow", "deny", "iban", "$.a",
          "durable", "null", "~", "''", "&a", "*a", "!!x", "<<", "? ", "%", "\t", "{", "[", "\\ud800"]  # fmt: skip
 YAMLISH = st.recursive(

@@ -6,14 +6,30 @@ import struct
 import uuid
 
 import pytest
-from tests.protocols import wire_postgres as wire
-from tests.protocols.wire_postgres import BOUND, PARSED, SYNC, C, S, bind, columns, complete, describe, execute, msg, opened, parse, query
-from tests.protocols.wire_postgres import ready, row
 
 from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.protocols.base import Forward, Outcome, Request
 from enforcer.protocols.postgres import names
 from enforcer.protocols.postgres.inspector import PostgresInspector
+from tests.protocols import wire_postgres as wire
+from tests.protocols.wire_postgres import (
+    BOUND,
+    PARSED,
+    SYNC,
+    C,
+    S,
+    bind,
+    columns,
+    complete,
+    describe,
+    execute,
+    msg,
+    opened,
+    parse,
+    query,
+    ready,
+    row,
+)
 
 
 def asked(talk: wire.Talk) -> list[tuple[str, str]]:
@@ -196,6 +212,7 @@ def test_a_broken_copy_swallows_the_data_still_under_way() -> None:
         (msg("Q", b"a\0b"), "longer than its parts"),
         (msg("B", b"\0\0", wire.i16(0, 1), wire.i32(99)), "past its end"),
         (bind(b"a", formats=(2,)), "neither text nor binary"),
+        (describe("S", "n" * 64), "over 63 bytes"),
         (describe("X"), "neither a statement nor a portal"),
         (msg("p", b"late"), "message 'p' is not inspected while ready"),
     ],

@@ -5,14 +5,30 @@ from __future__ import annotations
 import struct
 
 import pytest
-from tests.protocols import wire_postgres as wire
-from tests.protocols.wire_postgres import BOUND, PARSED, SYNC, C, S, bind, columns, complete, describe, execute, msg, opened, parse, query
-from tests.protocols.wire_postgres import ready, row
 
 from enforcer.errors import ProtocolError
 from enforcer.protocols.base import Forward, Rows, Text, Unmaskable
 from enforcer.protocols.postgres import server
 from enforcer.protocols.postgres.inspector import PostgresInspector
+from tests.protocols import wire_postgres as wire
+from tests.protocols.wire_postgres import (
+    BOUND,
+    PARSED,
+    SYNC,
+    C,
+    S,
+    bind,
+    columns,
+    complete,
+    describe,
+    execute,
+    msg,
+    opened,
+    parse,
+    query,
+    ready,
+    row,
+)
 
 
 def masking() -> wire.Talk:
@@ -58,7 +74,9 @@ def test_formats_come_from_bind_because_a_described_statement_always_says_text()
     """Binary integers are marked binary; binary text is its own text and stays maskable."""
     talk = masking()
     talk.feed(C, parse("select n, s", "s") + describe("S", "s") + SYNC)
-    described = msg("T", wire.i16(2), *(n + struct.pack(">ihihih", 0, 0, o, -1, -1, 0) for n, o in ((b"n\0", 23), (b"s\0", 25))))
+    described = msg(
+        "T", wire.i16(2), *(n + struct.pack(">ihihih", 0, 0, o, -1, -1, 0) for n, o in ((b"n\0", 23), (b"s\0", 25)))
+    )
     talk.feed(S, PARSED + msg("t", wire.i16(0)) + described + ready())
     talk.feed(C, bind(statement="s", results=(1,)) + execute() + SYNC)
     talk.feed(S, BOUND + row(b"\0\0\0\1", b"x") + complete("SELECT 1") + ready())
@@ -172,7 +190,8 @@ def test_a_masked_row_over_the_limit_ends_the_flow_at_its_header(monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "bad", [msg("D", wire.i16(1)), msg("D", wire.i16(2), wire.i32(1), b"x"), msg("D", wire.i16(1), wire.i32(-2)), msg("D")]
+    "bad",
+    [msg("D", wire.i16(1)), msg("D", wire.i16(2), wire.i32(1), b"x"), msg("D", wire.i16(1), wire.i32(-2)), msg("D")],
 )
 def test_rows_whose_cells_do_not_fill_them_end_the_flow(bad: bytes) -> None:
     """Cells that reach past the row, or leave some of it over, are the server's protocol error."""

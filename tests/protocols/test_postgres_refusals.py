@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import pytest
-from tests.protocols import wire_postgres as wire
-from tests.protocols.wire_postgres import BOUND, FLUSH, PARSED, SYNC, C, S, bind, columns, complete, denied, describe, execute, opened, parse
-from tests.protocols.wire_postgres import query, ready, row
 
 from enforcer.errors import ProtocolError
 from enforcer.protocols.base import Outcome, Request
 from enforcer.protocols.postgres.inspector import ABORT_BATCH, PostgresInspector
+from tests.protocols import wire_postgres as wire
+from tests.protocols.wire_postgres import (
+    BOUND,
+    FLUSH,
+    PARSED,
+    SYNC,
+    C,
+    S,
+    bind,
+    columns,
+    complete,
+    denied,
+    describe,
+    execute,
+    opened,
+    parse,
+    query,
+    ready,
+    row,
+)
 
 
 def marked(request: Request) -> bool:

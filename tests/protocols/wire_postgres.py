@@ -64,7 +64,11 @@ def values(*cells: bytes | None) -> bytes:
 
 
 def bind(
-    *cells: bytes | None, statement: str = "", portal: str = "", formats: tuple[int, ...] = (), results: tuple[int, ...] = ()
+    *cells: bytes | None,
+    statement: str = "",
+    portal: str = "",
+    formats: tuple[int, ...] = (),
+    results: tuple[int, ...] = (),
 ) -> bytes:
     codes = i16(len(formats), *formats)
     return msg("B", z(portal), z(statement), codes, values(*cells), i16(len(results), *results))
@@ -134,7 +138,7 @@ class Talk:
     """Drives an inspector as the session does; collects what each end receives."""
 
     inspector: Inspector
-    deny: Callable[[Request], bool] = lambda request: False
+    deny: Callable[[Request], bool] = lambda _: False
     masked: bool = False
     events: list[Event] = field(default_factory=list)
     upstream: bytes = b""
@@ -187,7 +191,7 @@ class Talk:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def opened(inspector: Inspector, *, deny: Callable[[Request], bool] = lambda request: False, masked: bool = False) -> Talk:
+def opened(inspector: Inspector, *, deny: Callable[[Request], bool] = lambda _: False, masked: bool = False) -> Talk:
     """A connection past its start-up, with nothing recorded."""
     talk = Talk(inspector)
     talk.feed(C, startup(user="ana", database="shop"))

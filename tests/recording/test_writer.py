@@ -275,6 +275,26 @@ def test_kept_rows_are_written_once_in_their_order(database: Path, monkeypatch: 
     assert verify(database).fault is None
 
 
+def test_a_failed_submission_loses_only_its_durable_exchanges(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What shares a submission with a request that is then denied did happen, and is written when the disk allows."""
+    monkeypatch.setattr(writing, "RETRY_INTERVAL", 3600)
+    monkeypatch.setattr("enforcer.recording.schema.BUSY_TIMEOUT_MS", 10)
+    writer = Writer(database)
+    mixed = [outcome(), exchange(1, durable=False), session(), exchange(2)]
+    with held_lock(database):
+        assert isinstance(written(writer, mixed), sqlite3.Error)  # while writing fails
+        eventually(lambda: writer.failing is not None)
+        assert isinstance(written(writer, mixed), RecordError)  # when it is known to fail
+        assert writer.backlog == 6
+        with pytest.raises(RecordError, match="cannot be written"):
+            writer.submit([session()])
+    writer.close()
+    report = verify(database)
+    assert (report.fault, report.rows["exchanges"], report.rows["outcomes"], report.rows["sessions"]) == (None, 2, 2, 2)
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT DISTINCT exchange FROM exchanges").fetchall() == [(1,)]
+
+
 def test_closing_a_writer_that_cannot_write_says_how_much_is_lost(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Outcome, Text, Unmaskable
-from enforcer.protocols.http1.fields import LAST_CHUNK, Framing, chunk
+from enforcer.protocols.http1.fields import CHUNKED, LAST_CHUNK, LENGTH, NONE, UNTIL_CLOSE, Framing, chunk
 from enforcer.protocols.http1.reader import ResponseReader
 from enforcer.protocols.http1.request import RequestHead
 from enforcer.protocols.http1.response import ResponseHead, wide_characters
@@ -18,8 +18,8 @@ _SNIFF = 4
 
 
 class Answer:
-    """The answer to `request`. `started`: bytes of its final head are on their way to the client. `last`: the connection
-    ends with it."""
+    """The answer to `request`. `started`: its final head is on its way to the client. `last`: the connection ends with
+    it."""
 
     __slots__ = (
         "_exchange",
@@ -40,20 +40,20 @@ class Answer:
         self._masked = masked
         self._head: ResponseHead | None = None
         self._status = 0
-        self._framing = Framing.NONE
+        self._framing: Framing = NONE
         self._rewrite = False
         self._first: bytes | None = b""
         self.started = False
-        self.last = request.close
+        self.last = request.terms.close
 
     def take(self, reader: ResponseReader) -> list[Event]:
-        """The events that the last bytes completed: all of one read in one `Forward` or `Text`, so that a small answer is
-        masked once and keeps its Content-Length."""
+        """The events that the last bytes completed: all of one read in one `Forward` or `Text`, so that a small answer
+        is masked once and keeps its Content-Length."""
         events: list[Event] = []
         out: list[bytes] = []
         if reader.interims:
-            if not self._request.ancient:  # HTTP/1.0 knows none (RFC 9110 section 15.2)
-                out += [head.render(Framing.NONE, 0, close=False, masked=False) for head in reader.interims]
+            if not self._request.terms.ancient:  # HTTP/1.0 knows none (RFC 9110 section 15.2)
+                out += [head.render(NONE, 0, close=False, masked=False) for head in reader.interims]
             reader.interims.clear()
         head = reader.head
         if head is not None:
@@ -85,9 +85,9 @@ class Answer:
                 return b""
             self.started = True
             if text.final:
-                self._framing = Framing.LENGTH
-                return head.render(Framing.LENGTH, len(data), close=self.last, masked=True) + data
-            self._framing = Framing.UNTIL_CLOSE if self._request.ancient else Framing.CHUNKED
+                self._framing = LENGTH
+                return head.render(LENGTH, len(data), close=self.last, masked=True) + data
+            self._framing = UNTIL_CLOSE if self._request.terms.ancient else CHUNKED
             return head.render(self._framing, 0, close=self.last, masked=True) + self._framed(data, final=False)
         return self._framed(data, final=text.final)
 
@@ -97,8 +97,8 @@ class Answer:
         self.last = self.last or head.close
         self._rewrite = self._masked and head.has_body
         self._framing = head.framing
-        if head.framing is Framing.CHUNKED and self._request.ancient:
-            self._framing = Framing.UNTIL_CLOSE
+        if head.framing is CHUNKED and self._request.terms.ancient:
+            self._framing = UNTIL_CLOSE
 
     def _take_text(self, data: bytes, done: bool, events: list[Event]) -> None:
         """Adds a `Text` for `data`, or `Unmaskable` where head or first bytes say so; nothing after that matters."""
@@ -120,6 +120,6 @@ class Answer:
         events.append(Text(self._exchange, head.media, data, done, data))
 
     def _framed(self, data: bytes, *, final: bool) -> bytes:
-        if self._framing is not Framing.CHUNKED:
+        if self._framing is not CHUNKED:
             return data
         return (chunk(data) if data else b"") + (LAST_CHUNK if final else b"")

@@ -7,6 +7,7 @@ that mean something to a proxy from the many that only pass through. Never forwa
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 
 from enforcer.errors import LimitExceeded, ProtocolError
@@ -34,9 +35,23 @@ class Framing(Enum):
     UNTIL_CLOSE = "until the connection closes"
 
 
+# The members by themselves: up to Python 3.11, `Framing.NONE` runs a Python function each time.
+NONE, LENGTH, CHUNKED, UNTIL_CLOSE = Framing
+
+
+class Treatment(Enum):
+    """What becomes of a field that is not simply passed through."""
+
+    DROP = "its value is looked at, its line is not forwarded"
+    NOTE = "its value is looked at, its line is forwarded"
+    ASIDE = "its line is forwarded unless the body is to be masked"
+
+
+_NOTE, _ASIDE = Treatment.NOTE, Treatment.ASIDE
+
 # Never forwarded (RFC 9110 section 7.6.1), whether Connection lists them or not. `http2-settings` belongs to the h2c
 # upgrade, `trailer` to the trailers that re-framing drops.
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP = dict.fromkeys(
     (
         b"connection",
         b"keep-alive",
@@ -46,51 +61,61 @@ HOP_BY_HOP = frozenset(
         b"transfer-encoding",
         b"upgrade",
         b"http2-settings",
-    )
+    ),
+    Treatment.DROP,
 )
 # Fields that a message cannot lose without meaning something else: listing one in Connection is an attack on the
 # next reader ("hop-by-hop abuse"), never a mistake of a client that works.
 _UNLISTABLE = frozenset((b"host", b"content-length", b"transfer-encoding"))
 
 
-def collect(fields: Fields, special: frozenset[bytes], side: Side) -> tuple[list[bytes], dict[bytes, list[bytes]]]:
-    """Splits `fields` into the pieces of those that pass through (for one join) and the values of `special` ones.
+# Connection values that list no field, as nearly all messages carry them.
+_USUAL_OPTIONS = frozenset((b"close", b"keep-alive", b"Close", b"Keep-Alive"))
 
-    `special` names are lower case; their values come back stripped, in order of appearance. Fields that Connection
-    lists are in neither. Raises ProtocolError for a list that would change the message's meaning.
+
+@dataclass(slots=True)
+class Collected:
+    """A head's fields, sorted. `passing`, `aside`: field lines, ready to join. `found`: values of the looked-at fields,
+    by lower-case name, stripped, in order of appearance."""
+
+    passing: list[bytes]
+    aside: list[bytes]
+    found: dict[bytes, list[bytes]]
+
+
+def collect(fields: Fields, treatments: dict[bytes, Treatment], side: Side) -> Collected:
+    """Sorts `fields` by the treatment of their lower-case names; those that Connection lists are left out altogether.
+
+    Raises ProtocolError for a list that would change the message's meaning, LimitExceeded for too many fields.
     """
     if len(fields) > FIELD_LIMIT:
         raise LimitExceeded(side, f"more than {FIELD_LIMIT} header fields")
     passing: list[bytes] = []
+    aside: list[bytes] = []
     found: dict[bytes, list[bytes]] = {}
+    treatment_of = treatments.get
     for name, value in fields:
         lower = name.lower()
-        if lower not in special:
+        treatment = treatment_of(lower)
+        if treatment is None:
             passing += (name, b": ", value, b"\r\n")
-        elif lower in found:
-            found[lower].append(value.strip(b" \t"))
+        elif treatment is _ASIDE:
+            aside += (name, b": ", value, b"\r\n")
         else:
-            found[lower] = [value.strip(b" \t")]
+            if treatment is _NOTE:
+                passing += (name, b": ", value, b"\r\n")
+            if lower in found:
+                found[lower].append(value.strip(b" \t"))
+            else:
+                found[lower] = [value.strip(b" \t")]
     options = found.get(b"connection")
-    if options is None or options in _USUAL_OPTIONS:
-        return passing, found
+    if options is None or (len(options) == 1 and options[0] in _USUAL_OPTIONS):
+        return Collected(passing, aside, found)
     named = connection_options(options)
     if named & _UNLISTABLE:
         raise ProtocolError(side, "Connection lists a field that belongs to the message")
-    listed = named - HOP_BY_HOP
-    if not any(name.lower() in listed for name, _ in fields):
-        return passing, found
-    return collect([field for field in fields if field[0].lower() not in listed], special, side)
-
-
-_USUAL_OPTIONS = ([b"close"], [b"keep-alive"], [b"Close"], [b"Keep-Alive"])
-
-
-def render_found(found: dict[bytes, list[bytes]], names: dict[bytes, bytes]) -> bytes:
-    """The field lines of those in `names` (lower case to the usual spelling) that were found."""
-    if names.keys().isdisjoint(found):
-        return b""
-    return b"".join(b"%b: %b\r\n" % (names[name], value) for name in names for value in found.get(name, ()))
+    kept = [field for field in fields if field[0].lower() in HOP_BY_HOP or field[0].lower() not in named]
+    return Collected(passing, aside, found) if len(kept) == len(fields) else collect(kept, treatments, side)
 
 
 def connection_options(values: Iterable[bytes]) -> frozenset[bytes]:
@@ -112,24 +137,23 @@ def body_length(found: dict[bytes, list[bytes]], version: str, side: Side) -> tu
             raise ProtocolError(side, "a Transfer-Encoding other than chunked")
         if version != "1.1":
             raise ProtocolError(side, "Transfer-Encoding in HTTP/1.0")
-        return Framing.CHUNKED, 0
+        return CHUNKED, 0
     if lengths is None:
-        return Framing.NONE, 0
+        return NONE, 0
     if len(lengths) != 1:
         raise ProtocolError(side, "more than one Content-Length")
     if not lengths[0].isdigit() or len(lengths[0]) > LENGTH_DIGITS:
         raise ProtocolError(side, "a Content-Length that is not a number")
-    return Framing.LENGTH, int(lengths[0])
+    return LENGTH, int(lengths[0])
 
 
 def closes(found: dict[bytes, list[bytes]], version: str) -> bool:
     """Does this message's sender want the connection closed after it (RFC 9112 section 9.3)?"""
-    options = found.get(b"connection")
-    if options is None:
+    values = found.get(b"connection")
+    if values is None:
         return version != "1.1"
-    if version == "1.1":
-        return b"close" in connection_options(options)
-    return b"keep-alive" not in connection_options(options) or b"close" in connection_options(options)
+    options = connection_options(values)
+    return b"close" in options or (version != "1.1" and b"keep-alive" not in options)
 
 
 def chunk(data: bytes) -> bytes:

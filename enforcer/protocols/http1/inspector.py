@@ -1,8 +1,8 @@
 """Step 4 of 6, inspect: HTTP/1.1 exchanges, one at a time, with heads rebuilt and bodies framed anew.
 
-Gets the bytes of both sides; hands on each request head for its verdict, then body pieces, and the answer as `Forward` or,
-where it is to be masked, as `Text`, whose head is held until the first of it is encoded. A pipelined request waits until
-the exchange before it is over. Never forwards bytes that it has not parsed (RFC 9112).
+Gets the bytes of both sides; hands on each request head for its verdict, then body pieces, and the answer as `Forward`
+or, where it is to be masked, as `Text`. A pipelined request waits until the exchange before it is over. Never forwards
+bytes that it has not parsed (RFC 9112).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Outcome, Refusal, Request, Rows, Text, Unmaskable
 from enforcer.protocols.http1.answer import Answer
-from enforcer.protocols.http1.fields import LAST_CHUNK, Framing, chunk
+from enforcer.protocols.http1.fields import CHUNKED, LAST_CHUNK, LENGTH, chunk
 from enforcer.protocols.http1.reader import AHEAD_PIECES, END, Piece, RequestReader, ResponseReader
 from enforcer.protocols.http1.refusal import refusal
 from enforcer.protocols.http1.request import RequestHead
@@ -83,10 +83,16 @@ TRANSITIONS: dict[State, dict[Input, State]] = {
 }
 
 
+# The members by themselves: up to Python 3.11, `State.IDLE` runs a Python function each time.
+IDLE, HELD, OPEN, SENT, ANSWERED, DRAINING, WITHHELD, CLOSED = State
+_REQUEST, _ALLOW, _REQUEST_END = Input.REQUEST, Input.ALLOW, Input.REQUEST_END
+_RESPONSE_END, _RESPONSE_LAST = Input.RESPONSE_END, Input.RESPONSE_LAST
+_CLIENT, _SERVER = Side.CLIENT, Side.SERVER
+
 # Nothing of the client's is handed on in these: a verdict or an answer comes first.
-_WAITING = (State.HELD, State.SENT)
+_WAITING = (HELD, SENT)
 # A refusal can still be this exchange's answer.
-_ANSWERABLE = (State.IDLE, State.HELD, State.OPEN, State.SENT, State.WITHHELD)
+_ANSWERABLE = (IDLE, HELD, OPEN, SENT, WITHHELD)
 
 
 class Http1Inspector:
@@ -95,7 +101,7 @@ class Http1Inspector:
     name = "http"
 
     def __init__(self) -> None:
-        self._state = State.IDLE
+        self._state: State = IDLE
         self._requests = RequestReader()
         self._responses = ResponseReader()
         self._asked: deque[Piece] = deque()
@@ -109,9 +115,9 @@ class Http1Inspector:
     # --- bytes in
 
     def receive_data(self, side: Side, data: bytes) -> None:
-        if self._state is State.CLOSED or self._fault is not None:
+        if self._state is CLOSED or self._fault is not None:
             return
-        if side is Side.CLIENT:
+        if side is _CLIENT:
             reader = self._requests
             if self._asked:
                 self._bound_ahead(len(data))
@@ -123,9 +129,9 @@ class Http1Inspector:
             self._take_answer()
 
     def receive_eof(self, side: Side) -> None:
-        if self._state is State.CLOSED or self._fault is not None:
+        if self._state is CLOSED or self._fault is not None:
             return
-        if side is Side.CLIENT:
+        if side is _CLIENT:
             self._requests.receive_eof()
         else:
             self._server_ended = True
@@ -135,10 +141,10 @@ class Http1Inspector:
     def _bound_ahead(self, more: int) -> None:
         ahead = more + sum(len(piece) for piece in self._asked if isinstance(piece, bytes))
         if self._requests.fault is None and (ahead > AHEAD_LIMIT or len(self._asked) > AHEAD_PIECES):
-            self._requests.fault = LimitExceeded(Side.CLIENT, "sent too much ahead of the exchange in progress")
+            self._requests.fault = LimitExceeded(_CLIENT, "sent too much ahead of the exchange in progress")
 
     def _take_answer(self) -> None:
-        if self._answer is not None and self._state is not State.WITHHELD:
+        if self._answer is not None and self._state is not WITHHELD:
             self._answers += self._answer.take(self._responses)
 
     # --- events out
@@ -148,7 +154,7 @@ class Http1Inspector:
             return self._hand_on_answer()
         if self._fault is not None:
             raise self._fault
-        if self._state in (State.CLOSED, State.WITHHELD):
+        if self._state in (CLOSED, WITHHELD):
             return None
         if self._responses.fault is not None:
             raise self._ended_by(self._responses.fault)
@@ -157,7 +163,7 @@ class Http1Inspector:
                 if self._requests.fault is not None:
                     raise self._ended_by(self._requests.fault)
                 return None
-            if self._state is State.IDLE and self._server_ended:
+            if self._state is IDLE and self._server_ended:
                 return None  # nobody is left to ask
             event = self._hand_on_asked()
             if event is not None:
@@ -169,7 +175,7 @@ class Http1Inspector:
         if type(event) is Outcome:
             last = self._answer is None or self._answer.last
             self._answer = None
-            self._move(Input.RESPONSE_LAST if last else Input.RESPONSE_END)
+            self._move(_RESPONSE_LAST if last else _RESPONSE_END)
         elif type(event) is Unmaskable:
             self._answers.clear()
             self._move(Input.UNMASKABLE)
@@ -179,21 +185,21 @@ class Http1Inspector:
         """The client's next piece as an event; None where it yields none."""
         piece = self._asked.popleft()
         if type(piece) is RequestHead:
-            self._move(Input.REQUEST)
+            self._move(_REQUEST)
             self._exchange += 1
             self._request = piece
-            facts = {"host": piece.host, "method": piece.method, "path": piece.path}
+            facts = {"host": piece.terms.host, "method": piece.method, "path": piece.path}
             raw = piece.render(masked=False)
             return Request(self._exchange, piece.method, f"{piece.method} {piece.target}", raw, facts=facts)
-        dropped = self._state is State.DRAINING
+        dropped = self._state is DRAINING
         if piece is END:
-            self._move(Input.REQUEST_END)
+            self._move(_REQUEST_END)
         if dropped:
             return None
-        chunked = self._request is not None and self._request.framing is Framing.CHUNKED
+        chunked = self._request is not None and self._request.terms.framing is CHUNKED
         if type(piece) is bytes:
-            return Forward(Side.CLIENT, chunk(piece) if chunked else piece)
-        return Forward(Side.CLIENT, LAST_CHUNK) if chunked else None
+            return Forward(_CLIENT, chunk(piece) if chunked else piece)
+        return Forward(_CLIENT, LAST_CHUNK) if chunked else None
 
     def _ended_by(self, fault: ProtocolError) -> ProtocolError:
         self._fault = fault
@@ -205,7 +211,7 @@ class Http1Inspector:
     # --- the session's answers
 
     def allow(self, request: Request, *, masked: bool) -> bytes:
-        self._move(Input.ALLOW)
+        self._move(_ALLOW)
         head = self._in_progress()
         self._answer = Answer(request.exchange, head, masked=masked)
         self._responses.expect(head.method)
@@ -218,11 +224,11 @@ class Http1Inspector:
         server cannot be reached. The connection goes on where nothing of the request went to a server that lives, and
         its body is here already or short."""
         answerable = self._state in _ANSWERABLE and not (self._answer is not None and self._answer.started)
-        if self._state is State.IDLE and self._fault is not None and self._fault.side is Side.SERVER:
+        if self._state is IDLE and self._fault is not None and self._fault.side is _SERVER:
             answerable = False  # no request is open: a response would be taken for the next one's
-        unsent = self._state is State.HELD or (denial.unreachable and self._state in (State.OPEN, State.SENT))
+        unsent = self._state is HELD or (denial.unreachable and self._state in (OPEN, SENT))
         close = not (request is not None and unsent and self._fault is None and self._ends_soon())
-        bodiless = self._state is not State.IDLE and self._request is not None and self._request.method == "HEAD"
+        bodiless = self._state is not IDLE and self._request is not None and self._request.method == "HEAD"
         self._move(Input.REFUSE_LAST if close else Input.REFUSE)
         self._answers.clear()
         self._answer = None
@@ -233,24 +239,24 @@ class Http1Inspector:
 
     def _refusal_status(self, denial: Denial) -> HTTPStatus:
         if self._fault is not None:
-            return HTTPStatus.BAD_REQUEST if self._fault.side is Side.CLIENT else HTTPStatus.BAD_GATEWAY
+            return HTTPStatus.BAD_REQUEST if self._fault.side is _CLIENT else HTTPStatus.BAD_GATEWAY
         return HTTPStatus.BAD_GATEWAY if denial.unreachable else HTTPStatus.FORBIDDEN
 
     def _ends_soon(self) -> bool:
         """Is the refused request's body here already, or short and on its way unasked?"""
         head = self._in_progress()
-        if head.close or self._server_ended:
+        if head.terms.close or self._server_ended:
             return False
         if any(piece is END for piece in self._asked):
             return True  # the first end in the queue is this request's
-        return head.framing is Framing.LENGTH and head.length <= DISCARD_LIMIT and not head.waits
+        return head.terms.framing is LENGTH and head.terms.length <= DISCARD_LIMIT and not head.terms.waits
 
     def _in_progress(self) -> RequestHead:
         if self._request is None:
             raise RuntimeError("no request was handed on")
         return self._request
 
-    def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:
+    def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:  # noqa: ARG002 - the interface's
         raise TypeError("HTTP answers hold no rows")
 
     def encode_text(self, text: Text, data: bytes) -> bytes:

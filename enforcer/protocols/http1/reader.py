@@ -1,11 +1,11 @@
 """Step 4 of 6, inspect: llhttp at work. Two readers, one per direction, turn bytes into heads and body pieces.
 
-Gets the bytes of one side as they come; hands on judged heads, body data freed of its framing, and message ends. A fault
-is kept, not raised: what came before it is still handed on first, so that the events do not depend on how the bytes
-were cut. Never decides, answers or builds bytes for a peer.
+Gets the bytes of one side as they come; hands on judged heads, body data freed of its framing, and message ends. A
+fault is kept, not raised: what came before it is still handed on first, so that the events do not depend on how the
+bytes were cut. Never decides, answers or builds bytes for a peer.
 
-What llhttp refuses by itself: bare LF and CR, folding, blanks around names and chunk sizes, NUL and control characters in
-values, unknown methods, overflow of lengths. All of its leniency switches stay off.
+What llhttp refuses by itself: bare LF and CR, folding, blanks around names and chunk sizes, NUL and control characters
+in values, unknown methods, overflow of lengths. All of its leniency switches stay off.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from httptools import (
 
 from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.http1.fields import HEAD_LIMIT, Fields, Framing
-from enforcer.protocols.http1.request import RequestHead, read_request_head
+from enforcer.protocols.http1.fields import CHUNKED, HEAD_LIMIT, LENGTH, UNTIL_CLOSE, Fields
+from enforcer.protocols.http1.request import RequestHead, Terms, read_request_head, read_terms
 from enforcer.protocols.http1.response import ResponseHead, read_response_head
 
-# Heads, ends and body pieces of a client's that wait for the exchanges before them: some 500 pipelined requests, each of
-# which costs far more memory than its bytes. Browsers and load generators keep fewer than 100 in flight.
+# Heads, ends and body pieces of a client's that wait for the exchanges before them: some 500 pipelined requests, each
+# of which costs far more memory than its bytes. Browsers and load generators keep fewer than 100 in flight.
 AHEAD_PIECES = 1024
 
 _TOO_LONG = f"more than {HEAD_LIMIT} bytes of head, trailers or chunk extensions"
@@ -101,6 +101,9 @@ class RequestReader(_Reader):
         self._target = b""
         self._body: list[bytes] = []
         self._switching: RequestHead | None = None
+        # The last head's version and fields and what they say: most clients repeat themselves to the byte.
+        self._said: tuple[str, Fields] | None = None
+        self._terms: Terms
         self._parser = HttpRequestParser(self)
 
     def receive(self, data: bytes) -> None:
@@ -130,8 +133,12 @@ class RequestReader(_Reader):
         if len(self.pieces) > AHEAD_PIECES:
             raise LimitExceeded(Side.CLIENT, "more requests at once than are waited for")
         parser = self._parser
-        head = read_request_head(parser.get_method(), target, parser.get_http_version(), self._take_fields())
-        if head.upgrades and parser.should_upgrade():
+        fields = self._take_fields()
+        said = (parser.get_http_version(), fields)
+        if said != self._said:
+            self._terms, self._said = read_terms(*said), said
+        head = read_request_head(parser.get_method(), target, self._terms)
+        if head.terms.upgrades and parser.should_upgrade():
             self._switching = head
         self.pieces.append(head)
 
@@ -158,11 +165,11 @@ class RequestReader(_Reader):
         """Goes on after a head that offered an upgrade. Upgrade is not forwarded, so the server reads the body that the
         head declares, while llhttp would skip it: a new parser gets a head with the same framing and no offer."""
         framing = b""
-        if head.framing is Framing.LENGTH:
-            framing = b"Content-Length: %d\r\n" % head.length
-        elif head.framing is Framing.CHUNKED:
+        if head.terms.framing is LENGTH:
+            framing = b"Content-Length: %d\r\n" % head.terms.length
+        elif head.terms.framing is CHUNKED:
             framing = b"Transfer-Encoding: chunked\r\n"
-        close = b"Connection: close\r\n" if head.close else b""
+        close = b"Connection: close\r\n" if head.terms.close else b""
         self._parser = HttpRequestParser(self)
         self._parser.feed_data(b"POST / HTTP/1.1\r\n%b%b\r\n" % (framing, close))
 
@@ -183,6 +190,9 @@ class ResponseReader(_Reader):
         self._method = ""
         self._reason = b""
         self._until_close = False
+        # The last head's arguments and what they came to: a busy server repeats itself within one second of its Date.
+        self._said: tuple[int, bytes, str, Fields, str] | None = None
+        self._read: ResponseHead
         self._interim = False
         self._headless = b""
         self._parser = HttpResponseParser(self)
@@ -254,15 +264,16 @@ class ResponseReader(_Reader):
     def on_headers_complete(self) -> None:
         parser = self._parser
         reason, self._reason = self._reason, b""
-        head = read_response_head(
-            parser.get_status_code(), reason, parser.get_http_version(), self._take_fields(), self._method
-        )
+        said = (parser.get_status_code(), reason, parser.get_http_version(), self._take_fields(), self._method)
+        if said != self._said:
+            self._read, self._said = read_response_head(*said), said
+        head = self._read
         self._interim = head.interim
         if head.interim:
             self.interims.append(head)
             return
         self.head = head
-        self._until_close = head.framing is Framing.UNTIL_CLOSE
+        self._until_close = head.framing is UNTIL_CLOSE
         if self._method == "HEAD":
             self.on_message_complete()
 

@@ -15,19 +15,30 @@ from functools import lru_cache
 from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.http1.fields import (
+    CHUNKED,
     HOP_BY_HOP,
+    LENGTH,
+    NONE,
     TARGET_LIMIT,
     Fields,
     Framing,
+    Treatment,
     body_length,
     closes,
     collect,
-    render_found,
 )
 
-# Fields by which a client asks for a form of the answer that cannot be masked: compressed, or parts of it.
-NEGOTIATION = {b"accept-encoding": b"Accept-Encoding", b"range": b"Range", b"if-range": b"If-Range"}
-_SPECIAL = HOP_BY_HOP | NEGOTIATION.keys() | {b"host", b"content-length", b"expect"}
+_CLIENT = Side.CLIENT
+
+# ASIDE: fields by which a client asks for a form of the answer that cannot be masked, compressed or in parts.
+_TREATMENTS = HOP_BY_HOP | {
+    b"host": Treatment.DROP,
+    b"content-length": Treatment.DROP,
+    b"expect": Treatment.DROP,
+    b"accept-encoding": Treatment.ASIDE,
+    b"range": Treatment.ASIDE,
+    b"if-range": Treatment.ASIDE,
+}
 
 # Origin-form: printable ASCII from the slash on, no fragment (RFC 9112 section 3.2.1; llhttp admits `#`).
 _ORIGIN_FORM = re.compile(r"/[!\"$-~]*")
@@ -41,22 +52,25 @@ _HTTP_PORT = 80
 
 # llhttp reads RTSP's and Icecast's methods as well, and does not tell which protocol name the request line carried.
 _FOREIGN_METHODS = frozenset(
-    ("SOURCE", "DESCRIBE", "ANNOUNCE", "SETUP", "PLAY", "PAUSE", "TEARDOWN", "GET_PARAMETER", "SET_PARAMETER")
-    + ("REDIRECT", "RECORD", "FLUSH", "PRI")
+    (
+        *("SOURCE", "DESCRIBE", "ANNOUNCE", "SETUP", "PLAY", "PAUSE", "TEARDOWN"),
+        *("GET_PARAMETER", "SET_PARAMETER", "REDIRECT", "RECORD", "FLUSH"),
+    )
 )
 
 
 @dataclass(slots=True)
-class RequestHead:
-    """A request's head, judged. `target`: origin-form or `*`. `host`: lower case, no port, no trailing dot, no brackets.
+class Terms:
+    """What a request's fields say, whatever its target: the same for most requests of one client.
 
-    `framing`/`length`: of its body. `close`: the connection ends after this exchange, as the client asked. `ancient`:
-    the client speaks HTTP/1.0, so it knows neither chunks nor interim answers. `waits`: it sends its body only after
-    `100 Continue`. `upgrades`: the head offered another protocol (dropped: the server answers in HTTP/1.1).
+    `authority`: the Host value. `host`: lower case, no port, trailing dot or brackets. `framing`/`length`: of the body.
+    `close`: the connection ends after this exchange, as the client asked. `ancient`: the client speaks HTTP/1.0, so it
+    knows neither chunks nor interim answers. `waits`: it sends its body only after `100 Continue`. `upgrades`: it offers
+    another protocol (not forwarded: the server answers in HTTP/1.1). `tail`: the rebuilt head from the blank after the
+    target on, without `negotiation` (the lines left out when the answer is to be masked) and the final empty line.
     """
 
-    method: str
-    target: str
+    authority: bytes
     host: str
     framing: Framing
     length: int
@@ -64,58 +78,69 @@ class RequestHead:
     ancient: bool
     waits: bool
     upgrades: bool
-    start: bytes
+    tail: bytes
     negotiation: bytes
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A request's head, judged. `target`: in origin-form, or `*`."""
+
+    method: str
+    target: str
+    terms: Terms
 
     def render(self, *, masked: bool) -> bytes:
         """The head for the server; `masked` asks for an answer in full and uncompressed."""
-        if masked:
-            return self.start + b"Accept-Encoding: identity\r\n\r\n"
-        return b"%b%b\r\n" % (self.start, self.negotiation)
+        asked = b"Accept-Encoding: identity\r\n" if masked else self.terms.negotiation
+        return b"%b%b%b\r\n" % (f"{self.method} {self.target}".encode("ascii"), self.terms.tail, asked)
 
     @property
     def path(self) -> str:
         return self.target.partition("?")[0]
 
 
-def read_request_head(method: bytes, target: bytes, version: str, fields: Fields) -> RequestHead:
-    """Judges one head. Raises ProtocolError (the client's) with the reason, LimitExceeded for a named limit."""
-    if version not in ("1.1", "1.0"):
-        raise ProtocolError(Side.CLIENT, "neither HTTP/1.1 nor HTTP/1.0")
+def read_request_head(method: bytes, target: bytes, terms: Terms) -> RequestHead:
+    """Judges a request line against its fields. Raises ProtocolError (the client's) or LimitExceeded."""
     word = method.decode("ascii")
     if word == "CONNECT":
-        raise ProtocolError(Side.CLIENT, "CONNECT is not inspected")
+        raise ProtocolError(_CLIENT, "CONNECT is not inspected")
     if word in _FOREIGN_METHODS:
-        raise ProtocolError(Side.CLIENT, "a method of another protocol")
-    passing, found = collect(fields, _SPECIAL, Side.CLIENT)
+        raise ProtocolError(_CLIENT, "a method of another protocol")
+    return RequestHead(word, _origin_form(word, target, terms.authority), terms)
+
+
+def read_terms(version: str, fields: Fields) -> Terms:
+    """Judges a request's fields. Raises ProtocolError (the client's) or LimitExceeded."""
+    if version not in ("1.1", "1.0"):
+        raise ProtocolError(_CLIENT, "neither HTTP/1.1 nor HTTP/1.0")
+    collected = collect(fields, _TREATMENTS, _CLIENT)
+    found = collected.found
     authority, host = _host(found.get(b"host"), version)
-    path = _origin_form(word, target, authority)
-    framing, length = body_length(found, version, Side.CLIENT)
+    framing, length = body_length(found, version, _CLIENT)
     ancient = version == "1.0"
     close = ancient or closes(found, version)
-
-    pieces = [method, b" ", path.encode("ascii"), b" HTTP/1.1\r\nHost: ", authority, b"\r\n", *passing]
-    expectation = None if ancient else found.get(b"expect")
-    if expectation is not None:
-        pieces += (b"Expect: %b\r\n" % value for value in expectation)
-    if framing is Framing.LENGTH:
-        pieces.append(b"Content-Length: %d\r\n" % length)
-    elif framing is Framing.CHUNKED:
-        pieces.append(b"Transfer-Encoding: chunked\r\n")
+    lines = [b" HTTP/1.1\r\nHost: ", authority, b"\r\n", *collected.passing]
+    expectations = () if ancient else found.get(b"expect", ())
+    for value in expectations:
+        lines.append(b"Expect: %b\r\n" % value)
+    if framing is LENGTH:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    elif framing is CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
     if close:
-        pieces.append(b"Connection: close\r\n")
-    return RequestHead(
-        method=word,
-        target=path,
+        lines.append(b"Connection: close\r\n")
+    return Terms(
+        authority=authority,
         host=host,
         framing=framing,
         length=length,
         close=close,
         ancient=ancient,
-        waits=expectation is not None and framing is not Framing.NONE,
+        waits=bool(expectations) and framing is not NONE,
         upgrades=b"upgrade" in found,
-        start=b"".join(pieces),
-        negotiation=render_found(found, NEGOTIATION),
+        tail=b"".join(lines),
+        negotiation=b"".join(collected.aside),
     )
 
 
@@ -124,18 +149,18 @@ def _host(values: list[bytes] | None, version: str) -> tuple[bytes, str]:
     if values is None:
         if version == "1.0":
             return b"", ""
-        raise ProtocolError(Side.CLIENT, "no Host field")
+        raise ProtocolError(_CLIENT, "no Host field")
     if len(values) != 1:
-        raise ProtocolError(Side.CLIENT, "more than one Host field")
+        raise ProtocolError(_CLIENT, "more than one Host field")
     parsed = _authority(values[0])
     if parsed is None:
-        raise ProtocolError(Side.CLIENT, "a Host field that is not a host name with an optional port")
+        raise ProtocolError(_CLIENT, "a Host field that is not a host name with an optional port")
     return values[0], parsed[0]
 
 
 @lru_cache(maxsize=1024)
 def _authority(value: bytes) -> tuple[str, int] | None:
-    """Host (normalised) and port of `value`, None where it is not plainly one host. Cached: a client repeats its own."""
+    """Host (normalised) and port of `value`, None where it is not plainly one host. Cached: clients repeat theirs."""
     if not value.isascii() or (match := _AUTHORITY.fullmatch(value.decode("ascii"))) is None:
         return None
     literal, name, digits = match.groups()
@@ -153,25 +178,25 @@ def _authority(value: bytes) -> tuple[str, int] | None:
 def _origin_form(method: str, raw: bytes, authority: bytes) -> str:
     """The request target in origin-form, or `*` (RFC 9112 section 3.2). Absolute-form must name the Host itself."""
     if len(raw) > TARGET_LIMIT:
-        raise LimitExceeded(Side.CLIENT, f"a request target of more than {TARGET_LIMIT} bytes")
+        raise LimitExceeded(_CLIENT, f"a request target of more than {TARGET_LIMIT} bytes")
     if not raw.isascii():
-        raise ProtocolError(Side.CLIENT, "a request target that is not ASCII")
+        raise ProtocolError(_CLIENT, "a request target that is not ASCII")
     target = raw.decode("ascii")
     if target == "*":
         if method != "OPTIONS":
-            raise ProtocolError(Side.CLIENT, "the target `*` for a method other than OPTIONS")
+            raise ProtocolError(_CLIENT, "the target `*` for a method other than OPTIONS")
         return target
     if not target.startswith("/"):
         absolute = _ABSOLUTE_FORM.fullmatch(target)
         if absolute is None:
-            raise ProtocolError(Side.CLIENT, "a request target that is neither a path nor an http:// address")
+            raise ProtocolError(_CLIENT, "a request target that is neither a path nor an http:// address")
         named = _authority(absolute[1].encode("ascii"))
         if named is None or named != _authority(authority):
-            raise ProtocolError(Side.CLIENT, "the request target names another host than the Host field")
+            raise ProtocolError(_CLIENT, "the request target names another host than the Host field")
         rest = absolute[2]
         if rest is None:
             return "*" if method == "OPTIONS" else "/"
         target = rest if rest.startswith("/") else "/" + rest
     if _ORIGIN_FORM.fullmatch(target) is None:
-        raise ProtocolError(Side.CLIENT, "a request target with a character that does not belong there")
+        raise ProtocolError(_CLIENT, "a request target with a character that does not belong there")
     return target

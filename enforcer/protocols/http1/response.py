@@ -8,23 +8,40 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.http1.fields import HOP_BY_HOP, Fields, Framing, body_length, closes, collect, render_found
+from enforcer.protocols.http1.fields import (
+    CHUNKED,
+    HOP_BY_HOP,
+    LENGTH,
+    NONE,
+    UNTIL_CLOSE,
+    Fields,
+    Framing,
+    Treatment,
+    body_length,
+    closes,
+    collect,
+)
 
-# True of the bytes the server sent, so not of a body that was masked; `Accept-Ranges` invites asking for parts.
-_OF_THE_BYTES = {
-    b"etag": b"ETag",
-    b"content-md5": b"Content-MD5",
-    b"digest": b"Digest",
-    b"repr-digest": b"Repr-Digest",
-    b"content-digest": b"Content-Digest",
-    b"accept-ranges": b"Accept-Ranges",
-}
+_SERVER = Side.SERVER
+
+# ASIDE: true of the bytes the server sent, so not of a body that was masked; Accept-Ranges invites asking for parts.
 # Alt-Svc never goes on: it invites to HTTP/3 or to another host, and both are refused here (RFC 7838).
-_DESCRIPTION = {b"content-type": b"Content-Type", b"content-encoding": b"Content-Encoding"}
-_SPECIAL = HOP_BY_HOP | _OF_THE_BYTES.keys() | _DESCRIPTION.keys() | {b"content-length", b"alt-svc"}
+_TREATMENTS = HOP_BY_HOP | {
+    b"alt-svc": Treatment.DROP,
+    b"content-length": Treatment.DROP,
+    b"content-type": Treatment.NOTE,
+    b"content-encoding": Treatment.NOTE,
+    b"etag": Treatment.ASIDE,
+    b"content-md5": Treatment.ASIDE,
+    b"digest": Treatment.ASIDE,
+    b"repr-digest": Treatment.ASIDE,
+    b"content-digest": Treatment.ASIDE,
+    b"accept-ranges": Treatment.ASIDE,
+}
 
 # reason-phrase: tab, space, visible, obs-text (RFC 9112 section 4); llhttp admits control characters.
 _REASON = re.compile(rb"[\t -~\x80-\xff]*")
@@ -61,15 +78,15 @@ class ResponseHead:
 
     @property
     def has_body(self) -> bool:
-        return self.framing is not Framing.NONE and not (self.framing is Framing.LENGTH and self.length == 0)
+        return self.framing is not NONE and not (self.framing is LENGTH and self.length == 0)
 
     def render(self, framing: Framing, length: int, *, close: bool, masked: bool) -> bytes:
         """The head for the client, whose body follows in `framing` (`length` bytes where that is LENGTH)."""
         about = b"" if masked else self.of_the_bytes
         last = b"Connection: close\r\n\r\n" if close else b"\r\n"
-        if framing is Framing.LENGTH:
+        if framing is LENGTH:
             return b"%b%bContent-Length: %d\r\n%b" % (self.start, about, length, last)
-        if framing is Framing.CHUNKED:
+        if framing is CHUNKED:
             return b"%b%bTransfer-Encoding: chunked\r\n%b" % (self.start, about, last)
         return b"%b%b%b" % (self.start, about, last)
 
@@ -77,50 +94,49 @@ class ResponseHead:
 def read_response_head(status: int, reason: bytes, version: str, fields: Fields, method: str) -> ResponseHead:
     """Judges the head that answers a `method` request. Raises ProtocolError or LimitExceeded (the server's)."""
     if version not in ("1.1", "1.0"):
-        raise ProtocolError(Side.SERVER, "neither HTTP/1.1 nor HTTP/1.0")
+        raise ProtocolError(_SERVER, "neither HTTP/1.1 nor HTTP/1.0")
     if status < 100:
-        raise ProtocolError(Side.SERVER, "a status below 100")
+        raise ProtocolError(_SERVER, "a status below 100")
     if status == SWITCHING:
-        raise ProtocolError(Side.SERVER, "switches protocols though no upgrade was offered")
+        raise ProtocolError(_SERVER, "switches protocols though no upgrade was offered")
     if _REASON.fullmatch(reason) is None:
-        raise ProtocolError(Side.SERVER, "a control character in the reason phrase")
-    passing, found = collect(fields, _SPECIAL, Side.SERVER)
-    declared, length = body_length(found, version, Side.SERVER)
-    close = closes(found, version)
-    pieces = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *passing]
-    pieces.append(render_found(found, _DESCRIPTION))
+        raise ProtocolError(_SERVER, "a control character in the reason phrase")
+    collected = collect(fields, _TREATMENTS, _SERVER)
+    found = collected.found
+    declared, length = body_length(found, version, _SERVER)
+    lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *collected.passing]
+    framing = UNTIL_CLOSE if declared is NONE else declared
     if status < 200 or status in (NO_CONTENT, NOT_MODIFIED) or method == "HEAD":
-        framing = Framing.NONE
-        if declared is Framing.LENGTH and status >= 200 and status != NO_CONTENT:
-            pieces.append(b"Content-Length: %d\r\n" % length)
-    else:
-        framing = Framing.UNTIL_CLOSE if declared is Framing.NONE else declared
-    types = found.get(b"content-type", [])
+        framing = NONE
+        if declared is LENGTH and status >= 200 and status != NO_CONTENT:
+            lines.append(b"Content-Length: %d\r\n" % length)
+    media, unmaskable = _description(tuple(found.get(b"content-type", ())), tuple(found.get(b"content-encoding", ())))
     return ResponseHead(
         status=status,
         framing=framing,
         length=length,
-        close=close or framing is Framing.UNTIL_CLOSE,
-        media=types[0].partition(b";")[0].strip(b" \t").decode("latin-1").lower() if types else "",
-        unmaskable=_unmaskable(status, types, found.get(b"content-encoding", [])),
-        start=b"".join(pieces),
-        of_the_bytes=render_found(found, _OF_THE_BYTES),
+        close=framing is UNTIL_CLOSE or closes(found, version),
+        media=media,
+        unmaskable="the answer is a part of a document" if status == PARTIAL else unmaskable,
+        start=b"".join(lines),
+        of_the_bytes=b"".join(collected.aside),
     )
 
 
-def _unmaskable(status: int, types: list[bytes], encodings: list[bytes]) -> str:
-    """Why a body so described cannot be masked safely, or nothing."""
+@lru_cache(maxsize=256)
+def _description(types: tuple[bytes, ...], encodings: tuple[bytes, ...]) -> tuple[str, str]:
+    """The media type, and why a body so described cannot be masked safely, or nothing. Cached: servers repeat theirs."""
+    media = types[0].partition(b";")[0].strip(b" \t").decode("latin-1").lower() if types else ""
     if any(value.lower() not in (b"", b"identity") for value in encodings):
-        return "the answer is compressed although identity was asked for"
-    if status == PARTIAL or any(value.lower().startswith(b"multipart/byteranges") for value in types):
-        return "the answer is a part of a document"
+        return media, "the answer is compressed although identity was asked for"
+    if media == "multipart/byteranges":
+        return media, "the answer is a part of a document"
     if len(types) > 1:
-        return "the answer has more than one Content-Type"
-    for value in types:
-        charsets = _CHARSET_PARAMETER.findall(value.decode("latin-1"))
-        if any(_CHARSET.fullmatch(charset.lower()) is None for charset in charsets):
-            return "the answer is in a character set that is not read"
-    return ""
+        return media, "the answer has more than one Content-Type"
+    charsets = [charset for value in types for charset in _CHARSET_PARAMETER.findall(value.decode("latin-1"))]
+    if any(_CHARSET.fullmatch(charset.lower()) is None for charset in charsets):
+        return media, "the answer is in a character set that is not read"
+    return media, ""
 
 
 def wide_characters(media: str, first: bytes) -> bool:

@@ -22,6 +22,9 @@ from enforcer.verdict import Denial
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 """SQLSTATE of every denial: class 42 makes drivers report it, where class 08 would make pools retry."""
 
+UNREACHABLE: Final = "08001"
+"""SQLSTATE (the client cannot establish the connection) where policy allowed it and the server is not there."""
+
 ABORT_BATCH: Final = messages.describe_portal(b"refused by the egress enforcer")
 """Describe of a portal that does not exist: the server fails the batch and rolls its implicit transaction back,
 just as if the refused statement itself had failed there. It can execute nothing."""
@@ -168,9 +171,8 @@ class PostgresInspector:
 
 
 def _error(severity: str, denial: Denial) -> bytes:
-    return messages.error_response(
-        severity, INSUFFICIENT_PRIVILEGE, denial.title, denial.explanation, denial.how_to_ask
-    )
+    sqlstate = UNREACHABLE if denial.unreachable else INSUFFICIENT_PRIVILEGE
+    return messages.error_response(severity, sqlstate, denial.title, denial.explanation, denial.how_to_ask)
 
 
 class Postgres:

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from enforcer.errors import ProtocolError
+from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
 
 BODY: Final = 5
@@ -24,6 +24,10 @@ _NULL: Final = b"\xff\xff\xff\xff"
 
 MASKABLE_FIELDS: Final = frozenset(b"MDHWq")
 """Error fields that can quote data: message, detail (prints whole rows), hint, where, internal query."""
+
+MAX_NAME: Final = 63
+"""Bytes of a statement's or portal's name: PostgreSQL's NAMEDATALEN - 1. It cuts longer ones, so that two names
+of ours could be one of the server's; and names travel in messages that nobody judges."""
 
 FLUSH: Final = b"H\x00\x00\x00\x04"
 SYNC: Final = b"S\x00\x00\x00\x04"
@@ -70,6 +74,13 @@ class Reader:
         start, self._pos = self._pos, end + 1
         return self._raw[start:end]
 
+    def name(self) -> bytes:
+        """The name of a statement or portal. Raises LimitExceeded over MAX_NAME."""
+        name = self.string()
+        if len(name) > MAX_NAME:
+            raise LimitExceeded(self._side, f"a statement or portal name has over {MAX_NAME} bytes")
+        return name
+
     def value(self) -> bytes | None:
         """A length-prefixed value; length -1 is NULL."""
         size = self.int32()
@@ -112,7 +123,7 @@ def read_string(raw: bytes, side: Side) -> bytes:
 def read_parse(raw: bytes) -> tuple[bytes, bytes, tuple[int, ...]]:
     """Parse: statement name, text, the parameter type OIDs the client stated (0: it left one open)."""
     reader = Reader(raw, Side.CLIENT)
-    name, text = reader.string(), reader.string()
+    name, text = reader.name(), reader.string()
     oids = tuple(reader.uint32() for _ in range(reader.uint16()))
     reader.end()
     return name, text, oids
@@ -120,7 +131,7 @@ def read_parse(raw: bytes) -> tuple[bytes, bytes, tuple[int, ...]]:
 
 def read_bind(raw: bytes) -> Bind:
     reader = Reader(raw, Side.CLIENT)
-    portal, statement = reader.string(), reader.string()
+    portal, statement = reader.name(), reader.name()
     formats = tuple(reader.int16() for _ in range(reader.uint16()))
     values = tuple(reader.value() for _ in range(reader.uint16()))
     results = tuple(reader.int16() for _ in range(reader.uint16()))
@@ -135,7 +146,7 @@ def read_bind(raw: bytes) -> Bind:
 def read_target(raw: bytes) -> tuple[int, bytes]:
     """Describe or Close: `S` or `P` (statement, portal) and its name."""
     reader = Reader(raw, Side.CLIENT)
-    kind, name = reader.byte(), reader.string()
+    kind, name = reader.byte(), reader.name()
     reader.end()
     if kind not in b"SP":
         raise ProtocolError(Side.CLIENT, "Describe or Close names neither a statement nor a portal")
@@ -145,7 +156,7 @@ def read_target(raw: bytes) -> tuple[int, bytes]:
 def read_execute(raw: bytes) -> bytes:
     """Execute: the portal's name."""
     reader = Reader(raw, Side.CLIENT)
-    name = reader.string()
+    name = reader.name()
     reader.int32()
     reader.end()
     return name

@@ -38,7 +38,9 @@ drop table people;
 
 def psql(port: int) -> None:
     command = ["psql", "-X", "-q", f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable"]
-    subprocess.run(command, input=SQL.encode(), check=True, capture_output=True, env=os.environ | {"PGPASSWORD": PASSWORD})
+    subprocess.run(
+        command, input=SQL.encode(), check=True, capture_output=True, env=os.environ | {"PGPASSWORD": PASSWORD}
+    )
 
 
 def psycopg_pipeline(port: int) -> None:

@@ -1,0 +1,85 @@
+"""Step 4 of 6, inspect: values hidden for where they are, whatever they look like: SQL columns and JSON members.
+
+Nothing of the value stays: a text becomes asterisks, anything else a null. Where it is not known which table or column
+a value is from, it is taken to be from the one that is named.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from enforcer.verdict import Column
+
+_STARS_MAX: Final = 16
+"""Asterisks that stand for a text of so many characters or more: longer ones tell more about it than they help."""
+
+_RULES_CACHED: Final = 256
+"""Column tuples remembered per masker: the result shapes of one application, with room."""
+
+# Text-format cells that a client turns into something else than a string, and so cannot read as asterisks.
+_TYPED: Final = re.compile(
+    r"""[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)? | nan | [+-]?infinity   # numbers
+      | -?\$[0-9,.]+                                                               # money
+      | t | f | true | false
+      | [0-9]{4,6}-[0-9]{2}-[0-9]{2}(?:[ T][0-9:.]+.*)?(?:\ BC)?                   # date, timestamp
+      | [0-9]{2}:[0-9]{2}(?::[0-9.]+)?(?:[+-][0-9:]+)?                             # time
+      | -?[0-9]+\ (?:year|mon|day)s?.*                                             # interval
+      | [0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}                                # uuid
+      | (?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/[0-9]+)?                                  # inet
+      | \\x[0-9a-f]*                                                               # bytea
+      | [{\[].*                                                                    # json, array, range
+    """,
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+
+
+def _stars(text: str) -> str:
+    return "*" * min(len(text), _STARS_MAX)
+
+
+def hide_json(value: Any) -> Any:
+    """A string becomes asterisks; a number, boolean, object or array becomes null."""
+    return (_stars(value) or value) if isinstance(value, str) else None
+
+
+def hide_cell(value: bytes | None, binary: bool) -> bytes | None:
+    """A text becomes asterisks; what is binary, or looks like a number, a date or the like, becomes NULL."""
+    if value is None or binary:
+        return None
+    text = value.decode("utf-8", "replace")
+    return None if _TYPED.fullmatch(text) else _stars(text).encode()
+
+
+def _glob(pattern: str) -> str:
+    return ".*".join(map(re.escape, pattern.split("*")))
+
+
+def _matcher(pattern: str) -> re.Pattern[str]:
+    """Matches the columns that `pattern` means: `column` (of any table), `schema.table.column`, in any case. A column
+    that names no table may be of the right one."""
+    table, _, column = pattern.rpartition(".")
+    prefix = rf"(?:(?:.*\.)?{_glob(table)}\.)?" if table else r"(?:.*\.)?"
+    return re.compile(prefix + (_glob(column) if table else _glob(pattern)), re.IGNORECASE | re.DOTALL)
+
+
+class ColumnRules:
+    """The column rules of one specification, with what they mean for the result shapes seen lately."""
+
+    def __init__(self, columns: tuple[Column, ...]) -> None:
+        self._rules = [(column.pattern, _matcher(column.pattern)) for column in columns]
+        self._hidden: dict[tuple[str, ...], dict[int, str]] = {}
+
+    def hidden(self, names: tuple[str, ...]) -> dict[int, str]:
+        """Index -> pattern of the columns to hide. A column without a name is hidden by any rule."""
+        known = self._hidden.get(names)
+        if known is None:
+            if len(self._hidden) >= _RULES_CACHED:
+                self._hidden.clear()
+            known = self._hidden[names] = {
+                index: rule for index, name in enumerate(names) if (rule := self._rule(name)) is not None
+            }
+        return known
+
+    def _rule(self, name: str) -> str | None:
+        return next((pattern for pattern, matcher in self._rules if not name or matcher.fullmatch(name)), None)

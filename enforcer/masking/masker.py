@@ -1,0 +1,174 @@
+"""Step 4 of 6, inspect: masking as one rule asks for it.
+
+Gets a `MaskSpec` and what servers answer (rows, texts, single values); hands on the same with everything hidden that
+the specification names, and counts by name. Pure. Belongs to one thread, like the process that uses it: Hyperscan's
+scratch space is shared by all maskers with the same detectors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from enforcer.masking import jsonpath
+from enforcer.masking.detectors import DETECTORS, NAMES
+from enforcer.masking.errors import MaskError
+from enforcer.masking.escapes import unescape
+from enforcer.masking.fields import ColumnRules, hide_cell, hide_json
+from enforcer.masking.scanner import PIECE, Scanner
+from enforcer.masking.text import JsonWindow, Refused, TextMask, Untouched, Whole, Window, hide_quoted
+from enforcer.verdict import MaskSpec
+
+__all__ = ["MaskError", "Masker", "TextMask", "masker_for"]
+
+_CELLS = b"\x00"
+"""Between the cells of a row while they are scanned: no value of any detector holds a NUL."""
+
+
+@lru_cache(maxsize=32)
+def _scanner(names: frozenset[str]) -> Scanner:
+    return Scanner(tuple(detector for detector in DETECTORS if detector.name in names))
+
+
+@lru_cache(maxsize=256)
+def _is_json(media: str) -> bool:
+    """Does a media type, whatever its parameters, stand for JSON text, also in lines or sequences?"""
+    essence = media.partition(";")[0].lower()
+    return "json" in essence
+
+
+@lru_cache(maxsize=256)
+def _is_lines(media: str) -> bool:
+    essence = media.partition(";")[0].lower()
+    return any(word in essence for word in ("ndjson", "jsonl", "json-lines"))
+
+
+class Masker:
+    """What `spec` asks for, compiled. Raises MaskError for a detector or JSON path that does not exist."""
+
+    def __init__(self, spec: MaskSpec) -> None:
+        unknown = sorted(set(spec.detectors) - NAMES)
+        if unknown:
+            raise MaskError(f"unknown detector {unknown[0]!r}; known are {', '.join(sorted(NAMES))}")
+        self._scanner = _scanner(frozenset(spec.detectors)) if spec.detectors else None
+        self._columns = ColumnRules(spec.columns) if spec.columns else None
+        try:
+            self._paths = tuple(jsonpath.parse(path.path) for path in spec.json_paths)
+        except ValueError as error:
+            raise MaskError(str(error)) from error
+
+    def mask(self, data: bytes, counts: Counter[str]) -> bytes:
+        """A whole value by the detectors; `data` itself when nothing was found.
+
+        A value spelt with `\\uXXXX` (JSON within a column, a statement) is returned written out if that shows something
+        to hide.
+        """
+        if self._scanner is None:
+            return data
+        return self._value(self._scanner, data, counts, json=None)
+
+    def _value(self, scanner: Scanner, data: bytes, counts: Counter[str], json: int | None) -> bytes:
+        if b"\\u" in data:
+            plain = unescape(data)
+            hidden = self._detect(scanner, plain, counts, json)
+            if hidden is not plain:
+                return hidden
+        return self._detect(scanner, data, counts, json)
+
+    @staticmethod
+    def _detect(scanner: Scanner, data: bytes, counts: Counter[str], json: int | None) -> bytes:
+        if len(data) <= PIECE:
+            return scanner.hide(data, counts, json=json)
+        window = Window(scanner) if json is None else JsonWindow(scanner)
+        hidden = window.feed(data, True, counts)
+        return data if hidden == data else hidden
+
+    def rows(
+        self,
+        columns: tuple[str, ...],
+        values: list[bytes | None],
+        binary: tuple[bool, ...],
+        counts: Counter[str],
+    ) -> list[bytes | None] | None:
+        """One row by columns and detectors; None when nothing changes. Raises MaskError if the three do not fit."""
+        hidden = self._columns.hidden(columns) if self._columns is not None else None
+        scanner = self._scanner
+        if scanner is not None:
+            joined = _CELLS.join(filter(None, values))
+            if b"\\u" not in joined and not scanner.suspects(joined):
+                scanner = None
+        if scanner is None and not hidden:
+            return None
+        if not len(columns) == len(values) == len(binary):
+            raise MaskError("a row does not have the columns that were announced; ask the server's operator")
+        masked: list[bytes | None] = [
+            self._field(hidden[index], value, binary[index], counts)
+            if hidden and index in hidden
+            else self._cell(scanner, value, binary[index], counts)
+            for index, value in enumerate(values)
+        ]
+        return None if masked == values else masked
+
+    @staticmethod
+    def _field(rule: str, value: bytes | None, binary: bool, counts: Counter[str]) -> bytes | None:
+        hidden = hide_cell(value, binary)
+        if hidden != value:
+            counts[rule] += 1
+        return hidden
+
+    def _cell(self, scanner: Scanner | None, value: bytes | None, binary: bool, counts: Counter[str]) -> bytes | None:
+        """One cell by the detectors. A binary one with a value in it becomes NULL: its layout is not known here."""
+        if not value or scanner is None:
+            return value
+        # Documents and arrays must stay ones: a number in them becomes null, which both understand.
+        hidden = self._value(scanner, value, counts, json=0 if value[:1] in (b"{", b"[") else None)
+        return None if binary and hidden != value else hidden
+
+    def text(self, media: str) -> TextMask:
+        """A mask for one text of the type `media`, to be fed piece by piece.
+
+        JSON is unescaped on its way (`text.JsonWindow`), for `\\u0034` is a digit that no scan sees. With JSON paths, it
+        is held back whole (`text.MAX_DOCUMENT`), and always written anew: what the client reads is then what was masked,
+        without second members of the same name; integers beyond 64 bits come out as doubles. Empty text stays empty;
+        text that is not JSON although it says so raises MaskError. With column rules, COPY output is refused, for it
+        has no column names, and errors lose every value they quote.
+        """
+        if self._columns is not None and media in ("copy", "error"):
+            if media == "copy":
+                return Refused("COPY output cannot be masked by column; use SELECT")
+            return Whole("an error", self._error)
+        if not _is_json(media):
+            return Window(self._scanner) if self._scanner is not None else Untouched()
+        if self._paths:
+            return Whole("JSON", self._lines if _is_lines(media) else self._document)
+        return JsonWindow(self._scanner) if self._scanner is not None else Untouched()
+
+    def _error(self, text: bytes, counts: Counter[str]) -> bytes:
+        return self.mask(hide_quoted(text, counts), counts)
+
+    def _lines(self, text: bytes, counts: Counter[str]) -> bytes:
+        """Newline-delimited JSON: a document per line."""
+        return b"\n".join([self._document(line, counts) for line in text.split(b"\n")])
+
+    def _document(self, text: bytes, counts: Counter[str]) -> bytes:
+        if not text.strip():
+            return text
+        try:
+            document: Any = orjson.loads(text)
+            for path in self._paths:
+                document, changed = jsonpath.apply(document, (path,), hide_json)
+                if changed:
+                    counts[path.text] += changed
+            written = orjson.dumps(document)
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+            raise MaskError("an answer that should be JSON cannot be read; ask the server's operator") from error
+        return written if self._scanner is None else JsonWindow(self._scanner).feed(written, True, counts)
+
+
+@lru_cache(maxsize=256)
+def masker_for(spec: MaskSpec) -> Masker:
+    """The masker for `spec`, made once: this is the one to call per exchange."""
+    return Masker(spec)
