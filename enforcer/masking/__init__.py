@@ -3,6 +3,6 @@
 Gets bytes and a `MaskSpec`, hands on bytes of which nothing that the spec names can be read. Pure: no socket, clock
 or log. What cannot be masked safely raises `MaskError`; it is never let through.
 
-Read in this order: `detectors` (what a value looks like), `scanner` (where such values are), `escapes` (what backslashes
+Read in this order: `detectors` (what a value looks like), `scanner` (where they are), `escapes` (what backslashes
 hide), `text` (values cut at any byte), `jsonpath` and `fields` (values named by place), `masker` (all for one spec).
 """

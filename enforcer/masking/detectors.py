@@ -1,7 +1,7 @@
 """Step 4 of 6, inspect: what the values look like that masking hides.
 
 Gets a text and the end of a candidate that Hyperscan reported; hands on the span of the value, or None. A detector is
-one row of `DETECTORS`: cheap patterns that must not miss, an exact confirmation that must not guess, what stays readable,
+one row of `DETECTORS`: patterns that must not miss, a confirmation that must not guess, what stays readable,
 and published examples that a test runs. Case, separators and surroundings are those in which people and programs print
 such values; a value inside a longer run of letters and digits (order numbers, hashes, UUIDs) is not one.
 """
@@ -199,9 +199,9 @@ def _all_but_at(value: bytes) -> bytes:
 class Detector:
     """One kind of value.
 
-    `candidates`: Hyperscan patterns, each with what is asked about every end it reports: `confirm(text, end)`, the value's
-    span or None. `reach`: how far before and after that end it looks, in bytes. `hide(value)`: the value as it may be
-    seen, of the same length. `examples`: values found as a whole; `counter_examples`: texts in which nothing is.
+    `candidates`: Hyperscan patterns, each with what is asked about each end it reports: `confirm(text, end)`, the span
+    or None. `reach`: how far before and after that end it looks, in bytes. `hide(value)`: the value as it may be seen,
+    of the same length. `examples`: values found as a whole; `counter_examples`: texts in which nothing is.
     """
 
     name: str

@@ -51,16 +51,16 @@ def hide_cell(value: bytes | None, binary: bool) -> bytes | None:
     return None if _TYPED.fullmatch(text) else _stars(text).encode()
 
 
-def _glob(pattern: str) -> str:
-    return ".*".join(map(re.escape, pattern.split("*")))
+def _glob(pattern: str, star: str) -> str:
+    return star.join(map(re.escape, pattern.split("*")))
 
 
 def _matcher(pattern: str) -> re.Pattern[str]:
     """Matches the columns that `pattern` means: `column` (of any table), `schema.table.column`, in any case. A column
     that names no table may be of the right one."""
     table, _, column = pattern.rpartition(".")
-    prefix = rf"(?:(?:.*\.)?{_glob(table)}\.)?" if table else r"(?:.*\.)?"
-    return re.compile(prefix + (_glob(column) if table else _glob(pattern)), re.IGNORECASE | re.DOTALL)
+    prefix = rf"(?:(?:.*\.)?{_glob(table, '.*')}\.)?" if table else r"(?:.*\.)?"
+    return re.compile(prefix + _glob(column, "[^.]*"), re.IGNORECASE | re.DOTALL)
 
 
 class ColumnRules:

@@ -130,8 +130,8 @@ class Masker:
     def text(self, media: str) -> TextMask:
         """A mask for one text of the type `media`, to be fed piece by piece.
 
-        JSON is unescaped on its way (`text.JsonWindow`), for `\\u0034` is a digit that no scan sees. With JSON paths, it
-        is held back whole (`text.MAX_DOCUMENT`), and always written anew: what the client reads is then what was masked,
+        JSON is unescaped on its way (`text.JsonWindow`): `\\u0034` is a digit that no scan sees. With JSON paths it
+        is held back whole (`text.MAX_DOCUMENT`) and always written anew: what the client reads is then what was masked,
         without second members of the same name; integers beyond 64 bits come out as doubles. Empty text stays empty;
         text that is not JSON although it says so raises MaskError. With column rules, COPY output is refused, for it
         has no column names, and errors lose every value they quote.

@@ -1,7 +1,7 @@
 """Step 4 of 6, inspect: finds the detectors' values in bytes and hides them in place.
 
-Gets bytes and detectors; hands on bytes of the same length. Hyperscan reads everything once and reports where a candidate
-ends; Python looks only there. Values that overlap are each hidden in full.
+Gets bytes and detectors; hands on bytes of the same length. Hyperscan reads everything once and reports where
+candidates end; Python looks only there. Values that overlap are each hidden in full.
 """
 
 from __future__ import annotations

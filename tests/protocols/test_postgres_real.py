@@ -129,15 +129,19 @@ def test_psycopg_goes_on_after_a_denial(server: int, autocommit: bool) -> None:
         assert connection.execute("select n from kept").fetchall() == [(1,)]
 
 
+def insert_in_pipeline(connection: psycopg.Connection, *numbers: str) -> None:
+    with connection.pipeline():
+        for number in numbers:
+            connection.execute(f"insert into kept values ({number})")
+
+
 def test_a_denial_in_a_pipeline_rolls_its_batch_back(server: int) -> None:
     """psycopg's pipeline: what went before the refused statement in its batch is not committed behind the
     client's back, what follows is aborted, and the next pipeline works."""
     with relay(server) as via, psycopg.connect(via.url, autocommit=True) as connection:
         connection.execute("create temp table kept (n int)")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.pipeline():
-            connection.execute("insert into kept values (1)")
-            connection.execute("insert into kept values (length('forbidden'))")
-            connection.execute("insert into kept values (3)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            insert_in_pipeline(connection, "1", "length('forbidden')", "3")
         assert connection.execute("select count(*) from kept").fetchone() == (0,)
         with connection.pipeline():
             connection.execute("insert into kept values (4)")
@@ -200,9 +204,9 @@ def test_long_rows_and_many_rows_pass_unmasked(server: int) -> None:
 
 
 def test_a_cancel_request_passes(server: int) -> None:
-    """psycopg's cancel opens its own connection through the relay and stops the statement."""
+    """psycopg opens a connection of its own for it, through the relay, and the statement stops."""
     with relay(server) as via, psycopg.connect(via.url, autocommit=True) as connection:
-        timer = threading.Timer(0.3, connection.cancel)
+        timer = threading.Timer(0.3, connection.cancel_safe)
         timer.start()
         with pytest.raises(psycopg.errors.QueryCanceled):
             connection.execute("select pg_sleep(20)")

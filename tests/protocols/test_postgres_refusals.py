@@ -92,6 +92,21 @@ def test_a_refused_bind_is_judged_by_its_parameters() -> None:
     assert talk.upstream == bind(b"fine", statement="s") + execute() + SYNC
 
 
+def test_a_refusal_before_anything_was_executed_keeps_the_transaction() -> None:
+    """Parse allowed and Bind refused in one batch, inside a transaction: there is nothing to roll back, so the
+    error takes its turn behind ParseComplete and the transaction goes on."""
+    talk = talking()
+    talk.feed(C, query("begin"))
+    talk.feed(S, complete("BEGIN") + ready("T"))
+    talk.sent()
+    talk.feed(C, parse("select $1") + bind(b"DENY") + describe("P") + execute() + SYNC)
+    assert talk.sent() == (parse("select $1") + FLUSH + SYNC, b"")
+    talk.feed(S, PARSED)
+    assert talk.sent()[1] == PARSED + denied()
+    talk.feed(S, ready("T"))
+    assert talk.sent()[1] == ready("T")
+
+
 def test_a_batch_refused_behind_an_answered_one_waits_its_turn() -> None:
     """Two pipelined batches: the second one's refusal follows the first one's ReadyForQuery."""
     talk = talking()
@@ -134,9 +149,9 @@ def test_a_simple_query_refused_inside_an_open_batch_aborts_and_ends_it() -> Non
 def test_a_server_that_does_not_fail_the_aborted_batch_is_cut_off() -> None:
     """If the portal we described exists after all, the answer is a protocol error, never handed on."""
     talk = talking()
-    talk.feed(C, parse("insert") + parse("DENY") + SYNC)
+    talk.feed(C, parse("insert") + bind() + execute() + parse("DENY") + SYNC)
     with pytest.raises(ProtocolError, match="while awaiting refusal"):
-        talk.feed(S, PARSED + wire.NO_DATA)
+        talk.feed(S, PARSED + BOUND + complete("INSERT 0 1") + wire.NO_DATA)
 
 
 def test_a_denial_in_mid_answer_is_readable_unless_a_message_is_half_sent() -> None:

@@ -160,7 +160,7 @@ def _host(values: list[bytes] | None, version: str) -> tuple[bytes, str]:
 
 @lru_cache(maxsize=1024)
 def _authority(value: bytes) -> tuple[str, int] | None:
-    """Host (normalised) and port of `value`, None where it is not plainly one host. Cached: clients repeat theirs."""
+    """Host (normalised) and port of `value`, None where it is not plainly one host. Cached."""
     if not value.isascii() or (match := _AUTHORITY.fullmatch(value.decode("ascii"))) is None:
         return None
     literal, name, digits = match.groups()

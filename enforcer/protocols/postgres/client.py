@@ -229,6 +229,7 @@ class ClientHalf:
 
     def _carry_out(self, raw: bytes, item: Outstanding) -> None:
         self._conversation.unsynced = True
+        self._conversation.executed |= item.awaiting is Awaiting.EXECUTE
         self._conversation.forward(Side.CLIENT, raw)
         self._conversation.expect(item)
 
@@ -236,7 +237,7 @@ class ClientHalf:
         self._conversation.forward(Side.CLIENT, raw)
 
     def _sync(self, raw: bytes) -> None:
-        self._conversation.unsynced = False
+        self._conversation.unsynced = self._conversation.executed = False
         self._conversation.forward(Side.CLIENT, raw)
         self._conversation.expect(Outstanding(Awaiting.SYNC))
 

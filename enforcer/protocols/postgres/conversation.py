@@ -133,6 +133,7 @@ class Conversation:
         self.portals: Names[Portal] = Names()
         self.status = b"I"  # transaction status as the server last said it
         self.unsynced = False  # extended messages went upstream and no Sync after them
+        self.executed = False  # an Execute was among them: there is something to roll back
         self.skipping = False  # the server failed and ignores everything until the Sync still to come
         self.last_masked: Exchange | None = None
         self._bound: dict[int, Exchange] = {}  # bound and not finished, by number

@@ -107,6 +107,7 @@ class PostgresInspector:
         elif item.awaiting is Awaiting.BIND:
             conversation.portals.propose(item.name, item.portal)
         conversation.unsynced = item.awaiting in (Awaiting.PARSE, Awaiting.BIND, Awaiting.EXECUTE)
+        conversation.executed = conversation.unsynced and (conversation.executed or item.awaiting is Awaiting.EXECUTE)
         conversation.expect(item)
         return request.raw
 
@@ -125,20 +126,23 @@ class PostgresInspector:
         return Refusal(self._refuse_statement(item, _error("ERROR", denial)), close=False)
 
     def _refuse_statement(self, item: Outstanding, error: bytes) -> bytes:
-        """The part of the refusal that goes out at once. Whatever the server has of this batch is aborted."""
+        """The part of the refusal that goes out at once. What the server executed of this batch is rolled back; where
+        it executed nothing, the transaction the client is in goes on."""
         conversation = self._conversation
         simple = item.awaiting is Awaiting.QUERY
         if not simple or conversation.skipping:
             conversation.client = Client.DISCARDING
         if conversation.skipping:
             return b""  # the batch has failed already, and the server would have ignored this too
-        if conversation.unsynced:
+        if conversation.unsynced and (simple or conversation.executed):
             conversation.emit(Forward(Side.CLIENT, ABORT_BATCH + (messages.SYNC if simple else messages.FLUSH)))
             conversation.expect(Outstanding(Awaiting.REFUSAL, reply=error))
             if simple:
-                conversation.unsynced = False
+                conversation.unsynced = conversation.executed = False
                 conversation.expect(Outstanding(Awaiting.SYNC))
             return b""
+        if conversation.unsynced:  # the answers before ours would else stay with the server until Sync
+            conversation.emit(Forward(Side.CLIENT, messages.FLUSH))
         if conversation.outstanding:
             conversation.expect(Outstanding(Awaiting.LOCAL, reply=error, ready=simple))
             return b""
