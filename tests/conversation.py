@@ -38,14 +38,15 @@ Decide = Callable[[Request], Denial | None]
 
 class Conversation:
     """Plays the session for `inspector`. `decide` returns the denial of a request or None to allow it; `mask_text` and
-    `mask_rows` return what to put in place of a Text's data or a row's cells, and having either means "masked"."""
+    `mask_rows` return what to put in place of a Text's data or a row's cells, and having either means "masked". `quiet` keeps no dialogue (for real peers and megabytes)."""
 
     def __init__(
         self,
         inspector: Inspector,
-        decide: Decide = lambda request: None,
+        decide: Decide | None = None,
         mask_text: Callable[[Text], bytes] | None = None,
         mask_rows: Callable[[Rows], list[bytes | None]] | None = None,
+        quiet: bool = False,
     ) -> None:
         self.inspector = inspector
         self.closed = False
@@ -53,11 +54,12 @@ class Conversation:
         self._decide = decide
         self._mask_text = mask_text
         self._mask_rows = mask_rows
+        self._quiet = quiet
         self._log: list[str] = []
         self._to_client = b""
         self._to_upstream = b""
-        self._requests: list[Request] = []
-        self._outcomes: list[Outcome] = []
+        self.requests: list[Request] = []
+        self.outcomes: list[Outcome] = []
         self._errors: list[ProtocolError] = []
         self._allowed: dict[int, Request] = {}
 
@@ -91,8 +93,8 @@ class Conversation:
         self, operation: str, text: str | None = None, params: tuple[str | None, ...] = (), **facts: str
     ) -> Request:
         """The next request put to policy. `text` None: any. Only the facts named are compared."""
-        self._check(bool(self._requests), f"expected a request {operation}, but there was none")
-        request = self._requests.pop(0)
+        self._check(bool(self.requests), f"expected a request {operation}, but there was none")
+        request = self.requests.pop(0)
         self._check(request.operation == operation, f"expected operation {operation!r}, got {request.operation!r}")
         self._check(text is None or request.text == text, f"expected text {text!r}, got {request.text!r}")
         self._check(request.params == params, f"expected params {params!r}, got {request.params!r}")
@@ -102,8 +104,8 @@ class Conversation:
         return request
 
     def expect_outcome(self, status: str, rows: int | None = None, failed: bool = False) -> None:
-        self._check(bool(self._outcomes), f"expected outcome {status}, but there was none")
-        got = self._outcomes.pop(0)
+        self._check(bool(self.outcomes), f"expected outcome {status}, but there was none")
+        got = self.outcomes.pop(0)
         told = (got.status, got.rows, got.failed)
         self._check(told == (status, rows, failed), f"expected outcome {(status, rows, failed)}, got {told}")
 
@@ -126,27 +128,29 @@ class Conversation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self._check(not self._to_client, f"unexpected to client: {self._to_client!r}")
             self._check(not self._to_upstream, f"unexpected upstream:  {self._to_upstream!r}")
-            self._check(not self._requests, f"unexpected requests:  {self._requests!r}")
-            self._check(not self._outcomes, f"unexpected outcomes:  {self._outcomes!r}")
+            self._check(not self.requests, f"unexpected requests:  {self.requests!r}")
+            self._check(not self.outcomes, f"unexpected outcomes:  {self.outcomes!r}")
             self._check(not self._errors, f"unexpected errors:    {self._errors!r}")
 
     # --- the session's part
 
     def _step(self, what: str, data: bytes, act: Callable[[], None]) -> None:
-        self._log.append(f"{what}: {data!r}" if data else what)
+        self._note(f"{what}: {data!r}" if data else what)
         if self.closed:
             return
         try:
             act()
             while not self.closed and (event := self.inspector.next_event()) is not None:
-                self._log.append(f"    event: {event!r}")
+                self._note(f"    event: {event!r}")
                 self._take(event)
         except ProtocolError as error:
-            self._log.append(f"    error: {error}")
+            self._note(f"    error: {error}")
             self._errors.append(error)
             self._write_client(self.inspector.refuse(None, DENIAL).to_client)
             self.closed = True
@@ -154,7 +158,7 @@ class Conversation:
     def _take(self, event: Event) -> None:
         match event:
             case Request():
-                self._requests.append(event)
+                self.requests.append(event)
                 self._judge(event)
             case Forward(side=Side.CLIENT):
                 self._write_upstream(event.raw)
@@ -170,10 +174,10 @@ class Conversation:
             case Unmaskable():
                 self._refuse(self._allowed[event.exchange])
             case Outcome():
-                self._outcomes.append(event)
+                self.outcomes.append(event)
 
     def _judge(self, request: Request) -> None:
-        denial = self._decide(request)
+        denial = None if self._decide is None else self._decide(request)
         if denial is not None:
             self._refuse(request, denial)
             return
@@ -185,17 +189,21 @@ class Conversation:
         refusal = self.inspector.refuse(request, denial)
         self._write_client(refusal.to_client)
         self.closed = refusal.close
-        self._log.append(f"    refused exchange {request.exchange}, close={refusal.close}")
+        self._note(f"    refused exchange {request.exchange}, close={refusal.close}")
 
     def _write_client(self, data: bytes) -> None:
         if data:
-            self._log.append(f"    to client: {data!r}")
+            self._note(f"    to client: {data!r}")
             self._to_client += data
 
     def _write_upstream(self, data: bytes) -> None:
         if data:
-            self._log.append(f"    upstream: {data!r}")
+            self._note(f"    upstream: {data!r}")
             self._to_upstream += data
+
+    def _note(self, line: str) -> None:
+        if not self._quiet:
+            self._log.append(line)
 
     def _check(self, holds: bool, complaint: str) -> None:
         if not holds:

@@ -1,17 +1,20 @@
-"""What commands share: the instance's settings and, built only when asked for, its policies and tables."""
+"""What commands share: the instance's settings and, built only when asked for, its policies and tables.
+
+What a command does not use is not imported: `enforcer exec` should cost a moment, not a second.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from enforcer.config import Settings, load_settings
-from enforcer.geo.table import GeoTable
-from enforcer.policy.compiled import PolicySet
-from enforcer.policy.loader import load_policies
-from enforcer.policy.vocabulary import Vocabulary
-from enforcer.supervisor.generation import policy_paths, table_path, vocabulary
+if TYPE_CHECKING:
+    from enforcer.config import Settings
+    from enforcer.geo.table import GeoTable
+    from enforcer.policy.compiled import PolicySet
+    from enforcer.policy.vocabulary import Vocabulary
 
 
 @dataclass
@@ -22,16 +25,26 @@ class Context:
 
     @cached_property
     def _settings(self) -> Settings:
+        from enforcer.config import load_settings  # noqa: PLC0415
+
         return load_settings(self.root)
 
     def settings(self) -> Settings:
         return self._settings
 
     def vocabulary(self) -> Vocabulary:
+        from enforcer.supervisor.generation import vocabulary  # noqa: PLC0415
+
         return vocabulary(self._settings)
 
     def geo(self) -> GeoTable:
+        from enforcer.geo.table import GeoTable  # noqa: PLC0415
+        from enforcer.supervisor.generation import table_path  # noqa: PLC0415
+
         return GeoTable.open(table_path(self._settings))
 
     def policies(self) -> PolicySet:
+        from enforcer.policy.loader import load_policies  # noqa: PLC0415
+        from enforcer.supervisor.generation import policy_paths  # noqa: PLC0415
+
         return load_policies(policy_paths(self._settings), self.vocabulary())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from enforcer import log
-from enforcer.supervisor import supervise
+from enforcer.supervisor.service import supervise
 
 if TYPE_CHECKING:
     from enforcer.cli.context import Context

@@ -13,10 +13,10 @@ from typing import Any, Self
 
 import yaml
 
-from enforcer import supervisor
 from enforcer.config import load_settings
 from enforcer.demo.world import START_TIMEOUT, World, stop
 from enforcer.errors import HostError, NotRunning
+from enforcer.supervisor import service
 from enforcer.supervisor.control import ControlClient
 
 # Seconds a command in an executor may take.
@@ -122,7 +122,7 @@ class Instance:
 
     def close(self) -> None:
         self.stop()
-        supervisor.uninstall(load_settings(self.root))
+        service.uninstall(load_settings(self.root))
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "enforcer", "--root", str(self.root), *arguments]

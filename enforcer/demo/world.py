@@ -128,7 +128,7 @@ class World:
         self.wait_for(site, 80)
 
     def postgres(self, site: Site, statements: str) -> None:
-        """Runs PostgreSQL on port 5432 of both addresses, after executing `statements`; anyone may log in as postgres."""
+        """Runs PostgreSQL on port 5432 of both addresses, after `statements`; anyone may log in as postgres."""
         binaries = _postgres_binaries()
         data = self.directory / f"postgres-{site.name}"
         data.mkdir()

@@ -29,8 +29,9 @@ _CUT: Final = (
     + rb"?)?)?)?)?\Z)"
 )
 # Every escape is consumed from its backslash, so that the second one of `\\u0041` begins nothing.
-_WHOLE: Final = re.compile(_PAIR + rb"|" + _SINGLE + rb"|\\.", re.DOTALL)
-_PIECE: Final = re.compile(_PAIR + rb"|" + _CUT + rb"|" + _SINGLE + rb"|\\.", re.DOTALL)
+_OTHER: Final = rb"(?:\\[^u])+|\\u"
+_WHOLE: Final = re.compile(_PAIR + rb"|" + _SINGLE + rb"|" + _OTHER)
+_PIECE: Final = re.compile(_PAIR + rb"|" + _CUT + rb"|" + _SINGLE + rb"|" + _OTHER)
 
 
 @lru_cache(maxsize=1024)
@@ -70,8 +71,10 @@ class Unescaper:
             data, self._cut = self._cut + data, b""
         if final:
             return unescape(data)
-        if b"\\u" in data or data.endswith(b"\\"):
+        if b"\\u" in data:
             return _PIECE.sub(self._piece, data)
+        if (len(data) - len(data.rstrip(b"\\"))) % 2:
+            data, self._cut = data[:-1], data[-1:]
         return data
 
     def _piece(self, match: re.Match[bytes]) -> bytes:

@@ -7,8 +7,11 @@ scratch space is shared by all maskers with the same detectors.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Collection
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import orjson
@@ -94,23 +97,32 @@ class Masker:
         counts: Counter[str],
     ) -> list[bytes | None] | None:
         """One row by columns and detectors; None when nothing changes. Raises MaskError if the three do not fit."""
-        hidden = self._columns.hidden(columns) if self._columns is not None else None
-        scanner = self._scanner
-        if scanner is not None:
-            joined = _CELLS.join(filter(None, values))
-            if b"\\u" not in joined and not scanner.suspects(joined):
-                scanner = None
-        if scanner is None and not hidden:
-            return None
         if not len(columns) == len(values) == len(binary):
             raise MaskError("a row does not have the columns that were announced; ask the server's operator")
-        masked: list[bytes | None] = [
-            self._field(hidden[index], value, binary[index], counts)
-            if hidden and index in hidden
-            else self._cell(scanner, value, binary[index], counts)
-            for index, value in enumerate(values)
-        ]
+        hidden = self._columns.hidden(columns) if self._columns is not None else {}
+        suspects = self._suspects(self._scanner, values) if self._scanner is not None else ()
+        if not suspects and not hidden:
+            return None
+        masked = list(values)
+        for index in suspects:
+            if index not in hidden:
+                masked[index] = self._cell(values[index], binary[index], counts)
+        for index, rule in hidden.items():
+            masked[index] = self._field(rule, values[index], binary[index], counts)
         return None if masked == values else masked
+
+    @staticmethod
+    def _suspects(scanner: Scanner, values: list[bytes | None]) -> Collection[int]:
+        """Indexes of the cells that may hold a value: one scan of them all, and a closer look only if it finds some."""
+        joined = _CELLS.join(filter(None, values))
+        if b"\\u" in joined:
+            return range(len(values))
+        candidates = scanner.candidates(joined)
+        if not candidates:
+            return ()
+        edges = list(accumulate(len(value) + len(_CELLS) if value else 0 for value in values))
+        # Two bytes before an end is the last byte of the value, or the one before.
+        return {bisect_right(edges, end - 2) for end, _ in candidates}
 
     @staticmethod
     def _field(rule: str, value: bytes | None, binary: bool, counts: Counter[str]) -> bytes | None:
@@ -119,12 +131,12 @@ class Masker:
             counts[rule] += 1
         return hidden
 
-    def _cell(self, scanner: Scanner | None, value: bytes | None, binary: bool, counts: Counter[str]) -> bytes | None:
+    def _cell(self, value: bytes | None, binary: bool, counts: Counter[str]) -> bytes | None:
         """One cell by the detectors. A binary one with a value in it becomes NULL: its layout is not known here."""
-        if not value or scanner is None:
+        if not value or self._scanner is None:
             return value
         # Documents and arrays must stay ones: a number in them becomes null, which both understand.
-        hidden = self._value(scanner, value, counts, json=0 if value[:1] in (b"{", b"[") else None)
+        hidden = self._value(self._scanner, value, counts, json=0 if value[:1] in (b"{", b"[") else None)
         return None if binary and hidden != value else hidden
 
     def text(self, media: str) -> TextMask:

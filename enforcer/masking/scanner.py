@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import hyperscan
 
-from enforcer.masking.detectors import DETECTORS, MAX_SPAN, Detector
+from enforcer.masking.confirm import MAX_SPAN
+from enforcer.masking.detectors import DETECTORS, Detector
 from enforcer.masking.escapes import INSIDE, blanked, string_state
 
 CONTEXT: Final = MAX_SPAN + max(detector.reach for detector in DETECTORS)
@@ -23,8 +24,8 @@ PIECE: Final = 64 * 1024
 
 _DENSE: Final = 64
 _REMEMBERED: Final = 1024
-"""From so many candidates in a piece on, so many that proved wrong are remembered until its end: tables repeat
-themselves."""
+"""From so many candidates in a piece on, so many that proved wrong are remembered until its end, per pattern: tables
+repeat themselves."""
 
 _NUMBER: Final = re.compile(rb"[0-9]+")
 
@@ -52,11 +53,11 @@ class Scanner:
         )
         self._scan = self._database.scan
 
-    def suspects(self, data: bytes) -> bool:
-        """Could `data` hold a value? Asked per row, and almost always answered no."""
+    def candidates(self, data: bytes) -> list[tuple[int, int]]:
+        """Where in `data` a value may end (at that byte, or one before) and by which row. Almost always nowhere."""
         candidates: _Candidates = []
         self._scan(blanked(data) if b"\\" in data else data, _collect, 0, candidates)
-        return bool(candidates)
+        return candidates
 
     def hide(
         self, data: bytes, counts: Counter[str], low: int = 0, high: int | None = None, json: int | None = None
@@ -103,19 +104,21 @@ class Scanner:
         """Start, minus end and row of the values among the candidates: left to right, of equal starts the longest
         first, then in detector order."""
         found = []
-        rejected: set[tuple[int, bytes]] = set()
+        confirms, reaches = self._confirms, self._reaches
         dense = len(candidates) >= _DENSE
+        rejected: list[set[bytes]] = [set() for _ in confirms] if dense else []
+        near = b""
         for end, row in candidates:
             if dense:
-                reach = self._reaches[row]
-                near = row, text[max(0, end - reach) : end + reach]
-                if near in rejected:
+                reach = reaches[row]
+                near = text[end - reach if end > reach else 0 : end + reach]
+                if near in rejected[row]:
                     continue
-            span = self._confirms[row](text, end)
+            span = confirms[row](text, end)
             if span is not None:
                 found.append((span[0], -span[1], row))
-            elif dense and len(rejected) < _REMEMBERED:
-                rejected.add(near)
+            elif dense and len(rejected[row]) < _REMEMBERED:
+                rejected[row].add(near)
         found.sort()
         return found
 

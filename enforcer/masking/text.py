@@ -90,14 +90,25 @@ class JsonWindow(Window):
     def __init__(self, scanner: Scanner) -> None:
         super().__init__(scanner)
         self._state = 0
-        self._unescaper = Unescaper()
+        self._unescaper: Unescaper | None = None
 
     def feed(self, data: bytes, final: bool, counts: Counter[str]) -> bytes:
-        return super().feed(self._unescaper.feed(data, final), final, counts)
+        if self._unescaper is None:
+            if b"\\" not in data:
+                return super().feed(data, final, counts)
+            self._unescaper = Unescaper()
+        pieces = range(0, len(data), PIECE) or (0,)
+        last = pieces[-1]
+        out = []
+        for i in pieces:
+            end = final and i == last
+            out.append(super().feed(self._unescaper.feed(data[i : i + PIECE], end), end, counts))
+        return b"".join(out)
 
     def _reset(self) -> None:
         super()._reset()
         self._state = 0
+        self._unescaper = None
 
 
 class Whole:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Joins the texts of one exchange for a single scan. No detector matches across it.
 _SEPARATOR = "\x00"
+# Masks in the record itself are not counted; masks in answers are.
+_UNCOUNTED: Counter[str] = Counter()
 
 
 class Ledger:
@@ -140,8 +142,9 @@ class Ledger:
         """The request's text, parameters and facts with every detector's values masked, in one scan when none hits."""
         plain = [request.text, *(value for value in request.params if value is not None), *request.facts.values()]
         joined = _SEPARATOR.join(plain).encode("utf-8", "surrogateescape")
-        counts: Counter[str] = Counter()
-        masked = self._environment.record_masker.mask(joined, counts)
+        masked = self._environment.record_masker.mask(joined, _UNCOUNTED)
+        if masked is joined and joined.isascii():  # nothing to mask, nothing to repair: the usual case
+            return request.text, list(request.params), request.facts
         values = masked.decode("utf-8", "backslashreplace").split(_SEPARATOR)
         if len(values) != len(plain):  # a text holds the separator itself
             values = [self._mask_one(value) for value in plain]
@@ -152,4 +155,4 @@ class Ledger:
 
     def _mask_one(self, text: str) -> str:
         raw = text.encode("utf-8", "surrogateescape")
-        return self._environment.record_masker.mask(raw, Counter()).decode("utf-8", "backslashreplace")
+        return self._environment.record_masker.mask(raw, _UNCOUNTED).decode("utf-8", "backslashreplace")

@@ -47,6 +47,9 @@ class State(Enum):
     CLOSED = "nothing more"
 
 
+Judgement = tuple[Verdict, Masker | None]
+
+
 @dataclass(slots=True)
 class Exchange:
     """An allowed request whose answer is not complete."""
@@ -73,9 +76,10 @@ class Session:
         self._protocol = ""
         self._inspector: Inspector | None = None
         self._first = b""
-        self._verdicts: dict[str | None, Verdict] = {}
+        self._verdicts: dict[str | None, Judgement] = {}
         self._judged_by = environment.generation
         self._exchanges: dict[int, Exchange] = {}
+        self._last_masked: Exchange | None = None
         self._ledger = Ledger(flow, environment)
         self._to_client: list[bytes] = []
         self._to_server: list[bytes] = []
@@ -170,22 +174,30 @@ class Session:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Forward(side=Side.SERVER):
-                self._send_client(event.raw)
-            case Forward():
-                self._send_server(event.raw)
             case Text():
                 self._take_text(event)
-            case Rows():
-                self._take_rows(event)
             case Request():
                 self._judge(event)
             case Outcome():
                 self._conclude(event)
+            case Forward():
+                (self._send_client if event.side is Side.SERVER else self._send_server)(event.raw)
+            case Rows():
+                self._take_rows(event)
             case Reply():
                 self._send_client(event.raw)
             case Unmaskable():
-                self._refuse_answer(self._exchanges[event.exchange], event.reason)
+                self._refuse_answer(self._answered(event.exchange), event.reason)
+
+    def _answered(self, number: int) -> Exchange:
+        """The exchange an answer belongs to. A server may speak after the last one ended (notices, notifications): that
+        is masked as its last masked answer was. Raises RuntimeError for any other number: nothing passes unjudged."""
+        exchange = self._exchanges.get(number)
+        if exchange is not None:
+            return exchange
+        if self._last_masked is not None and self._last_masked.request.exchange == number:
+            return self._last_masked
+        raise RuntimeError(f"an answer to exchange {number}, which was never allowed")
 
     def _judge(self, request: Request) -> None:
         journal = self._environment.journal
@@ -193,7 +205,7 @@ class Session:
             self._wait(State.COMMITTING)
             journal.when_clear(lambda: self._judge_later(request))
             return
-        verdict = self._verdict(request)
+        verdict, masker = self._verdict(request)
         if journal.failing:
             verdict = Verdict(Action.DENY, Reason.RECORDER, detail=journal.failing)
         self._ledger.request(self._protocol, request, verdict)
@@ -201,39 +213,38 @@ class Session:
             self._refuse(request, verdict)
         elif verdict.durable:
             self._wait(State.COMMITTING)
-            journal.commit(lambda error: self._committed(request, verdict, error))
+            journal.commit(lambda error: self._committed(request, verdict, masker, error))
         else:
-            self._allow(request, verdict)
+            self._allow(request, masker)
 
     def _judge_later(self, request: Request) -> None:
         if self._state is State.COMMITTING:
             self._resume(lambda: self._judge(request))
 
-    def _committed(self, request: Request, verdict: Verdict, error: str) -> None:
+    def _committed(self, request: Request, verdict: Verdict, masker: Masker | None, error: str) -> None:
         if self._state is not State.COMMITTING:
             return
         if error:
             refused = Verdict(Action.DENY, Reason.RECORDER, verdict.policy, verdict.rule, error)
             self._resume(lambda: self._refuse(request, refused))
         else:
-            self._resume(lambda: self._allow(request, verdict))
+            self._resume(lambda: self._allow(request, masker))
 
-    def _verdict(self, request: Request) -> Verdict:
-        """Policy's answer, remembered per host until the generation changes."""
+    def _verdict(self, request: Request) -> Judgement:
+        """Policy's answer and its masker, remembered per host until the generation changes."""
         environment = self._environment
         if self._judged_by is not environment.generation:
             self._judged_by = environment.generation
             self._verdicts.clear()
         host = request.facts.get("host")
-        verdict = self._verdicts.get(host)
-        if verdict is None:
+        judgement = self._verdicts.get(host)
+        if judgement is None:
             verdict = decide(environment.policies, self._flow, self._protocol, request.facts)
-            self._verdicts[host] = verdict
-        return verdict
+            judgement = self._verdicts[host] = (verdict, masker_for(verdict.mask) if verdict.mask else None)
+        return judgement
 
-    def _allow(self, request: Request, verdict: Verdict) -> None:
+    def _allow(self, request: Request, masker: Masker | None) -> None:
         inspector = self._parser()
-        masker = masker_for(verdict.mask) if verdict.mask else None
         self._exchanges[request.exchange] = Exchange(
             request, masker, None, time.monotonic_ns(), self._ledger.bytes_up, self._ledger.bytes_down
         )
@@ -263,21 +274,20 @@ class Session:
         self._refuse(request, verdict, unreachable=True)
 
     def _take_rows(self, rows: Rows) -> None:
-        exchange = self._exchanges.get(rows.exchange)
-        masker = exchange.masker if exchange is not None else None
-        if exchange is None or masker is None:
+        exchange = self._answered(rows.exchange)
+        if exchange.masker is None:
             self._send_client(rows.raw)
             return
         try:
-            values = masker.rows(rows.columns, rows.values, rows.binary, exchange.masked)
+            values = exchange.masker.rows(rows.columns, rows.values, rows.binary, exchange.masked)
         except MaskError as error:
             self._refuse_answer(exchange, str(error))
             return
         self._send_client(rows.raw if values is None else self._parser().encode_row(rows, values))
 
     def _take_text(self, text: Text) -> None:
-        exchange = self._exchanges.get(text.exchange)
-        if exchange is None or exchange.masker is None:
+        exchange = self._answered(text.exchange)
+        if exchange.masker is None:
             self._send_client(text.raw)
             return
         if exchange.text is None:
@@ -293,8 +303,11 @@ class Session:
 
     def _conclude(self, outcome: Outcome) -> None:
         exchange = self._exchanges.pop(outcome.exchange, None)
-        if exchange is not None:
-            self._ledger.outcome(exchange, outcome)
+        if exchange is None:
+            return
+        self._ledger.outcome(exchange, outcome)
+        if exchange.masker is not None:
+            self._last_masked = exchange
 
     # --- refusing
 
@@ -324,10 +337,9 @@ class Session:
 
     def _refuse_answer(self, exchange: Exchange, reason: str) -> None:
         """The server's answer must not go on: nothing of it that is not masked has."""
-        self._exchanges.pop(exchange.request.exchange, None)
-        verdict = Verdict(Action.DENY, Reason.UNMASKABLE, detail=reason)
-        self._ledger.outcome(exchange, Outcome(exchange.request.exchange, "unmaskable", failed=True))
-        self._refuse(exchange.request, verdict)
+        if self._exchanges.pop(exchange.request.exchange, None) is not None:
+            self._ledger.outcome(exchange, Outcome(exchange.request.exchange, "unmaskable", failed=True))
+        self._refuse(None, Verdict(Action.DENY, Reason.UNMASKABLE, detail=reason))
 
     def _fail(self, error: Exception) -> None:
         """Ends the flow as denied: a broken protocol, or something nobody foresaw."""

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from enforcer.masking.detectors import DETECTORS, IBAN_LENGTHS, NAMES, luhn
+from enforcer.masking.confirm import IBAN_LENGTHS, luhn
+from enforcer.masking.detectors import DETECTORS, NAMES
 from enforcer.masking.scanner import Scanner
 
 ALL = Scanner(DETECTORS)

@@ -111,6 +111,29 @@ def test_cells_by_detector() -> None:
     assert counts == {"*.name": 1, "credit_card": 1, "email": 1}
 
 
+def test_field_rule_goes_before_detectors() -> None:
+    """A value in a masked column is hidden whole and counts once, for the column."""
+    masker = masker_for(MaskSpec(tuple(NAMES), (Column("card"),)))
+    assert row(masker, ("card",), [b"card: 4111111111111111"]) == ([b"*" * 16], {"card": 1})
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_the_right_cell_is_found(place: int) -> None:
+    """Wherever a value stands in a row, with whatever around it, its cell is the one that changes."""
+    for value, hidden in (
+        (b"4111111111111111", b"************1111"),
+        (b"4111111111111111.", b"************1111."),
+        (b"078-05-1120", b"***-**-****"),
+        (b"a@b.co", b"*@b.co"),
+        (b"NO9386011117947", b"***********7947"),
+    ):
+        values: list[bytes | None] = [b"", None, b"x", b"\x00\x00", b"\xff"]
+        values.insert(place, value)
+        expected = list(values)
+        expected[place] = hidden
+        assert row(DETECT, tuple("abcdef"), values)[0] == expected
+
+
 def test_values_do_not_join_across_cells() -> None:
     """Digits of neighbouring cells are no card number."""
     assert row(DETECT, ("a", "b", "c"), [b"41111111", b"11111111", b"x"])[0] is None
@@ -142,6 +165,8 @@ def test_misshapen_row_is_refused() -> None:
     """A row that does not fit its columns could hide a masked one: it is refused."""
     with pytest.raises(MaskError, match="columns that were announced"):
         columns("ssn").rows(("id", "ssn"), [b"1", b"2", b"3"], (False,) * 3, Counter())
+    with pytest.raises(MaskError, match="columns that were announced"):
+        columns("ssn").rows(("id",), [b"1", b"2"], (False,) * 2, Counter())
 
 
 def test_mask_returns_the_same_object() -> None:

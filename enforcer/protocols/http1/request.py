@@ -65,7 +65,7 @@ class Terms:
 
     `authority`: the Host value. `host`: lower case, no port, trailing dot or brackets. `framing`/`length`: of the body.
     `close`: the connection ends after this exchange, as the client asked. `ancient`: the client speaks HTTP/1.0, so it
-    knows neither chunks nor interim answers. `waits`: it sends its body only after `100 Continue`. `upgrades`: it offers
+    knows neither chunks nor interim answers. `waits`: its body comes only after `100 Continue`. `upgrades`: it offers
     another protocol (not forwarded: the server answers in HTTP/1.1). `tail`: the rebuilt head from the blank after the
     target on, without `negotiation` (the lines left out when the answer is to be masked) and the final empty line.
     """
@@ -120,7 +120,9 @@ def read_terms(version: str, fields: Fields) -> Terms:
     framing, length = body_length(found, version, _CLIENT)
     ancient = version == "1.0"
     close = ancient or closes(found, version)
-    lines = [b" HTTP/1.1\r\nHost: ", authority, b"\r\n", *collected.passing]
+    # Without a Host it cannot be HTTP/1.1, and servers refuse an empty one: such a request keeps its version.
+    start = b" HTTP/1.1\r\nHost: %b\r\n" % authority if host else b" HTTP/1.0\r\n"
+    lines = [start, *collected.passing]
     expectations = () if ancient else found.get(b"expect", ())
     for value in expectations:
         lines.append(b"Expect: %b\r\n" % value)

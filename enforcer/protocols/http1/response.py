@@ -125,7 +125,7 @@ def read_response_head(status: int, reason: bytes, version: str, fields: Fields,
 
 @lru_cache(maxsize=256)
 def _description(types: tuple[bytes, ...], encodings: tuple[bytes, ...]) -> tuple[str, str]:
-    """The media type, and why a body so described cannot be masked safely, or nothing. Cached: servers repeat theirs."""
+    """The media type, and why a body so described cannot be masked safely, or nothing. Cached, as servers repeat it."""
     media = types[0].partition(b";")[0].strip(b" \t").decode("latin-1").lower() if types else ""
     if any(value.lower() not in (b"", b"identity") for value in encodings):
         return media, "the answer is compressed although identity was asked for"

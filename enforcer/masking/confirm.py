@@ -1,0 +1,167 @@
+"""Step 4 of 6, inspect: is this candidate really a value?
+
+Gets a text and the end of a candidate that Hyperscan reported; hands on the span of the value, or None. Here are the
+lengths, checksums and surroundings that tell a card number from an order number. Each looks at a bounded neighbourhood.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from enforcer.masking.issuers import LENGTHS_BY_PREFIX, PREFIX_DIGITS
+
+Span = tuple[int, int]
+
+MAX_SPAN: Final = 67
+"""Bytes of the longest value: an IBAN of 34 characters with a space between every two."""
+
+ALNUM: Final = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_DIGITS: Final = frozenset(b"0123456789")
+_DOT: Final = ord(".")
+SEPARATORS: Final = b" -"
+
+# --- credit_card: ISO/IEC 7812-1, 13 to 19 digits, a single space or dash between groups, last digit by Luhn.
+
+CARD_LENGTHS: Final = range(13, 20)
+# Cards are printed in groups of 3 digits or more (4-4-4-4, 4-6-5, 4-3-3-3), with a short rest at the end. Rows of
+# shorter numbers are tables, and one number in ten passes Luhn.
+_CARD_GROUPS: Final = re.compile(rb"[0-9]{3,}(?:[ -][0-9]{3,})*(?:[ -][0-9]{1,2})?")
+_UUID: Final = re.compile(rb"(?i)(?<![0-9a-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-z])")
+_UUID_REST: Final = 36 - 13
+# Luhn doubles every second digit and adds the digits of the product.
+_DOUBLED: Final = bytes(48 + (2 * (c - 48)) // 10 + (2 * (c - 48)) % 10 if 48 <= c < 58 else c for c in range(256))
+
+
+def luhn(number: bytes) -> bool:
+    """Does the last of these ASCII digits fit the others (ISO/IEC 7812-1, annex B)?"""
+    return (sum(number[-1::-2]) + sum(number[-2::-2].translate(_DOUBLED)) - 48 * len(number)) % 10 == 0
+
+
+def card(length: int, text: bytes, end: int) -> Span | None:
+    """The card number of `length` digits before `end`, or just before it: the pattern takes what follows along."""
+    if text[end - 1] not in _DIGITS:
+        end -= 1
+    number = text[end - length : end]
+    if not number.isdigit():
+        number = text[max(0, end - 2 * length + 1) : end].translate(None, SEPARATORS)[-length:]
+    if length not in LENGTHS_BY_PREFIX.get(number[:PREFIX_DIGITS], ()) or not luhn(number):
+        return None
+    start, missing = end, length
+    while missing:
+        start -= 1
+        missing -= text[start] not in SEPARATORS
+    if not _CARD_GROUPS.fullmatch(text, start, end) or _in_decimal(text, start, end) or _in_uuid(text, start, end):
+        return None
+    return start, end
+
+
+def _in_decimal(text: bytes, start: int, end: int) -> bool:
+    """Are these digits the whole part, or the fraction, of a number with a decimal point?"""
+    return (text[end : end + 1] == b"." and text[end + 1 : end + 2].isdigit()) or (
+        start > 1 and text[start - 1] == _DOT and text[start - 2] in _DIGITS
+    )
+
+
+def _in_uuid(text: bytes, start: int, end: int) -> bool:
+    """One UUID in some ten thousand has only digits where it matters."""
+    if b"-" not in text[max(0, start - 1) : end + 1]:
+        return False
+    return _UUID.search(text, max(0, start - _UUID_REST - 1), end + _UUID_REST + 1) is not None
+
+
+# --- iban: ISO 13616; length by country, and the whole, rearranged, is 1 modulo 97.
+
+_IBAN_HEAD: Final = re.compile(rb"[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){11}\Z")
+_IBAN_REST: Final = {
+    n: re.compile(rb"[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){%d}(?![0-9A-Za-z])" % (n - 4)) for n in range(15, 35)
+}
+_IBAN_VALUES: Final = [str(int(chr(c), 36)) if c in ALNUM else "" for c in range(256)]
+
+# Country -> length, from the IBAN registry (ISO 13616-2), which SWIFT keeps.
+IBAN_LENGTHS: Final = {
+    code.encode(): length
+    for length, codes in {
+        15: "NO",
+        16: "BE",
+        18: "DK FI FK FO GL NL SD",
+        19: "MK SI",
+        20: "AT BA EE KZ LT LU MN XK",
+        21: "CH HR LI LV",
+        22: "BG BH CR DE GB GE IE ME RS VA",
+        23: "AE GI IL IQ OM SO TL",
+        24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST",
+        26: "IS TR",
+        27: "BI DJ FR GR IT MC MR SM",
+        28: "AL AZ BY CY DO GT HN HU LB NI PL SV",
+        29: "BR EG PS QA UA",
+        30: "JO KW MU YE",
+        31: "MT SC",
+        32: "LC",
+        33: "RU",
+    }.items()
+    for code in codes.split()
+}
+
+
+def iban(text: bytes, end: int) -> Span | None:
+    """The IBAN whose first 15 characters end at `end`."""
+    head = _IBAN_HEAD.search(text, max(0, end - 29), end)
+    if head is None:
+        return None
+    start = head.start()
+    length = IBAN_LENGTHS.get(text[start : start + 2].upper())
+    if length is None or (start and text[start - 1] in ALNUM):
+        return None
+    whole = _IBAN_REST[length].match(text, start)
+    if whole is None:
+        return None
+    characters = whole[0].replace(b" ", b"")
+    if int("".join(map(_IBAN_VALUES.__getitem__, characters[4:] + characters[:4]))) % 97 != 1:
+        return None
+    return whole.span()
+
+
+# --- email: RFC 5321 mailbox in the characters that are used, and UTF-8 (RFC 6531); only the local part is hidden.
+
+_LOCAL: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._%+-'" + bytes(range(0x80, 0x100))
+LOCAL_MAX: Final = 64
+_LABEL_MAX: Final = 63
+DOMAIN_MAX: Final = 255
+# `logo@2x.png` is no address: pictures for dense screens are named like this all over the web.
+_DOMAIN: Final = re.compile(
+    rb"(?![0-9.]+x\.(?:png|jpe?g|gif|webp|svg|avif|ico)(?![0-9A-Za-z.-]))"
+    rb"(?:[0-9A-Za-z\x80-\xff][0-9A-Za-z\x80-\xff-]{0,62}\.)+[A-Za-z\x80-\xff]{2}"
+)
+
+
+def email(text: bytes, end: int) -> Span | None:
+    """The local part and `@` of the address whose domain's first dot is one byte before `end`."""
+    at = text.rfind(b"@", max(0, end - _LABEL_MAX - 3), end)
+    if at < 0 or not _DOMAIN.match(text, at + 1, at + 1 + DOMAIN_MAX):
+        return None
+    reach = max(0, at - LOCAL_MAX)
+    window = text[reach:at]
+    start = reach + len(window.rstrip(_LOCAL))
+    if start == reach:  # cut at the limit: not inside a UTF-8 character
+        while start < at and 0x80 <= text[start] < 0xC0:
+            start += 1
+    while start < at and text[start] in b"'.":
+        start += 1
+    return (start, at + 1) if start < at else None
+
+
+# --- us_ssn: area 001-899 but 666, group 01-99, serial 0001-9999 (Social Security Administration, since 2011).
+
+_SSN: Final = re.compile(rb"(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![0-9A-Za-z])(?!-[0-9])")
+_SSN_LENGTH: Final = 11
+
+
+def ssn(text: bytes, end: int) -> Span | None:
+    start = end - _SSN_LENGTH
+    if not _SSN.match(text, start):
+        return None
+    if start > 1 and text[start - 1] == ord("-") and text[start - 2] in _DIGITS:
+        return None  # the tail of a longer number
+    return start, end

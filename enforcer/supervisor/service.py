@@ -1,0 +1,338 @@
+"""The supervisor: the root process that owns policy, kernel maps, listeners, workers and the one SQLite writer.
+
+It puts the pieces together in the order of a connection's path, and fails before anything is attached or opened if one
+is missing.
+Stopping it detaches nothing: executors then get an error, and only `enforcer uninstall` takes the enforcer off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import structlog
+
+from enforcer import privileges
+from enforcer.capture import cgroup, namespace, programs
+from enforcer.capture.programs import Pins
+from enforcer.capture.tables import Tables
+from enforcer.config import Settings, load_settings
+from enforcer.errors import EnforcerError, HostError, UsageError
+from enforcer.flow import Endpoint
+from enforcer.recording.rows import EventRow, RefusalRow
+from enforcer.recording.writer import Writer
+from enforcer.supervisor.control import ControlServer
+from enforcer.supervisor.executors import Executors
+from enforcer.supervisor.generation import coarse_verdicts, read_content
+from enforcer.supervisor.workers import Worker, Workers
+
+# Seconds between looks at what sends no event: kernel refusals, ended executors, the recorder's health.
+TICK = 0.25
+# Refusals taken per tick; with the kernel's queue of 8,192 this keeps up with 32,000 a second.
+REFUSALS_PER_TICK = 8192
+
+_log = structlog.get_logger()
+
+
+class Supervisor:
+    """One running instance. `run()` returns when it was told to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pins = Pins(settings.instance)
+        self._holders: dict[object, str] = {}
+        self._failing = ""
+        self._started = time.time()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Starts everything, serves until SIGTERM or SIGINT, stops everything. Raises EnforcerError from starting."""
+        settings = self._settings
+        if os.geteuid() != 0:
+            raise HostError("the supervisor must be root; use sudo")
+        privileges.find_user(settings.user)
+        groups_mount = cgroup.find_mount()
+        self._content = read_content(settings)
+        with ExitStack() as stack:
+            self._make_directories()
+            self._lock(stack)
+            self._writer = Writer(settings.database)
+            stack.callback(self._writer.close)
+            self._groups = cgroup.Cgroups.create(settings.instance)
+            cgroup.join(self._groups.own, os.getpid())
+            await self._capture(stack)
+            self._workers = Workers(settings, self._writer, self._serve_worker)
+            stack.callback(self._workers.stop)
+            await self._workers.start(self._content, self._number)
+            self._executors = Executors(settings, self._groups, self._tables, self._workers)
+            taken_over = self._executors.recover()
+            control = ControlServer(settings.control_socket, self._handle, self._released)
+            stack.callback(control.close)
+            self._record("started", cgroup=str(groups_mount / settings.instance), executors=taken_over)
+            self._record_generation()
+            _log.info(
+                "ready",
+                executors=taken_over,
+                generation=self._number,
+                policies=list(settings.policies),
+                seconds=round(time.time() - self._started, 2),
+                workers=len(self._workers),
+            )
+            _notify("READY=1")
+            await self._serve()
+            _notify("STOPPING=1")
+            self._record("stopped")
+
+    # --- starting
+
+    def _make_directories(self) -> None:
+        for directory in (self._settings.state, self._settings.run):
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                directory.chmod(0o700)
+            except OSError as error:
+                raise HostError(f"cannot make {directory}: {error.strerror}; check the path") from error
+
+    def _lock(self, stack: ExitStack) -> None:
+        path = self._settings.run / "supervisor.lock"
+        stream = stack.enter_context(path.open("a+"))
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            pid = stream.read().strip() or "unknown"
+            raise UsageError(f"a supervisor already runs here (pid {pid}); stop it first") from None
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+
+    async def _capture(self, stack: ExitStack) -> None:
+        """Loads the kernel programs, fills their maps, and switches the links to them."""
+
+        def fill(directory: Path) -> None:
+            self._tables = Tables(directory)
+            stack.callback(self._tables.close)
+            self._number = self._tables.load_generation(self._content.table, coarse_verdicts(self._content.table))
+            for older in self._pins.sets():
+                if older != directory:
+                    self._carry_counters(older)
+
+        await asyncio.get_running_loop().run_in_executor(None, programs.install, self._pins, self._groups, fill)
+
+    def _carry_counters(self, older: Path) -> None:
+        try:
+            tables = Tables(older)
+        except OSError:  # a set that was never finished
+            return
+        self._tables.carry_counters(tables.counters())
+        tables.close()
+
+    # --- serving
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_and_log)
+        while not self._stop.is_set():
+            self._tick()
+            try:
+                async with asyncio.timeout(TICK):
+                    await self._stop.wait()
+            except TimeoutError:
+                continue
+
+    def _tick(self) -> None:
+        self._record_refusals()
+        held = set(self._holders.values())
+        for ident in self._executors.ended():
+            if ident not in held:
+                self._end_executor(ident)
+        failing = self._writer.failing or ""
+        if failing != self._failing:
+            self._failing = failing
+            _log.error("recorder", failing=failing or "no longer")
+            for worker in self._workers:
+                worker.stream.tell_failing(failing)
+
+    def _record_refusals(self) -> None:
+        """Kernel refusals of one tick, counted per executor, destination and reason."""
+        counted: dict[tuple[str, Endpoint, str], RefusalRow] = {}
+        for refusal in self._tables.pop_refusals(REFUSALS_PER_TICK):
+            key = (self._executors.name_of(refusal.executor), refusal.destination, refusal.reason)
+            row = counted.setdefault(
+                key,
+                {
+                    "table": "refusals",
+                    "time_ns": time.time_ns(),
+                    "executor": key[0],
+                    "destination": str(refusal.destination),
+                    "reason": refusal.reason,
+                    "count": 0,
+                },
+            )
+            row["count"] += 1
+            row["pid"], row["uid"] = refusal.pid, refusal.uid
+        self._submit(list(counted.values()))
+
+    def _record(self, kind: str, **detail: object) -> None:
+        row: EventRow = {"table": "events", "time_ns": time.time_ns(), "kind": kind, "detail": detail}
+        self._submit([row])
+
+    def _submit(self, rows: list[Any]) -> None:
+        """The enforcer's own rows. What cannot be queued is logged: these rows announce nothing to deny."""
+        if not rows:
+            return
+        try:
+            self._writer.submit(rows)
+        except EnforcerError as error:
+            _log.error("not recorded", error=str(error), rows=rows)
+
+    def _record_generation(self) -> None:
+        self._record(
+            "generation",
+            number=self._number,
+            policies=list(self._settings.policies),
+            policy_hash=self._content.policies.generation,
+            table_version=self._content.table.version,
+        )
+
+    # --- reloading
+
+    def _reload_and_log(self) -> None:
+        try:
+            self._reload()
+        except EnforcerError as error:
+            _log.error("reload refused; the old generation stays", error=str(error))
+
+    def _reload(self) -> None:
+        """Reads configuration, policies and tables again and swaps them in, or leaves everything and raises."""
+        try:
+            settings = load_settings(self._settings.root)
+            content = read_content(settings)
+            number = self._tables.load_generation(content.table, coarse_verdicts(content.table))
+        except (EnforcerError, OSError) as error:
+            self._record("reload refused", error=str(error))
+            raise (
+                error if isinstance(error, EnforcerError) else HostError(f"the kernel refused the tables: {error}")
+            ) from error
+        self._settings, self._content, self._number = settings, content, number
+        self._workers.reload(settings, content, number)
+        self._record_generation()
+        _log.info("reloaded", generation=number, policies=list(settings.policies))
+
+    # --- control
+
+    def _serve_worker(self, worker: Worker) -> None:
+        self._executors.serve(worker)
+
+    def _handle(self, request: dict[str, Any], descriptors: list[int], connection: object) -> dict[str, Any]:
+        match request["op"]:
+            case "status":
+                return self._status()
+            case "reload":
+                self._reload()
+                return {"generation": self._number}
+            case "start executor":
+                return self._start_executor(request, descriptors, connection)
+            case unknown:
+                raise UsageError(f"unknown request {unknown!r}; command and supervisor differ in version")
+
+    def _start_executor(self, request: dict[str, Any], descriptors: list[int], connection: object) -> dict[str, Any]:
+        if len(descriptors) != 1 or connection in self._holders:
+            raise UsageError("an executor is started with one network namespace, once per connection")
+        active = self._executors.start(request["name"], request["uid"], descriptors[0])
+        executor = active.executor
+        self._holders[connection] = executor.ident
+        self._record(
+            "executor started", ident=executor.ident, name=executor.name, user=executor.user, argv=request["argv"]
+        )
+        return {"ident": executor.ident, "cgroup": str(self._executors.cgroup_of(executor.ident))}
+
+    def _released(self, connection: object) -> None:
+        """The command that started an executor has ended: so does what is left of it."""
+        ident = self._holders.pop(connection, None)
+        if ident is not None and not self._stop.is_set():
+            self._end_executor(ident)
+
+    def _end_executor(self, ident: str) -> None:
+        active = self._executors.end(ident)
+        if active is not None:
+            self._record("executor ended", ident=ident, name=active.executor.name)
+
+    def _status(self) -> dict[str, Any]:
+        me = psutil.Process()
+        return {
+            "pid": me.pid,
+            "uptime_seconds": round(time.time() - self._started, 1),
+            "resident_bytes": me.memory_info().rss,
+            "generation": self._number,
+            "policies": list(self._settings.policies),
+            "policy_hash": self._content.policies.generation,
+            "observing": [policy.name for policy in self._content.policies.policies if policy.observe],
+            "table": {
+                "version": self._content.table.version,
+                "sources": [str(origin) for origin in self._content.table.origins],
+                "prefixes": dict(self._content.table.counts),
+            },
+            "workers": [
+                {"pid": worker.pid, "resident_bytes": psutil.Process(worker.pid).memory_info().rss}
+                for worker in self._workers
+            ],
+            "worker_restarts": self._workers.restarts,
+            "executors": [
+                {"ident": one.executor.ident, "name": one.executor.name, "user": one.executor.user, "port": one.port}
+                for one in self._executors
+            ],
+            "programs": programs.attached(self._groups),
+            "open_flows": self._tables.open_flows(),
+            "counters": self._tables.counters(),
+            "recorder": {
+                "database": str(self._settings.database),
+                "failing": self._failing,
+                "head": self._writer.head.seq,
+            },
+        }
+
+
+def _notify(state: str) -> None:
+    """Tells systemd, when it asked to be told (sd_notify(3))."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect("\0" + path[1:] if path.startswith("@") else path)
+        sock.send(state.encode())
+
+
+async def supervise(settings: Settings) -> None:
+    await Supervisor(settings).run()
+
+
+def uninstall(settings: Settings) -> None:
+    """Takes the enforcer off this host: executors killed, links and maps unpinned, cgroups removed. Records and
+    configuration
+    stay. Raises UsageError while a supervisor runs, HostError when something cannot be removed."""
+    if os.geteuid() != 0:
+        raise HostError("uninstalling must be done by root; use sudo")
+    lock = settings.run / "supervisor.lock"
+    if lock.exists():
+        with lock.open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError("the supervisor is running; stop it first") from None
+    groups = cgroup.Cgroups(cgroup.find_mount() / settings.instance)
+    cgroup.remove(groups.top)
+    for directory in ("netns", "executors"):
+        for path in sorted((settings.run / directory).glob("*")):
+            namespace.release(path)
+    Pins(settings.instance).remove()
