@@ -73,7 +73,7 @@ class Settings(BaseModel):
 
     @property
     def geo_caches(self) -> tuple[Path, ...]:
-        """Where compiled tables may lie; the system's own also serves instances with another root."""
+        """Where fetched and compiled tables lie, readable by all; the system's also serves instances with another root."""
         own, system = self.root / "var/cache/enforcer/geo", Path("/var/cache/enforcer/geo")
         return (own,) if own == system else (own, system)
 

@@ -38,7 +38,8 @@ Decide = Callable[[Request], Denial | None]
 
 class Conversation:
     """Plays the session for `inspector`. `decide` returns the denial of a request or None to allow it; `mask_text` and
-    `mask_rows` return what to put in place of a Text's data or a row's cells, and having either means "masked". `quiet` keeps no dialogue (for real peers and megabytes)."""
+    `mask_rows` return what to put in place of a Text's data or a row's cells, and having either means "masked".
+    `quiet` keeps no dialogue (for real peers and megabytes)."""
 
     def __init__(
         self,

@@ -2,10 +2,10 @@
 # Puts the IPFire location table (CC BY-SA 4.0, https://location.ipfire.org/) in place as second opinion on countries.
 # Debian packages it as tor-geoipdb, which depends on tor: the package is only downloaded and unpacked, never installed.
 #
-#   tools/fetch-ipfire.sh [DIRECTORY]      default /var/lib/enforcer/geo/ipfire
+#   tools/fetch-ipfire.sh [DIRECTORY]      default /var/cache/enforcer/geo/ipfire
 set -eu
 
-target=${1:-/var/lib/enforcer/geo/ipfire}
+target=${1:-/var/cache/enforcer/geo/ipfire}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT

@@ -42,7 +42,7 @@ if [ "$(cat .venv/.setup 2>/dev/null)" != "$wanted" ]; then
 fi
 
 # A second opinion on countries, where Debian's archive has it; the tables work without it.
-if [ ! -f /var/lib/enforcer/geo/ipfire/geoip ]; then
-    tools/fetch-ipfire.sh /var/lib/enforcer/geo/ipfire || echo "setup: no second country table; going on with the shipped one" >&2
+if [ ! -f /var/cache/enforcer/geo/ipfire/geoip ]; then
+    tools/fetch-ipfire.sh /var/cache/enforcer/geo/ipfire || echo "setup: no second country table; going on with the shipped one" >&2
 fi
 .venv/bin/python -m enforcer.geo.build

@@ -104,8 +104,9 @@ class Pins:
 
 def run_loader(directory: Path) -> None:
     """Compiles and loads a set into `directory` in a child process. Raises KernelError or HostError, one line."""
+    # -P: the working directory must not come before the installed package on a root process's import path.
     child = subprocess.run(
-        [sys.executable, "-m", "enforcer.capture.loader", str(directory)],
+        [sys.executable, "-P", "-m", "enforcer.capture.loader", str(directory)],
         capture_output=True,
         text=True,
         timeout=LOAD_TIMEOUT,

@@ -18,7 +18,7 @@ from enforcer.geo.sources import Sources, operator_files
 from enforcer.geo.table import GeoTable
 
 ETC = Path("/etc/enforcer")
-LIB = Path("/var/lib/enforcer")
+CACHE = Path("/var/cache/enforcer")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sources(options: argparse.Namespace) -> Sources:
-    usual = Sources() if options.only else Sources.discover(ETC, LIB)
+    usual = Sources() if options.only else Sources.discover(ETC, CACHE)
     named: list[Path] = []
     for path in options.operator:
         named += operator_files(path) if path.is_dir() else [path]

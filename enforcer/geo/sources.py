@@ -33,12 +33,12 @@ class Sources:
     operator_csvs: tuple[Path, ...] = ()
 
     @classmethod
-    def discover(cls, etc: Path, lib: Path) -> Sources:
-        """What is installed: `etc`/geo/*.csv and `lib`/geo/ipfire beside the shipped table.
+    def discover(cls, etc: Path, cache: Path) -> Sources:
+        """What is installed: `etc`/geo/*.csv and `cache`/geo/ipfire beside the shipped table.
 
-        `etc` and `lib` are `/etc/enforcer` and `/var/lib/enforcer` or their like under another root.
+        `etc` and `cache` are `/etc/enforcer` and `/var/cache/enforcer` or their like under another root.
         """
-        ipfire = lib / "geo" / "ipfire"
+        ipfire = cache / "geo" / "ipfire"
         return cls(SHIPPED, ipfire if ipfire.is_dir() else None, operator_files(etc / "geo"))
 
     def read(self) -> Inputs:

@@ -1,8 +1,8 @@
 """Step 4 of 6, inspect: what the values look like that masking hides.
 
-A detector is one row of `DETECTORS`: patterns that must not miss, a confirmation that must not guess, what stays readable,
-and published examples that a test runs. Case, separators and surroundings are those in which people and programs print
-such values; a value inside a longer run of letters and digits (order numbers, hashes, UUIDs) is not one.
+A detector is one row of `DETECTORS`: patterns that must not miss, a confirmation that must not guess, what stays
+readable, and published examples that a test runs. Case, separators and surroundings are those in which people and
+programs print such values; a value inside a longer run of letters and digits (order numbers, hashes, UUIDs) is not one.
 """
 
 from __future__ import annotations

@@ -48,7 +48,9 @@ def policy_paths(settings: Settings) -> list[Path]:
 
 def table_path(settings: Settings) -> Path:
     """The compiled table, built first when no cache holds it. Raises TableError."""
-    return compiled(Sources.discover(settings.etc, settings.state), settings.geo_caches)
+    found = [Sources.discover(settings.etc, cache.parent) for cache in settings.geo_caches]
+    sources = next((sources for sources in found if sources.ipfire is not None), found[0])
+    return compiled(sources, settings.geo_caches)
 
 
 def read_content(settings: Settings) -> Content:
@@ -60,8 +62,7 @@ def read_content(settings: Settings) -> Content:
 
 def coarse_verdicts(table: GeoTable) -> Mapping[int, CoarseVerdict]:
     """What each region set gets at connect(). Everything that a rule might allow goes to the proxy, as do denials that
-    it
-    can explain in the protocol's own words."""
+    it can explain in the protocol's own words."""
     return {
         ident: CoarseVerdict.REFUSE if region_set.kind in _NEVER_PROXIED else CoarseVerdict.REDIRECT
         for ident, region_set in enumerate(table.sets)

@@ -283,10 +283,7 @@ class Supervisor:
                 "sources": [str(origin) for origin in self._content.table.origins],
                 "prefixes": dict(self._content.table.counts),
             },
-            "workers": [
-                {"pid": worker.pid, "resident_bytes": psutil.Process(worker.pid).memory_info().rss}
-                for worker in self._workers
-            ],
+            "workers": [{"pid": worker.pid, "resident_bytes": worker.resident_bytes()} for worker in self._workers],
             "worker_restarts": self._workers.restarts,
             "executors": [
                 {"ident": one.executor.ident, "name": one.executor.name, "user": one.executor.user, "port": one.port}

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 import orjson
+import psutil
 import structlog
 
 from enforcer.config import Settings
@@ -43,8 +44,9 @@ class Worker:
         self._records, records = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with control, records:
             numbers = (control.fileno(), records.fileno())
+            # -P: the working directory must not come before the installed package on a root process's import path.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "enforcer.worker", *map(str, numbers), settings.user],
+                [sys.executable, "-P", "-m", "enforcer.worker", *map(str, numbers), settings.user],
                 pass_fds=numbers,
                 stdin=subprocess.DEVNULL,
             )
@@ -57,6 +59,13 @@ class Worker:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def resident_bytes(self) -> int:
+        """Its memory; 0 for one that has just ended."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss)
+        except psutil.NoSuchProcess:
+            return 0
 
     async def begin(self, content: Content, number: int) -> None:
         """Hands over the first generation and waits until the worker has it. Raises HostError."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.geo.build import LIB
+from enforcer.geo.build import CACHE
 from enforcer.geo.compiled import SYSTEM_CACHE, cached, compiled
 from enforcer.geo.sources import Sources
 from enforcer.geo.table import GeoTable
@@ -17,7 +17,7 @@ from enforcer.geo.table import GeoTable
 @pytest.fixture(scope="session")
 def full_sources() -> Sources:
     """The shipped table, and the second opinion where this machine has it."""
-    ipfire = LIB / "geo" / "ipfire"
+    ipfire = CACHE / "geo" / "ipfire"
     return Sources(ipfire=ipfire if ipfire.is_dir() else None)
 
 

@@ -47,7 +47,7 @@ def test_needs_more(data: bytes) -> None:
 
 @given(st.binary(min_size=1, max_size=2 * PROBE_LIMIT))
 def test_any_bytes(data: bytes) -> None:
-    """Any bytes get an answer within the limit, it never changes with more bytes, and no two protocols claim the same."""
+    """Any bytes get an answer within the limit, it does not change with more, and no two protocols claim the same."""
     answers = [identify(data[:size]) for size in range(1, len(data) + 1)]
     decided = [answer for answer in answers if answer is not None]
     assert len(set(map(id, decided))) <= 1

@@ -68,14 +68,14 @@ def test_masked_answer_in_one_read() -> None:
         t.expect_request("GET")
         t.take_upstream()
         t.server_sends(
-            b'HTTP/1.1 200 OK\r\nContent-Type: Application/JSON; charset="UTF-8"\r\nETag: "1"\r\nAccept-Ranges: bytes\r\n'
+            b'HTTP/1.1 200 OK\r\nContent-Type: Text/JSON; charset="UTF-8"\r\nETag: "1"\r\nAccept-Ranges: bytes\r\n'
             b"Digest: x\r\nContent-MD5: y\r\nContent-Length: 4\r\n\r\n1234"
         )
         t.expect_client(
-            b'HTTP/1.1 200 OK\r\nContent-Type: Application/JSON; charset="UTF-8"\r\nContent-Length: 7\r\n\r\nmasked!'
+            b'HTTP/1.1 200 OK\r\nContent-Type: Text/JSON; charset="UTF-8"\r\nContent-Length: 7\r\n\r\nmasked!'
         )
         t.expect_outcome("200")
-        assert [(text.media, text.data, text.final) for text in t.texts] == [("application/json", b"1234", True)]
+        assert [(text.media, text.data, text.final) for text in t.texts] == [("text/json", b"1234", True)]
 
 
 def test_masked_answer_in_pieces_is_chunked() -> None:
