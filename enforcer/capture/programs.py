@@ -122,14 +122,12 @@ def run_loader(directory: Path) -> None:
     raise HostError(message) if child.returncode == HostError.exit_code else KernelError(message)
 
 
-def install(pins: Pins, groups: cgroup.Cgroups, fill: Callable[[Path], None]) -> Path:
-    """Loads a new set, calls `fill(directory)` to fill its maps, then switches every link to it.
+def load(pins: Pins, fill: Callable[[Path], None]) -> Path:
+    """Loads a new set and calls `fill(directory)` to fill its maps; nothing is attached yet.
 
-    Returns the set's directory. Raises KernelError, HostError, or what `fill` raises; until the links are switched the
-    old set, if any, stays in force untouched, and the new one is removed again.
+    Returns the set's directory. Raises KernelError, HostError, or what `fill` raises, with the new set removed again.
     """
     pins.prepare()
-    older = pins.sets()
     directory = pins.next_set()
     try:
         run_loader(directory)
@@ -139,11 +137,19 @@ def install(pins: Pins, groups: cgroup.Cgroups, fill: Callable[[Path], None]) ->
         if isinstance(error, EnforcerError):
             raise
         raise KernelError(f"loading the kernel programs failed: {error}") from error
+    return directory
+
+
+def switch(pins: Pins, groups: cgroup.Cgroups, directory: Path) -> None:
+    """Points every link at the loaded set in `directory`, creating those that are missing, and removes the other sets.
+
+    Raises KernelError; until a link is switched its old program stays in force.
+    """
     for hook in HOOKS:
         _switch(pins, hook, directory / f"prog_{hook.program}", groups.own if hook.own else groups.executors)
-    for path in older:
-        shutil.rmtree(path)
-    return directory
+    for path in pins.sets():
+        if path != directory:
+            shutil.rmtree(path)
 
 
 def _switch(pins: Pins, hook: Hook, program_pin: Path, target: Path) -> None:

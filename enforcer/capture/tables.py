@@ -17,6 +17,7 @@ from enforcer.flow import Endpoint
 
 MAX_REGION_SETS = 65536  # bpf/consts.h
 _U32 = struct.Struct("=I")
+_VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
 
 
 class PrefixSource(Protocol):
@@ -40,6 +41,32 @@ class KernelRefusal:
     pid: int
     uid: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltGeneration:
+    """Descriptors of the inner maps of a generation not in force yet: it can be built before its set is loaded."""
+
+    tries: Mapping[Literal[4, 6], int]
+    coarse: int
+
+    def close(self) -> None:
+        for fd in (*self.tries.values(), self.coarse):
+            os.close(fd)
+
+
+def build_generation(source: PrefixSource, coarse: Mapping[int, CoarseVerdict]) -> BuiltGeneration:
+    """Both tries, counted, and the coarse verdicts; region sets missing from `coarse` are refused. Raises OSError."""
+    fds: list[int] = []
+    try:
+        for version in _VERSIONS:
+            fds.append(_build_trie(source, version))
+        fds.append(_build_coarse(coarse))
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return BuiltGeneration(dict(zip(_VERSIONS, fds, strict=False)), fds[-1])
 
 
 class Tables:
@@ -77,27 +104,26 @@ class Tables:
     def delete_listener(self, netns: int) -> None:
         self._listeners.delete(_u64(netns))
 
-    def load_generation(self, source: PrefixSource, coarse: Mapping[int, CoarseVerdict]) -> int:
-        """Builds both tries and the coarse verdicts aside, counts them, and swaps all three in with one store.
+    @property
+    def generation(self) -> int:
+        """The number of the generation in force, 0 before the first."""
+        return int(_U32.unpack(self._generation.lookup(_U32.pack(0)) or bytes(4))[0])
 
-        Region sets missing from `coarse` are refused. Returns the new generation's number; OSError leaves the old one.
+    def swap(self, built: BuiltGeneration, *, after: int = 0) -> int:
+        """Puts a built generation in force with one store, and lets go of it here.
+
+        Its number, which is returned, follows the one in force and `after`. OSError leaves the old one in force.
         """
-        current = _U32.unpack(self._generation.lookup(_U32.pack(0)) or b"\0\0\0\0")[0]
-        following = current % 0xFFFFFFFE + 1
-        slot = _U32.pack(following & 1)
-        for version, outer in self._prefixes.items():
-            trie = _build_trie(source, version)
-            try:
-                outer.update(slot, _U32.pack(trie))
-            finally:
-                os.close(trie)
-        verdicts = _build_coarse(coarse)
+        number = max(self.generation, after) % 0xFFFFFFFE + 1
+        slot = _U32.pack(number & 1)
         try:
-            self._coarse.update(slot, _U32.pack(verdicts))
+            for version, outer in self._prefixes.items():
+                outer.update(slot, _U32.pack(built.tries[version]))
+            self._coarse.update(slot, _U32.pack(built.coarse))
         finally:
-            os.close(verdicts)
-        self._generation.update(_U32.pack(0), _U32.pack(following))
-        return int(following)
+            built.close()
+        self._generation.update(_U32.pack(0), _U32.pack(number))
+        return number
 
     def counters(self) -> dict[str, int]:
         """Every counter by its name in `bpf/abi.h`, summed over CPUs."""

@@ -89,6 +89,11 @@ class Masker:
         hidden = window.feed(data, True, counts)
         return data if hidden == data else hidden
 
+    def mask_text(self, text: str) -> str:
+        """`text` as it may be written down: masked, and what is not Unicode spelled out in escapes."""
+        raw = text.encode("utf-8", "surrogateescape")
+        return self.mask(raw, Counter()).decode("utf-8", "backslashreplace")
+
     def rows(
         self,
         columns: tuple[str, ...],

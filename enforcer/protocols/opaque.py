@@ -31,6 +31,7 @@ class OpaqueInspector:
     """One connection, which is one exchange. See `enforcer.protocols.base.Inspector`."""
 
     name = "opaque"
+    half_close = True
 
     def __init__(self) -> None:
         self._state = State.NEW

@@ -27,13 +27,13 @@ _UNCOUNTED: Counter[str] = Counter()
 
 
 class Ledger:
-    """Counts a session's bytes and writes its rows. `session` is its id, 16 hexadecimal digits."""
+    """Counts a session's bytes and writes its rows. `session` is its id, 16 hexadecimal digits. `flow`: whose it is."""
 
     def __init__(self, flow: Flow, environment: Environment) -> None:
         self.session = os.urandom(8).hex()
         self.bytes_up = 0
         self.bytes_down = 0
-        self._flow = flow
+        self.flow = flow
         self._environment = environment
         self._exchanges = 0
         self._opened = False
@@ -107,7 +107,7 @@ class Ledger:
 
     def _open(self, protocol: str, verdict: Verdict, host: str | None) -> None:
         self._opened = True
-        flow, environment = self._flow, self._environment
+        flow, environment = self.flow, self._environment
         row: SessionRow = {
             "table": "sessions",
             "time_ns": flow.opened_ns,
@@ -121,7 +121,7 @@ class Ledger:
             "destination": str(flow.destination),
             "address": str(flow.destination.address),
             "port": flow.destination.port,
-            "host": host,
+            "host": None if host is None else environment.record_masker.mask_text(host),
             "protocol": protocol or None,
             "region": "/".join(sorted(flow.region.regions)),
             "region_kind": flow.region.kind,
@@ -147,12 +147,8 @@ class Ledger:
             return request.text, list(request.params), request.facts
         values = masked.decode("utf-8", "backslashreplace").split(_SEPARATOR)
         if len(values) != len(plain):  # a text holds the separator itself
-            values = [self._mask_one(value) for value in plain]
+            values = [self._environment.record_masker.mask_text(value) for value in plain]
         rest = iter(values)
         text = next(rest)
         params = [None if value is None else next(rest) for value in request.params]
         return text, params, dict(zip(request.facts, rest, strict=True))
-
-    def _mask_one(self, text: str) -> str:
-        raw = text.encode("utf-8", "surrogateescape")
-        return self._environment.record_masker.mask(raw, _UNCOUNTED).decode("utf-8", "backslashreplace")

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import structlog
@@ -33,6 +33,8 @@ from enforcer.verdict import Action, Denial, Reason, Verdict
 
 _log = structlog.get_logger()
 
+# Hosts a session remembers its verdicts on. A client talks to one or a few over one connection, unless it means harm.
+VERDICTS_KEPT = 64
 # Seconds a refused client gets to read its refusal before the connection is reset.
 LINGER = 2.0
 
@@ -90,6 +92,8 @@ class Session:
     # --- the client's transport
 
     def client_data(self, data: bytes) -> None:
+        if self._state is State.CLOSED:
+            return  # what a refused client goes on sending is read, so that it gets to its refusal, and dropped
         try:
             if self._inspector is not None:
                 self._inspector.receive_data(Side.CLIENT, data)
@@ -118,6 +122,8 @@ class Session:
         try:
             self._inspector.receive_data(Side.SERVER, data)
             self._advance()
+            if self._eof:
+                self._pass_eof()
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
 
@@ -231,14 +237,19 @@ class Session:
             self._resume(lambda: self._allow(request, masker))
 
     def _verdict(self, request: Request) -> Judgement:
-        """Policy's answer and its masker, remembered per host until the generation changes."""
+        """Policy's answer and its masker, remembered per host until the generation changes: then policy and region may
+        both be others."""
         environment = self._environment
         if self._judged_by is not environment.generation:
             self._judged_by = environment.generation
             self._verdicts.clear()
+            self._flow = replace(self._flow, region=environment.table.lookup(self._flow.destination.address))
+            self._ledger.flow = self._flow
         host = request.facts.get("host")
         judgement = self._verdicts.get(host)
         if judgement is None:
+            if len(self._verdicts) >= VERDICTS_KEPT:
+                self._verdicts.clear()
             verdict = decide(environment.policies, self._flow, self._protocol, request.facts)
             judgement = self._verdicts[host] = (verdict, masker_for(verdict.mask) if verdict.mask else None)
         return judgement
@@ -260,6 +271,9 @@ class Session:
             reason = error.strerror or "timed out"
             self._resume(lambda: self._unreachable(request, reason))
             return
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+            return
         if self._state is not State.DIALLING:
             server.abort()
             return
@@ -267,7 +281,7 @@ class Session:
         self._resume(lambda: None)
 
     def _unreachable(self, request: Request, reason: str) -> None:
-        self._to_server.clear()
+        self._drop_unsent()
         exchange = self._exchanges.pop(request.exchange)
         verdict = Verdict(Action.DENY, Reason.UNREACHABLE, detail=reason)
         self._ledger.outcome(exchange, Outcome(request.exchange, "unreachable", failed=True))
@@ -333,7 +347,7 @@ class Session:
         self._send_client(refusal.to_client)
         if refusal.close:
             self._write()
-            self._close("unreachable" if unreachable else "denied", linger=True)
+            self._close("unreachable" if unreachable else "denied", linger=bool(refusal.to_client), reset=True)
 
     def _refuse_answer(self, exchange: Exchange, reason: str) -> None:
         """The server's answer must not go on: nothing of it that is not masked has."""
@@ -351,16 +365,18 @@ class Session:
             _log.error("session failed", session=self._ledger.session, error=repr(error), exc_info=error)
             verdict = Verdict(Action.DENY, Reason.INTERNAL, detail=type(error).__name__)
         self._ledger.failure(self._protocol, verdict)
-        self._to_server.clear()
+        self._drop_unsent()
+        told, answering = False, bool(self._exchanges)
         if self._inspector is not None:
             try:
                 refusal = self._inspector.refuse(None, self._denial(verdict))
             except Exception as second:  # noqa: BLE001 - the parser itself may be what failed
                 _log.error("refusal failed", session=self._ledger.session, error=repr(second))
             else:
+                told = bool(refusal.to_client)
                 self._send_client(refusal.to_client)
                 self._write()
-        self._close(verdict.reason.value, linger=True)
+        self._close(verdict.reason.value, linger=told, reset=answering or not self._ledger.bytes_down)
 
     # --- waiting, writing, closing
 
@@ -413,6 +429,11 @@ class Session:
             self._ledger.bytes_up += len(raw)
             self._to_server.append(raw)
 
+    def _drop_unsent(self) -> None:
+        """What was meant for a server that will never get it."""
+        self._ledger.bytes_up -= sum(map(len, self._to_server))
+        self._to_server.clear()
+
     def _write(self) -> None:
         if self._to_client:
             out, self._to_client = self._to_client, []
@@ -447,14 +468,15 @@ class Session:
                 self._client.write_eof()
             else:
                 self._close("server closed")
-        elif self._server is None:
+        elif not self._exchanges:
             self._close("client closed")
-        elif self._server.can_write_eof():
+        elif self._server is not None and self._parser().half_close:
             self._server.write_eof()
 
-    def _close(self, cause: str, *, linger: bool = False) -> None:
+    def _close(self, cause: str, *, linger: bool = False, reset: bool = False) -> None:
         """Ends the session and records it. `linger`: a refusal was written, and closing at once while the client still
-        sends would make its kernel throw the refusal away; nothing written means a reset, the only answer there is."""
+        sends would make its kernel throw the refusal away. `reset`, without that: there are no words for the denial,
+        and after an orderly end the client would take what it has of an answer for all of it."""
         if self._state is State.CLOSED:
             return
         self._state = State.CLOSED
@@ -466,11 +488,11 @@ class Session:
         self._environment.sessions.discard(self)
         if self._server is not None:
             self._server.close()
-        if not linger:
-            self._client.close()
-        elif not self._ledger.bytes_down or Side.CLIENT in self._eof:
-            (self._client.close if self._ledger.bytes_down else self._client.abort)()
-        elif not self._client.is_closing():
+        if linger and Side.CLIENT not in self._eof and not self._client.is_closing():
             self._client.resume_reading()
             self._client.write_eof()
             self._environment.loop.call_later(LINGER, self._client.abort)
+        elif reset and not linger:
+            self._client.abort()
+        else:
+            self._client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import secrets
@@ -39,6 +40,7 @@ class Executors:
     """Registry of the running executors. Every change is on disk before it has an effect."""
 
     def __init__(self, settings: Settings, groups: Cgroups, tables: Tables, workers: Workers) -> None:
+        self._loop = asyncio.get_running_loop()
         self._groups = groups
         self._tables = tables
         self._workers = workers
@@ -84,10 +86,8 @@ class Executors:
             self._tables.delete_listener(active.netns_cookie)
             for worker in self._workers:
                 worker.unlisten(ident)
-        try:
-            cgroup.remove(self.cgroup_of(ident))
-        except (EnforcerError, OSError) as error:
-            _log.error("executor's cgroup stays", ident=ident, error=str(error))
+        # On a thread: processes may take seconds to die, and nothing else may wait for that.
+        self._loop.run_in_executor(None, _remove_cgroup, self.cgroup_of(ident))
         namespace.release(self._namespaces / ident)
         (self._states / ident).unlink(missing_ok=True)
         return active
@@ -147,6 +147,13 @@ class Executors:
         temporary = path.with_name(f".{path.name}")
         temporary.write_bytes(orjson.dumps(asdict(active)))
         temporary.rename(path)
+
+
+def _remove_cgroup(path: Path) -> None:
+    try:
+        cgroup.remove(path)
+    except (EnforcerError, OSError) as error:
+        _log.error("executor's cgroup stays", path=str(path), error=str(error))
 
 
 def _read_state(path: Path) -> Active:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from enforcer.capture.abi import CoarseVerdict
 from enforcer.config import Settings
+from enforcer.errors import ConfigError
 from enforcer.geo.compiled import compiled
 from enforcer.geo.groups import Groups
 from enforcer.geo.sources import Sources
@@ -54,7 +55,11 @@ def table_path(settings: Settings) -> Path:
 
 
 def read_content(settings: Settings) -> Content:
-    """Raises PolicyError with all faults of all files, or TableError."""
+    """Raises PolicyError with all faults of all files, ConfigError or TableError."""
+    unknown = sorted(set(settings.record_mask) - detectors.NAMES)
+    if unknown:
+        known = ", ".join(sorted(detectors.NAMES))
+        raise ConfigError(f"record_mask: unknown detector {unknown[0]!r}; known are {known}")
     policies = load_policies(policy_paths(settings), vocabulary(settings))
     path = table_path(settings)
     return Content(policies, GeoTable.open(path), path)

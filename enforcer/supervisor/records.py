@@ -11,7 +11,8 @@ import orjson
 import structlog
 
 from enforcer.errors import RecordError
-from enforcer.identify.process import describe_process
+from enforcer.identify.process import ProcessFacts, describe_process
+from enforcer.masking.masker import Masker
 from enforcer.recording.rows import InvalidRow
 from enforcer.recording.writer import QUEUE_ROWS, Writer
 
@@ -33,13 +34,13 @@ class _Line:
     commit: int | None
 
     @classmethod
-    def read(cls, line: bytes) -> _Line:
+    def read(cls, line: bytes, masker: Masker) -> _Line:
         """Raises one of JSONDecodeError, TypeError, KeyError, AttributeError for what is neither."""
         row = orjson.loads(line)
         if row.keys() == {"commit"}:
             return cls({}, int(row["commit"]))
         if row["table"] == "sessions":
-            row.update(describe_process(int(row["pid"]), int(row["uid"])))
+            row.update(_who(int(row["pid"]), int(row["uid"]), masker))
         return cls(row, None)
 
     @property
@@ -47,11 +48,20 @@ class _Line:
         return self.row.get("table") == "exchanges" and self.row.get("durable") is True
 
 
+def _who(pid: int, uid: int, masker: Masker) -> ProcessFacts:
+    """What is known of the process, its command line masked: people do put passwords and numbers there."""
+    facts = describe_process(pid, uid)
+    if facts["argv"] is not None:
+        facts["argv"] = [masker.mask_text(argument) for argument in facts["argv"]]
+    return facts
+
+
 class RecordStream(asyncio.Protocol):
     """Feeds `writer` from one worker. `on_bad_row` is called when the worker sends what no sound worker sends."""
 
-    def __init__(self, writer: Writer, on_bad_row: Callable[[], None]) -> None:
+    def __init__(self, writer: Writer, masker: Masker, on_bad_row: Callable[[], None]) -> None:
         self._writer = writer
+        self._masker = masker
         self._on_bad_row = on_bad_row
         self._loop = asyncio.get_running_loop()
         self._received = b""
@@ -68,7 +78,7 @@ class RecordStream(asyncio.Protocol):
         """Takes whole lines. What is no JSON object, or has no end, comes from a worker that was taken over."""
         *lines, self._received = (self._received + data).split(b"\n")
         try:
-            self._held += [_Line.read(line) for line in lines]
+            self._held += [_Line.read(line, self._masker) for line in lines]
         except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
             self._reject(repr(error))
             return

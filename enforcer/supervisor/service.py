@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,18 @@ import structlog
 from enforcer import privileges
 from enforcer.capture import cgroup, namespace, programs
 from enforcer.capture.programs import Pins
-from enforcer.capture.tables import Tables
+from enforcer.capture.tables import Tables, build_generation
 from enforcer.config import Settings, load_settings
 from enforcer.errors import EnforcerError, HostError, UsageError
 from enforcer.flow import Endpoint
+from enforcer.masking.masker import masker_for
 from enforcer.recording.rows import EventRow, RefusalRow
 from enforcer.recording.writer import Writer
 from enforcer.supervisor.control import ControlServer
 from enforcer.supervisor.executors import Executors
-from enforcer.supervisor.generation import coarse_verdicts, read_content
+from enforcer.supervisor.generation import Content, coarse_verdicts, read_content
 from enforcer.supervisor.workers import Worker, Workers
+from enforcer.verdict import MaskSpec
 
 # Seconds between looks at what sends no event: kernel refusals, ended executors, the recorder's health.
 TICK = 0.25
@@ -52,6 +55,8 @@ class Supervisor:
         self._failing = ""
         self._started = time.time()
         self._stop = asyncio.Event()
+        self._reloading: asyncio.Task[None] | None = None
+        self._reload_again = False
 
     async def run(self) -> None:
         """Starts everything, serves until SIGTERM or SIGINT, stops everything. Raises EnforcerError from starting."""
@@ -69,9 +74,6 @@ class Supervisor:
             self._groups = cgroup.Cgroups.create(settings.instance)
             cgroup.join(self._groups.own, os.getpid())
             await self._capture(stack)
-            self._workers = Workers(settings, self._writer, self._serve_worker)
-            stack.callback(self._workers.stop)
-            await self._workers.start(self._content, self._number)
             self._executors = Executors(settings, self._groups, self._tables, self._workers)
             taken_over = self._executors.recover()
             control = ControlServer(settings.control_socket, self._handle, self._released)
@@ -115,25 +117,41 @@ class Supervisor:
         stream.flush()
 
     async def _capture(self, stack: ExitStack) -> None:
-        """Loads the kernel programs, fills their maps, and switches the links to them."""
+        """Compiles the kernel programs, builds the tables and starts the workers side by side; switches the links once
+        all are ready. Until then nothing is attached, or the set before this one stays in force."""
+        previous = self._previous_generation()
+        self._number = previous + 1
+        self._workers = Workers(self._settings, self._writer, self._serve_worker)
+        stack.callback(self._workers.stop)
+        building = asyncio.to_thread(build_generation, self._content.table, coarse_verdicts(self._content.table))
+        loading = asyncio.to_thread(programs.load, self._pins, self._open_tables)
+        starting = self._workers.start(self._content, self._number)
+        built, directory, _ = await asyncio.gather(building, loading, starting)
+        stack.callback(self._tables.close)
+        self._tables.swap(built, after=previous)
+        for older in self._older_tables(directory):
+            self._tables.carry_counters(older.counters())
+            older.close()
+        programs.switch(self._pins, self._groups, directory)
 
-        def fill(directory: Path) -> None:
-            self._tables = Tables(directory)
-            stack.callback(self._tables.close)
-            self._number = self._tables.load_generation(self._content.table, coarse_verdicts(self._content.table))
-            for older in self._pins.sets():
-                if older != directory:
-                    self._carry_counters(older)
+    def _open_tables(self, directory: Path) -> None:
+        self._tables = Tables(directory)
 
-        await asyncio.get_running_loop().run_in_executor(None, programs.install, self._pins, self._groups, fill)
+    def _previous_generation(self) -> int:
+        """The number that the sets before this one had come to, so that numbers are never used twice."""
+        numbers = [0]
+        for older in self._older_tables(None):
+            numbers.append(older.generation)
+            older.close()
+        return max(numbers)
 
-    def _carry_counters(self, older: Path) -> None:
-        try:
-            tables = Tables(older)
-        except OSError:  # a set that was never finished
-            return
-        self._tables.carry_counters(tables.counters())
-        tables.close()
+    def _older_tables(self, directory: Path | None) -> Iterator[Tables]:
+        for older in self._pins.sets():
+            if older != directory:
+                try:
+                    yield Tables(older)
+                except OSError:  # a set that was never finished
+                    continue
 
     # --- serving
 
@@ -141,7 +159,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_and_log)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         while not self._stop.is_set():
             self._tick()
             try:
@@ -207,23 +225,28 @@ class Supervisor:
 
     # --- reloading
 
-    def _reload_and_log(self) -> None:
-        try:
-            self._reload()
-        except EnforcerError as error:
-            _log.error("reload refused; the old generation stays", error=str(error))
+    def _reload_soon(self) -> None:
+        """One reload at a time; signals that come meanwhile are one more reload after it."""
+        self._reload_again = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._reload())
 
-    def _reload(self) -> None:
-        """Reads configuration, policies and tables again and swaps them in, or leaves everything and raises."""
-        try:
-            settings = load_settings(self._settings.root)
-            content = read_content(settings)
-            number = self._tables.load_generation(content.table, coarse_verdicts(content.table))
-        except (EnforcerError, OSError) as error:
-            self._record("reload refused", error=str(error))
-            raise (
-                error if isinstance(error, EnforcerError) else HostError(f"the kernel refused the tables: {error}")
-            ) from error
+    async def _reload(self) -> None:
+        """Reads configuration, policies and tables again and swaps them in, or leaves everything and says why."""
+        while self._reload_again:
+            self._reload_again = False
+            try:
+                settings = load_settings(self._settings.root)
+                content = await asyncio.to_thread(read_content, settings)
+                built = await asyncio.to_thread(build_generation, content.table, coarse_verdicts(content.table))
+                number = self._tables.swap(built)
+            except (EnforcerError, OSError) as error:
+                self._record("reload refused", error=str(error))
+                _log.error("reload refused; the old generation stays", error=str(error))
+            else:
+                self._take(settings, content, number)
+
+    def _take(self, settings: Settings, content: Content, number: int) -> None:
         self._settings, self._content, self._number = settings, content, number
         self._workers.reload(settings, content, number)
         self._record_generation()
@@ -238,9 +261,6 @@ class Supervisor:
         match request["op"]:
             case "status":
                 return self._status()
-            case "reload":
-                self._reload()
-                return {"generation": self._number}
             case "start executor":
                 return self._start_executor(request, descriptors, connection)
             case unknown:
@@ -253,9 +273,17 @@ class Supervisor:
         executor = active.executor
         self._holders[connection] = executor.ident
         self._record(
-            "executor started", ident=executor.ident, name=executor.name, user=executor.user, argv=request["argv"]
+            "executor started",
+            ident=executor.ident,
+            name=executor.name,
+            user=executor.user,
+            argv=self._masked(request["argv"]),
         )
         return {"ident": executor.ident, "cgroup": str(self._executors.cgroup_of(executor.ident))}
+
+    def _masked(self, arguments: list[str]) -> list[str]:
+        masker = masker_for(MaskSpec(detectors=self._settings.record_mask))
+        return [masker.mask_text(argument) for argument in arguments]
 
     def _released(self, connection: object) -> None:
         """The command that started an executor has ended: so does what is left of it."""

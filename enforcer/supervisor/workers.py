@@ -18,9 +18,11 @@ import structlog
 from enforcer.config import Settings
 from enforcer.errors import HostError
 from enforcer.flow import Executor
+from enforcer.masking.masker import masker_for
 from enforcer.recording.writer import Writer
 from enforcer.supervisor.generation import Content
 from enforcer.supervisor.records import RecordStream
+from enforcer.verdict import MaskSpec
 
 # Seconds a worker may take from start to having its first generation.
 READY_TIMEOUT = 30.0
@@ -51,7 +53,8 @@ class Worker:
                 stdin=subprocess.DEVNULL,
             )
         self._control.setblocking(False)
-        self.stream = RecordStream(writer, self.kill)
+        masker = masker_for(MaskSpec(detectors=settings.record_mask))
+        self.stream = RecordStream(writer, masker, self.kill)
         self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._pidfd, self._ended)
         self._loop.add_reader(self._control, self._on_message)

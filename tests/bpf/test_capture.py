@@ -234,8 +234,8 @@ def test_closing_forgets_the_flow(kernel: Kernel) -> None:
 
 
 def test_a_new_generation_swaps_tables_at_once(kernel: Kernel) -> None:
-    """After load_generation the next connect is judged by the new table and carries its number."""
-    number = kernel.tables.load_generation(Prefixes({"3.120.0.0/14": 55}), kernel.coarse())
+    """After a swap the next connect is judged by the new table and carries its number."""
+    number = kernel.load(Prefixes({"3.120.0.0/14": 55}))
     try:
         with kernel.executor() as executor:
             executor.start(CONNECT + "connect(2, '3.120.0.10', 80)[0].recv(1)")
@@ -244,18 +244,18 @@ def test_a_new_generation_swaps_tables_at_once(kernel: Kernel) -> None:
             assert record is not None
             assert (record.region_set, record.generation) == (55, number)
     finally:
-        kernel.tables.load_generation(TABLE, kernel.coarse())
+        kernel.load(TABLE)
 
 
 def test_a_region_set_missing_from_the_coarse_table_is_refused(kernel: Kernel) -> None:
     """A slot never written is zero, and zero refuses."""
-    kernel.tables.load_generation(Prefixes({"3.120.0.0/14": 200}), kernel.coarse())
+    kernel.load(Prefixes({"3.120.0.0/14": 200}))
     try:
         with kernel.executor() as executor:
             answer = executor.run(CONNECT + "_, answer['errno'] = connect(2, '3.120.0.10', 80)")
         assert answer == {"errno": errno.EPERM}
     finally:
-        kernel.tables.load_generation(TABLE, kernel.coarse())
+        kernel.load(TABLE)
 
 
 def test_restarts_leave_one_program_per_hook_and_counters_continue(kernel: Kernel) -> None:
@@ -287,7 +287,7 @@ def test_a_failed_load_leaves_the_old_set_in_force(kernel: Kernel, monkeypatch: 
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     with pytest.raises(programs.KernelError, match="Cannot allocate memory"):
-        programs.install(kernel.pins, kernel.groups, fail)
+        programs.load(kernel.pins, fail)
     assert kernel.pins.sets() == sets
     with kernel.executor() as executor:
         executor.start(CONNECT + "connect(2, '3.120.0.10', 80)[0].recv(1)")

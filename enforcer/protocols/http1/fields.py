@@ -69,8 +69,8 @@ HOP_BY_HOP = dict.fromkeys(
 _UNLISTABLE = frozenset((b"host", b"content-length", b"transfer-encoding"))
 
 
-# Connection values that list no field, as nearly all messages carry them.
-_USUAL_OPTIONS = frozenset((b"close", b"keep-alive", b"Close", b"Keep-Alive"))
+# Connection values that list no field, as nearly all messages carry them, and whether they end the connection.
+_USUAL_OPTIONS = {b"close": True, b"Close": True, b"keep-alive": False, b"Keep-Alive": False}
 
 
 @dataclass(slots=True)
@@ -152,6 +152,8 @@ def closes(found: dict[bytes, list[bytes]], version: str) -> bool:
     values = found.get(b"connection")
     if values is None:
         return version != "1.1"
+    if len(values) == 1 and values[0] in _USUAL_OPTIONS:
+        return _USUAL_OPTIONS[values[0]]
     options = connection_options(values)
     return b"close" in options or (version != "1.1" and b"keep-alive" not in options)
 

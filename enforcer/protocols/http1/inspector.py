@@ -99,6 +99,7 @@ class Http1Inspector:
     """One connection's exchanges. See `enforcer.protocols.base.Inspector`."""
 
     name = "http"
+    half_close = False
 
     def __init__(self) -> None:
         self._state: State = IDLE

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from enforcer.errors import ProtocolError
+from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Reply, Request
 from enforcer.protocols.postgres import messages, startup
@@ -23,6 +23,9 @@ from enforcer.protocols.postgres.values import check_encoding, decode, facts_of,
 MAX_MESSAGE: Final = 16 << 20
 """Bytes of a client message, which is held whole for its verdict. PostgreSQL allows 1 GiB; statements and parameters
 over 16 MiB belong into COPY, which streams."""
+
+MAX_AHEAD: Final = MAX_MESSAGE + (1 << 20)
+"""Bytes that may pile up behind a request that waits for its verdict: the next message, and what was on its way."""
 
 MAX_PASSWORD: Final = 65_535
 """Bytes; PostgreSQL's own PG_MAX_AUTH_TOKEN_LENGTH."""
@@ -78,7 +81,10 @@ class ClientHalf:
         self._encryption_asked: set[int] = set()
 
     def receive(self, data: bytes) -> None:
+        """Keeps bytes until they are read. Raises LimitExceeded when too many come while a request is judged."""
         self._frames.feed(data)
+        if self.asked is not None and self._frames.unread > MAX_AHEAD:
+            raise LimitExceeded(Side.CLIENT, f"over {MAX_AHEAD} bytes were sent while a request is judged")
 
     def advance(self) -> None:
         """Reads on until a Request has to be judged or bytes are missing. Raises ProtocolError, LimitExceeded."""

@@ -43,6 +43,11 @@ class Frames:
             self._late.append(data)
             self._late_size += len(data)
 
+    @property
+    def unread(self) -> int:
+        """Bytes that are here and were not taken."""
+        return len(self.data) - self.pos + self._late_size
+
     def has(self, size: int) -> bool:
         """Are `size` bytes there? If so they lie in `data` from `pos` on."""
         have = len(self.data) - self.pos

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from enforcer.errors import EnforcerError, ProtocolError
+from enforcer.errors import EnforcerError, LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Inspector, Probe, Refusal, Request, Rows, Text
 from enforcer.protocols.postgres import messages, startup
@@ -38,6 +38,7 @@ class PostgresInspector:
     """
 
     name: str = "postgres"
+    half_close = False
 
     def __init__(self) -> None:
         self._conversation = Conversation()
@@ -48,7 +49,12 @@ class PostgresInspector:
 
     def receive_data(self, side: Side, data: bytes) -> None:
         """Takes bytes of one side; they are read by `next_event`, which is where faults in them show."""
-        (self._client if side is Side.CLIENT else self._server).receive(bytes(data))
+        if self._fault is not None:
+            return
+        try:
+            (self._client if side is Side.CLIENT else self._server).receive(bytes(data))
+        except LimitExceeded as fault:
+            self._fault = fault
 
     def receive_eof(self, side: Side) -> None:
         """Half a message that `side` left behind is dropped. When the server is gone, what it has not answered has
@@ -115,8 +121,8 @@ class PostgresInspector:
         """ERROR and the session goes on for a statement; FATAL and the end for a startup or the whole flow. Where
         answers to earlier messages are still under way, `to_client` is empty and the error follows them as a Reply
         event."""
-        if request is None:
-            return self._close(denial)
+        if request is None or (denial.unreachable and self._client.asked is None):
+            return self._close(denial)  # also a startup that was allowed and then could not be delivered
         item = self._judged(request)
         if item.awaiting is Awaiting.CANCEL:
             self._closed = True
