@@ -63,6 +63,8 @@ class GeoTable:
         body = view[start:]
         if hashlib.sha256(body).hexdigest() != meta["body_sha256"]:
             raise TableError(f"{name}: the geography table is damaged (checksum); {MEND}")
+        self._mapping: mmap.mmap = view.obj  # type: ignore[assignment]  # what `_map` made
+        self.forget_pages()
         columns = _columns(body, meta["rows"], name)
         self._first4, self._length4, self._set4 = columns["v4"]
         self._high6, self._length6, self._set6 = columns["v6"]
@@ -94,6 +96,11 @@ class GeoTable:
                 os.close(descriptor)
         except OSError as error:
             raise TableError(f"{name}: cannot read the geography table ({error.strerror}); build it again") from error
+
+    def forget_pages(self) -> None:
+        """Gives back the memory of pages that a full read (the checksum, the kernel's copy) has touched; they stay in
+        the page cache, and lookups bring back the few they need."""
+        self._mapping.madvise(mmap.MADV_DONTNEED)
 
     def region_set(self, ident: int) -> RegionSet:
         return self.sets[ident]

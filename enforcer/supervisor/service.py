@@ -128,6 +128,7 @@ class Supervisor:
         starting = self._workers.start(self._content, self._number)
         built, directory, _ = await asyncio.gather(building, loading, starting)
         stack.callback(self._tables.close)
+        self._content.table.forget_pages()
         self._tables.swap(built, after=previous)
         for older in self._older_tables(directory):
             self._tables.carry_counters(older.counters())
@@ -239,6 +240,7 @@ class Supervisor:
                 settings = load_settings(self._settings.root)
                 content = await asyncio.to_thread(read_content, settings)
                 built = await asyncio.to_thread(build_generation, content.table, coarse_verdicts(content.table))
+                content.table.forget_pages()
                 number = self._tables.swap(built)
             except (EnforcerError, OSError) as error:
                 self._record("reload refused", error=str(error))

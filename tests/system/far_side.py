@@ -1,7 +1,7 @@
 """Servers for a site of the test world, in one process: `python far_side.py ADDRESS...`.
 
-Port 8080 speaks HTTP/1.1 and answers with what it received, as JSON; `/endless` never stops sending. Port 9000 speaks first
-and then echoes raw bytes. Deliberately no framework: what it reports must not have been tidied up on the way.
+Port 8080 speaks HTTP/1.1 and answers with what it received, as JSON; `/endless` never stops sending. Port 9000 speaks
+first and then echoes raw bytes. Deliberately no framework: what it reports must not have been tidied up on the way.
 """
 
 from __future__ import annotations

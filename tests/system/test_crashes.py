@@ -13,7 +13,7 @@ import pytest
 
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
-from tests.fixtures.world import Shell, Watch, enforcing, eventually, session_list, url
+from tests.fixtures.world import Shell, Watch, enforcing, eventually, measured, session_list, url
 
 pytest_plugins = ["tests.system.plugin"]
 pytestmark = pytest.mark.world
@@ -90,7 +90,7 @@ def test_a_killed_supervisor_ends_flows_in_mid_answer(instance: Instance, shell:
     instance.kill()
     killed = time.monotonic()
     how, ended = shell.result()
-    print(f"flow ended ({how}) {ended - killed:.3f} s after kill -9 of the supervisor")
+    measured(f"flow ended ({how}) {ended - killed:.3f} s after kill -9 of the supervisor")
     assert ended - killed < IMMEDIATE
 
 
@@ -132,7 +132,7 @@ def test_a_restart_takes_the_running_executor_over(instance: Instance, shell: Sh
     begun = time.monotonic()
     answering = instance.start()
     eventually(lambda: attempt(shell, FRANKFURT.address)[0] == 200, "an answer after the restart")
-    print(f"restart: supervisor answers after {answering:.2f} s, executor after {time.monotonic() - begun:.2f} s")
+    measured(f"restart: supervisor answers after {answering:.2f} s, executor after {time.monotonic() - begun:.2f} s")
     assert attempt(shell, VIRGINIA.address)[0] == 403
     assert virginia.arrived() == []
     after = instance.status()
@@ -177,7 +177,7 @@ def test_killed_workers_are_replaced(instance: Instance, shell: Shell, virginia:
         return outcome == 200
 
     eventually(served, "an answer after the workers' replacement")
-    print(f"workers: served again {time.monotonic() - begun:.2f} s after kill -9 of all of them")
+    measured(f"workers: served again {time.monotonic() - begun:.2f} s after kill -9 of all of them")
     assert attempt(shell, VIRGINIA.address)[0] == 403
     assert virginia.arrived() == []
     after = eventually(
@@ -217,7 +217,7 @@ def test_five_kills_under_fire_let_nothing_out(instance: Instance, shell: Shell,
         denied = shell.run("answer = seen.get('403', 0)")
         eventually(lambda least=denied: shell.run("answer = seen.get('403', 0)") > least, "a 403 after the restart")
     seen = shell.run("going.set(); [thread.join() for thread in threads]; answer = seen")
-    print(f"under fire: {json.dumps(seen)}")
+    measured(f"under fire: {json.dumps(seen)}")
     assert seen.keys() <= {"403", "ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected",
                            "IncompleteRead", "BadStatusLine"}  # fmt: skip
     assert seen["ConnectionRefusedError"] > 0

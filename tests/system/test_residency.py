@@ -1,4 +1,4 @@
-"""Policy eu-only with every client and every way to write an address: Frankfurt answers masked, Virginia sees nothing."""
+"""Policy eu-only, every client, every way to write an address: Frankfurt answers masked, Virginia sees nothing."""
 
 from __future__ import annotations
 

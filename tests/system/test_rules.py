@@ -77,7 +77,12 @@ def reload(instance: Instance, *policies: str) -> None:
     before = instance.status()["generation"]
     instance.configure(policies=list(policies))
     os.kill(instance.pid, signal.SIGHUP)
-    eventually(lambda: instance.status()["generation"] != before, "the new generation")
+
+    def in_force() -> bool:
+        now = instance.status()
+        return now["generation"] != before and now["policies"] == list(policies)
+
+    eventually(in_force, "the new generation")
 
 
 def events(instance: Instance, kind: str) -> list[dict[str, Any]]:
