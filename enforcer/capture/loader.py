@@ -45,9 +45,18 @@ def load(directory: Path) -> None:
             function = module.load_func(hook.program, hook.program_type, attach_type=int(hook.attach_type))
         except Exception as error:
             raise KernelError(f"the kernel refused program {hook.program}: {error}") from error
-        sysbpf.pin(function.fd, directory / f"prog_{hook.program}")
+        _pin(function.fd, directory / f"prog_{hook.program}")
     for name in MAPS:
-        sysbpf.pin(_map_fd(bcc, module, name), directory / f"map_{name}")
+        _pin(_map_fd(bcc, module, name), directory / f"map_{name}")
+
+
+def _pin(fd: int, path: Path) -> None:
+    try:
+        sysbpf.pin(fd, path)
+    except OSError as error:
+        raise KernelError(
+            f"cannot pin the kernel programs under {path.parent}: {error}; mount -t bpf bpf /sys/fs/bpf, and be root there"
+        ) from error
 
 
 def _map_fd(bcc: Any, module: Any, name: str) -> int:

@@ -46,7 +46,7 @@ def run_inside(netns: int, function: Callable[[], T]) -> T:
         try:
             _check(_libc.setns(netns, CLONE_NEWNET), "cannot enter the executor's network namespace")
             outcome.append(function())
-        except (OSError, HostError) as error:
+        except Exception as error:  # noqa: BLE001 - raised again by the caller, on its own thread
             failure.append(error)
 
     thread = threading.Thread(target=enter, name="netns")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Shell conventions: command found but not startable, and not found; 128 + signal for a signal's death.
 CANNOT_EXECUTE, NOT_FOUND, SIGNALLED = 126, 127, 128
+# Bytes of a command line that are recorded.
+MAX_ARGV = 4096
 # include/uapi/linux/sockios.h, if.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
@@ -88,7 +90,7 @@ def _run(client: ControlClient, name: str, account: pwd.struct_passwd, command: 
             "op": "start executor",
             "name": name,
             "uid": account.pw_uid,
-            "argv": list(command),
+            "argv": _recorded(command),
         }
         answer = client.request(request, [netns])
         os.close(netns)
@@ -103,6 +105,12 @@ def _run(client: ControlClient, name: str, account: pwd.struct_passwd, command: 
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else SIGNALLED - code
+
+
+def _recorded(command: tuple[str, ...]) -> list[str]:
+    """The command line as text, whatever bytes it has; the beginning of one that is too long for a message."""
+    raw = b"\0".join(map(os.fsencode, command))[:MAX_ARGV]
+    return [part.decode("utf-8", "backslashreplace") for part in raw.split(b"\0")]
 
 
 def _forward_signals(child: int) -> None:

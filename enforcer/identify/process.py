@@ -7,6 +7,7 @@ rename itself and a pid can be used again.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TypedDict
 
@@ -30,12 +31,17 @@ def describe_process(pid: int, uid: int, proc: Path = Path("/proc")) -> ProcessF
         if directory.stat().st_uid != uid:
             return ProcessFacts(exe=None, argv=None, cgroup="", unit=None)
         raw = (directory / "cmdline").read_bytes()[:MAX_ARGV]
-        cgroup = _cgroup_v2((directory / "cgroup").read_text())
-        exe = str((directory / "exe").readlink())
+        cgroup = _cgroup_v2(_text((directory / "cgroup").read_bytes()))
+        exe = _text(os.fsencode((directory / "exe").readlink()))
     except OSError:
         return ProcessFacts(exe=None, argv=None, cgroup="", unit=None)
-    argv = [part.decode("utf-8", "backslashreplace") for part in raw.rstrip(b"\0").split(b"\0")]
+    argv = [_text(part) for part in raw.rstrip(b"\0").split(b"\0")]
     return ProcessFacts(exe=exe, argv=argv, cgroup=cgroup, unit=_unit(cgroup))
+
+
+def _text(raw: bytes) -> str:
+    """As text that can be recorded: file names and arguments are any bytes."""
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def _cgroup_v2(text: str) -> str:

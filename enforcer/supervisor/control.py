@@ -75,8 +75,12 @@ class ControlServer:
             return
         try:
             answer = self._handler(orjson.loads(data), descriptors, connection)
-        except (EnforcerError, OSError, orjson.JSONDecodeError, KeyError) as error:
+        except (EnforcerError, OSError) as error:
             answer = {"error": str(error), "exit_code": getattr(error, "exit_code", EnforcerError.exit_code)}
+        except Exception as error:  # noqa: BLE001 - whoever asked must not wait for an answer that never comes
+            _log.error("control request failed", error=repr(error), exc_info=error)
+            answer = {"error": f"the supervisor failed on this request ({type(error).__name__}); see its log"}
+            answer["exit_code"] = EnforcerError.exit_code
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import re
 import secrets
 import time
 from collections.abc import Iterable
@@ -19,11 +20,14 @@ from enforcer.capture import cgroup, namespace
 from enforcer.capture.cgroup import Cgroups
 from enforcer.capture.tables import Tables
 from enforcer.config import Settings
-from enforcer.errors import EnforcerError, HostError
+from enforcer.errors import EnforcerError, HostError, UsageError
 from enforcer.flow import Executor
 from enforcer.supervisor.workers import Worker, Workers
 
 _log = structlog.get_logger()
+
+# It becomes a directory's name in the cgroup tree; letters are those of any script.
+_NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
 @dataclass(slots=True)
@@ -62,12 +66,15 @@ class Executors:
         return self._groups.executors / ident
 
     def start(self, name: str, uid: int, netns: int) -> Active:
-        """Makes a cgroup and listeners for the network namespace behind `netns`. Raises HostError, OSError; then
-        nothing of it remains."""
+        """Makes a cgroup and listeners for the network namespace behind `netns`. Raises UsageError for a name that cannot
+        be one, HostError, OSError; then nothing of it remains."""
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name[:80]!r} cannot name an executor; use letters, digits, '.', '_' and '-', at most 100")
+        cookie = namespace.netns_cookie(netns)
         ident = f"{name}-{secrets.token_hex(3)}"
         path = self._groups.create_executor(ident)
         executor = Executor(ident, name, uid, _user_name(uid), cgroup.cgroup_id(path))
-        active = Active(executor, namespace.netns_cookie(netns), self._first_port, time.time_ns())
+        active = Active(executor, cookie, self._first_port, time.time_ns())
         try:
             if any(one.netns_cookie == active.netns_cookie for one in self._active.values()):
                 raise HostError("that network namespace already belongs to an executor; start with a new one")
@@ -129,7 +136,8 @@ class Executors:
                     _log.error("executor has no listener", ident=active.executor.ident, error=str(error))
 
     def _listen(self, active: Active, workers: list[Worker]) -> None:
-        self._listen_at(active, range(active.port, active.port + namespace.PORT_ATTEMPTS), workers)
+        last = min(active.port + namespace.PORT_ATTEMPTS, 65536)
+        self._listen_at(active, range(active.port, last), workers)
         self._write_state(active)
         self._tables.set_listener(active.netns_cookie, active.executor.cgroup_id, active.port)
 

@@ -35,7 +35,7 @@ class _Line:
 
     @classmethod
     def read(cls, line: bytes, masker: Masker) -> _Line:
-        """Raises one of JSONDecodeError, TypeError, KeyError, AttributeError for what is neither."""
+        """Raises one of ValueError, OverflowError, TypeError, KeyError, AttributeError for what is neither."""
         row = orjson.loads(line)
         if row.keys() == {"commit"}:
             return cls({}, int(row["commit"]))
@@ -64,28 +64,42 @@ class RecordStream(asyncio.Protocol):
         self._masker = masker
         self._on_bad_row = on_bad_row
         self._loop = asyncio.get_running_loop()
-        self._received = b""
+        self._unfinished: list[bytes] = []
+        self._unfinished_size = 0
         self._held: list[_Line] = []
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
+        if self._writer.failing:
+            self.tell_failing(self._writer.failing)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
         """Takes whole lines. What is no JSON object, or has no end, comes from a worker that was taken over."""
-        *lines, self._received = (self._received + data).split(b"\n")
+        if b"\n" not in data:
+            self._keep(data)
+            return
+        *lines, rest = b"".join((*self._unfinished, data)).split(b"\n")
+        self._unfinished.clear()
+        self._unfinished_size = 0
         try:
             self._held += [_Line.read(line, self._masker) for line in lines]
-        except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
             self._reject(repr(error))
             return
-        if len(self._received) > MAX_LINE:
-            self._reject(f"a row of more than {MAX_LINE} bytes")
-            return
+        if rest:
+            self._keep(rest)
         self._submit()
+
+    def _keep(self, data: bytes) -> None:
+        """The beginning of a line whose end is still to come. Joined once, so that a long one costs its length only."""
+        self._unfinished.append(data)
+        self._unfinished_size += len(data)
+        if self._unfinished_size > MAX_LINE:
+            self._reject(f"a row of more than {MAX_LINE} bytes")
 
     def tell_failing(self, reason: str) -> None:
         """Tells the worker that the recorder cannot write, or with an empty reason that it can again."""
@@ -125,6 +139,7 @@ class RecordStream(asyncio.Protocol):
     def _reject(self, what: str) -> None:
         _log.error("worker sent a bad row", error=what)
         self._held.clear()
+        self._unfinished.clear()
         self._on_bad_row()
 
     def _pause(self) -> None:

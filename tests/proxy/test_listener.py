@@ -35,7 +35,9 @@ def record(address: str = DE, port: int = 5432, **changes: int) -> FlowRecord:
         "family": parsed.version,
         "redirected": 1,
     }
-    return FlowRecord(address=(FlowRecord.address.size // 4 * __import__("ctypes").c_uint32)(*words), **fields | changes)
+    answer = FlowRecord(**fields | changes)
+    answer.address = type(answer.address)(*words)
+    return answer
 
 
 class FakeSession:

@@ -21,6 +21,10 @@ pytestmark = pytest.mark.world
 # "Immediate", with room for a busy machine. A client that hangs would wait for minutes.
 IMMEDIATE = 3.0
 
+# What a client may see while there is no proxy: nobody listens, the flow is cut, or (EPERM) the kernel programs of the
+# next supervisor do not know the executor's listener yet.
+REFUSED = ("ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected", "PermissionError")
+
 # One request on a connection of its own: its status, or the error's name, and the seconds it took.
 ATTEMPT = """
 import http.client, time
@@ -71,8 +75,9 @@ def test_a_killed_supervisor_ends_flows_in_mid_answer(instance: Instance, shell:
         import socket
         sock = socket.create_connection((host, 8080), 10)
         sock.sendall(b"GET /endless HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-        while b"more" not in sock.recv(65536):
-            pass
+        received = b""
+        while b"more" not in received:
+            received += sock.recv(65536)
         """,
         host=FRANKFURT.address,
     )
@@ -206,6 +211,7 @@ def test_five_kills_under_fire_let_nothing_out(instance: Instance, shell: Shell,
             while not going.is_set():
                 outcome = str(attempt(host)[0])
                 seen[outcome] = seen.get(outcome, 0) + 1
+                time.sleep(0.002)
         threads = [threading.Thread(target=fire, args=(host,), daemon=True) for host in hosts]
         [thread.start() for thread in threads]
         """,
@@ -218,8 +224,7 @@ def test_five_kills_under_fire_let_nothing_out(instance: Instance, shell: Shell,
         eventually(lambda least=denied: shell.run("answer = seen.get('403', 0)") > least, "a 403 after the restart")
     seen = shell.run("going.set(); [thread.join() for thread in threads]; answer = seen")
     measured(f"under fire: {json.dumps(seen)}")
-    assert seen.keys() <= {"403", "ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected",
-                           "IncompleteRead", "BadStatusLine"}  # fmt: skip
+    assert seen.keys() <= {"403", *REFUSED}
     assert seen["ConnectionRefusedError"] > 0
     assert virginia.arrived() == []
     assert set(instance.status()["programs"].values()) == {1}

@@ -83,9 +83,11 @@ POSTGRES_CLIENTS = {
             finally:
                 await db.close()
         answer = asyncio.run(fetch())
-        answer[5] = json.loads(answer[5])
     """,
 }
+
+# Clients that ask for binary cells. Text is the same in binary; jsonb has a layout of its own, so it becomes NULL.
+BINARY_CLIENTS = ("psycopg, binary results", "asyncpg")
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +153,10 @@ def test_psql_reads_masked_rows(shell: Shell, form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("client", POSTGRES_CLIENTS)
 def test_postgres_libraries_read_masked_rows(shell: Shell, client: str, form: str) -> None:
-    """Every way to query returns the same row, text cells and JSON masked."""
+    """Every way to query returns the same row, text cells and JSON masked, or NULL where that cannot be done."""
     host = forms(FRANKFURT)[form]
-    assert shell.run(POSTGRES_CLIENTS[client], conninfo=conninfo(host), host=host, query=SELECT) == MASKED_ROW
+    row = shell.run(POSTGRES_CLIENTS[client], conninfo=conninfo(host), host=host, query=SELECT)
+    assert row == ([*MASKED_ROW[:5], None] if client in BINARY_CLIENTS else MASKED_ROW)
 
 
 def test_copy_to_stdout_is_masked(shell: Shell) -> None:
