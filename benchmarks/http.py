@@ -80,7 +80,7 @@ def measure(seconds: int, rounds: int) -> tuple[dict[str, list[Result]], dict[st
         configuration.write_text(HAPROXY.format(address=FRANKFURT.address))
         world.spawn("host", "haproxy", "-f", str(configuration), "-db", log="haproxy.log")
         with Instance(world, policies=["eu-only"], packs=shipped_policies(), settings={"workers": 1}) as instance:
-            inside = instance.command("exec", "--name", "wrk", "--")
+            inside = instance.command("exec", "--name", "wrk", "--user", "nobody", "--")
             outside = world.command("host")
             contenders = {
                 "direct": (outside, f"http://{FRANKFURT.address}/plain"),

@@ -55,7 +55,7 @@ def _pin(fd: int, path: Path) -> None:
         sysbpf.pin(fd, path)
     except OSError as error:
         raise KernelError(
-            f"cannot pin the kernel programs under {path.parent}: {error}; mount -t bpf bpf /sys/fs/bpf, and be root there"
+            f"cannot pin the kernel programs under {path.parent}: {error}; mount -t bpf bpf /sys/fs/bpf, and be root"
         ) from error
 
 

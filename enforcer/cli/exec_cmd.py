@@ -11,6 +11,7 @@ import ctypes
 import fcntl
 import os
 import pwd
+import shutil
 import signal
 import socket
 import struct
@@ -42,7 +43,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
 @click.option("--name", default=None, help="Executor name that policies match; default: the command's own name.")
-@click.option("--user", default=None, help="Run as this user; default: the one who called sudo, else root.")
+@click.option("--user", default=None, help="Run as this user; default: the one who called sudo.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def execute(context: Context, name: str | None, user: str | None, command: tuple[str, ...]) -> None:
@@ -63,8 +64,11 @@ def _account(user: str | None) -> pwd.struct_passwd:
     if user is not None:
         return privileges.find_user(user)
     sudo_uid = os.environ.get("SUDO_UID", "")
+    if not sudo_uid.isdigit() or sudo_uid == "0":
+        # It would own every file of the host, the enforcer's among them.
+        raise UsageError("the command would run as root; name its user with --user, if need be --user root")
     try:
-        return pwd.getpwuid(int(sudo_uid) if sudo_uid.isdigit() else 0)
+        return pwd.getpwuid(int(sudo_uid))
     except KeyError:
         raise UsageError(f"user id {sudo_uid} has no account here; name one with --user") from None
 
@@ -131,11 +135,16 @@ def _become(parent: socket.socket, account: pwd.struct_passwd, command: tuple[st
         environment = _environment(account)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         privileges.drop_privileges(account.pw_name)
-        os.execvpe(command[0], command, environment)  # noqa: S606 - the whole point
+        privileges.die_with_parent()  # where no supervisor lives to end the executor with us
+        # Looked up as the account itself: PATH may hold directories that are not for it.
+        program = shutil.which(command[0], path=environment.get("PATH", os.defpath))
+        if program is None and "/" not in command[0]:
+            _die(f"{command[0]}: command not found", NOT_FOUND)
+        os.execve(program or command[0], command, environment)  # noqa: S606 - the whole point
     except FileNotFoundError:
-        _die(f"{command[0]}: command not found", NOT_FOUND)
+        _die(f"{command[0]}: no such file", NOT_FOUND)
     except (EnforcerError, OSError) as error:
-        _die(f"{command[0]}: {error}", CANNOT_EXECUTE)
+        _die(f"{command[0]}: {getattr(error, 'strerror', None) or error}", CANNOT_EXECUTE)
 
 
 def _die(message: str, code: int) -> NoReturn:

@@ -24,12 +24,22 @@ COMMAND_TIMEOUT = 60.0
 
 
 class Instance:
-    """Configuration, supervisor and executors below `root`. Leaving the context uninstalls all of it."""
+    """Configuration, supervisor and executors below `root`. Leaving the context uninstalls all of it.
+
+    `user`: whom executors run as; the default is an account that every Debian has and that owns nothing.
+    """
 
     def __init__(
-        self, world: World, *, policies: list[str], packs: Path, settings: dict[str, Any] | None = None
+        self,
+        world: World,
+        *,
+        policies: list[str],
+        packs: Path,
+        settings: dict[str, Any] | None = None,
+        user: str = "nobody",
     ) -> None:
         self.world = world
+        self.user = user
         self.root = world.directory / "root"
         self._supervisor: subprocess.Popen[bytes] | None = None
         policy_dir = self.root / "etc/enforcer/policies"
@@ -107,13 +117,13 @@ class Instance:
         return json.loads(done.stdout)
 
     def execute(self, *command: str, name: str = "agent") -> subprocess.CompletedProcess[str]:
-        """Runs a command as an executor."""
-        return self.run("exec", "--name", name, "--", *command)
+        """Runs a command as an executor of `user`."""
+        return self.run("exec", "--name", name, "--user", self.user, "--", *command)
 
     def spawn_executor(self, *command: str, name: str = "agent") -> subprocess.Popen[str]:
         """Starts an executor and does not wait for it."""
         return subprocess.Popen(
-            self.world.command("host", *self.command("exec", "--name", name, "--", *command)),
+            self.world.command("host", *self.command("exec", "--name", name, "--user", self.user, "--", *command)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -125,7 +135,7 @@ class Instance:
         service.uninstall(load_settings(self.root))
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "enforcer", "--root", str(self.root), *arguments]
+        return [sys.executable, "-P", "-m", "enforcer", "--root", str(self.root), *arguments]
 
     def _last_line(self) -> str:
         lines = (self.world.directory / "supervisor.log").read_text(errors="replace").strip().splitlines()

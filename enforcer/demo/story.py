@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -22,6 +21,8 @@ LOCATIONS = f"""
 location /orders {{ return 200 '{{"order": 17, "card": "{CARD}", "contact": "{EMAIL}"}}\\n'; }}
 location / {{ return 200 '{{"hello": "from $server_addr"}}\\n'; }}
 """
+# Debian's own, which every user can read, wherever this checkout lies.
+PYTHON = "/usr/bin/python3"
 # What an executor might try instead of a connection. Run by the same interpreter, outside and inside.
 SEND = {
     "UDP datagram": "import socket; socket.socket(2, 2).sendto(b'x', ('{to}', 9999))",
@@ -103,7 +104,7 @@ class Story:
     def _goes_nowhere(self, kind: str) -> Step:
         """Outside first: the witness must see it there, or its silence inside would prove nothing."""
         witness, code = self._witnesses[VIRGINIA], SEND[kind].format(to=VIRGINIA.address)
-        python = [sys.executable, "-c", code]
+        python = [PYTHON, "-c", code]
         witness.arrived(VIRGINIA.address)
         subprocess.run(self._world.command("host", *python), capture_output=True, check=False, timeout=30)
         outside = ARRIVES[kind] in witness.arrived(VIRGINIA.address)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from enforcer.flow import Flow
 from enforcer.protocols.base import Outcome, Request
+from enforcer.proxy.exchange import Exchange
 from enforcer.recording.rows import ExchangeRow, OutcomeRow, SessionEndRow, SessionRow
 from enforcer.verdict import Action, Reason, Verdict
 
 if TYPE_CHECKING:
     from enforcer.proxy.environment import Environment
-    from enforcer.proxy.session import Exchange
 
 # Joins the texts of one exchange for a single scan. No detector matches across it.
 _SEPARATOR = "\x00"

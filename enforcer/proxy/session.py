@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import Enum
 
 import structlog
@@ -22,11 +21,11 @@ from enforcer.flow import Flow, Side
 from enforcer.identify.protocol import identify
 from enforcer.masking.errors import MaskError
 from enforcer.masking.masker import Masker, masker_for
-from enforcer.masking.text import TextMask
 from enforcer.policy.engine import decide
 from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Reply, Request, Rows, Text, Unmaskable
 from enforcer.protocols.registry import by_name
 from enforcer.proxy.environment import Environment
+from enforcer.proxy.exchange import Exchange
 from enforcer.proxy.ledger import Ledger
 from enforcer.proxy.upstream import dial
 from enforcer.verdict import Action, Denial, Reason, Verdict
@@ -50,19 +49,6 @@ class State(Enum):
 
 
 Judgement = tuple[Verdict, Masker | None]
-
-
-@dataclass(slots=True)
-class Exchange:
-    """An allowed request whose answer is not complete."""
-
-    request: Request
-    masker: Masker | None
-    text: TextMask | None
-    started_ns: int
-    bytes_up: int
-    bytes_down: int
-    masked: Counter[str] = field(default_factory=Counter)
 
 
 class Session:
@@ -283,7 +269,8 @@ class Session:
     def _unreachable(self, request: Request, reason: str) -> None:
         self._drop_unsent()
         exchange = self._exchanges.pop(request.exchange)
-        verdict = Verdict(Action.DENY, Reason.UNREACHABLE, detail=reason)
+        allowed, _masker = self._verdict(request)
+        verdict = Verdict(Action.DENY, Reason.UNREACHABLE, allowed.policy, allowed.rule, reason)
         self._ledger.outcome(exchange, Outcome(request.exchange, "unreachable", failed=True))
         self._refuse(request, verdict, unreachable=True)
 
@@ -329,6 +316,8 @@ class Session:
         region, reason = self._flow.region, verdict.reason.value
         if verdict.reason is Reason.RULE:
             reason = f"rule {verdict.policy}/{verdict.rule} forbids region {region}"
+        elif unreachable:
+            reason = verdict.detail
         elif verdict.detail:
             reason = f"{reason}: {verdict.detail}"
         return Denial(

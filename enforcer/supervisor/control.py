@@ -19,6 +19,9 @@ MAX_MESSAGE = 128 * 1024
 # Seconds the CLI waits for an answer.
 TIMEOUT = 30.0
 
+# include/uapi/linux/capability.h
+_CAP_SYS_ADMIN = 21
+
 _log = structlog.get_logger()
 
 # Gets a request, the descriptors that came with it and a token of its connection; returns the answer.
@@ -54,11 +57,11 @@ class ControlServer:
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
-        _pid, uid, _gid = struct.unpack(
+        pid, uid, _gid = struct.unpack(
             "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         )
-        if uid != 0:
-            _log.warning("control connection refused", uid=uid)
+        if uid != 0 or not _is_operator(pid):
+            _log.warning("control connection refused", uid=uid, pid=pid)
             connection.close()
             return
         connection.setblocking(False)
@@ -95,6 +98,16 @@ class ControlServer:
             self._loop.remove_reader(connection)
             connection.close()
             self._on_closed(connection)
+
+
+def _is_operator(pid: int) -> bool:
+    """Does the process hold CAP_SYS_ADMIN? An executor that runs as root does not: being root alone opens nothing."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> _CAP_SYS_ADMIN & 1)
 
 
 class ControlClient:

@@ -66,10 +66,10 @@ class Executors:
         return self._groups.executors / ident
 
     def start(self, name: str, uid: int, netns: int) -> Active:
-        """Makes a cgroup and listeners for the network namespace behind `netns`. Raises UsageError for a name that cannot
-        be one, HostError, OSError; then nothing of it remains."""
+        """Makes a cgroup and listeners for the network namespace behind `netns`. Raises UsageError for a bad name,
+        HostError, OSError; then nothing of it remains."""
         if not _NAME.fullmatch(name):
-            raise UsageError(f"{name[:80]!r} cannot name an executor; use letters, digits, '.', '_' and '-', at most 100")
+            raise UsageError(f"{name[:80]!r} is no name for an executor; use up to 100 letters, digits, '.', '_', '-'")
         cookie = namespace.netns_cookie(netns)
         ident = f"{name}-{secrets.token_hex(3)}"
         path = self._groups.create_executor(ident)

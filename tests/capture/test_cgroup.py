@@ -51,7 +51,7 @@ def test_a_subtree_that_cannot_be_made_is_one_clear_error(tmp_path: Path, monkey
     """Which directory, why, and who may."""
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(cgroup, "find_mount", lambda: tmp_path / "file")
-    with pytest.raises(HostError, match="cannot create cgroup .*/file/enforcer: Not a directory; run as root"):
+    with pytest.raises(HostError, match=r"cannot create cgroup .*/file/enforcer: Not a directory; run as root"):
         Cgroups.create("enforcer")
 
 

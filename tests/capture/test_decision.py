@@ -20,7 +20,8 @@ while (fread(a, 4, 4, stdin) == 4) {
 	four.address[0] = a[0];
 	for (int i = 0; i < 4; i++)
 		six.address[i] = a[i];
-	printf("%d%d%d%d%d\\n", is_loopback4(a[0]), is_loopback6(a), is_ipv4_mapped(a), is_loopback(&four), is_loopback(&six));
+	printf("%d%d%d", is_loopback4(a[0]), is_loopback6(a), is_ipv4_mapped(a));
+	printf("%d%d\\n", is_loopback(&four), is_loopback(&six));
 }
 """
 LOOPBACK4 = ip_network("127.0.0.0/8")
@@ -52,7 +53,9 @@ def test_loopback6_is_one_address_and_the_unspecified_one(program: Path) -> None
     """::1 and :: alone: no address that differs from either in a single other bit."""
     base = [IPv6Address("::"), IPv6Address("::1")]
     flipped = [IPv6Address(int(address) ^ (1 << bit)) for address in base for bit in range(128)]
-    more = [IPv6Address(text) for text in ("::2", "::ffff:127.0.0.1", "::127.0.0.1", "100::", "fe80::1", "2a05:d014::1")]
+    more = [
+        IPv6Address(text) for text in ("::2", "::ffff:127.0.0.1", "::127.0.0.1", "100::", "fe80::1", "2a05:d014::1")
+    ]
     addresses = [*base, *flipped, *more]
     expected = [int(address) in (0, 1) for address in addresses]
     answers = ask(program, addresses)
@@ -65,7 +68,9 @@ def test_mapped_is_exactly_its_96_bit_prefix(program: Path) -> None:
     first, last = int(MAPPED[0]), int(MAPPED[-1])
     values = [first - 1, first, first + 1, int(IPv6Address("::ffff:127.0.0.1")), last - 1, last, last + 1]
     values += [first ^ (1 << bit) for bit in range(128)]
-    values += [int(IPv6Address(text)) for text in ("::ffff:0:1.2.3.4", "64:ff9b::1.2.3.4", "::1.2.3.4", "::fffe:1.2.3.4")]
+    values += [
+        int(IPv6Address(text)) for text in ("::ffff:0:1.2.3.4", "64:ff9b::1.2.3.4", "::1.2.3.4", "::fffe:1.2.3.4")
+    ]
     addresses = [IPv6Address(value) for value in values]
     answers = ask(program, addresses)
     assert [answer[2] == "1" for answer in answers] == [address in MAPPED for address in addresses]

@@ -82,6 +82,6 @@ def test_without_headers_one_line_says_what_to_install(tmp_path: Path, scratch: 
     """HostError with the command that mends it, also where only one half of a pair is there."""
     if half:
         (common if half == "common" else built)(tmp_path / f"usr/src/linux-headers-6.1.0-1-{half}")
-    with pytest.raises(HostError, match="no kernel headers .*; apt-get install linux-headers-amd64") as caught:
+    with pytest.raises(HostError, match=r"no kernel headers .*; apt-get install linux-headers-amd64") as caught:
         find_kernel_source(scratch, tmp_path)
     assert "\n" not in str(caught.value)

@@ -70,11 +70,11 @@ def test_a_program_that_the_kernel_refuses_is_named(package: Path, pins: Path) -
     """An endless loop does not pass the verifier."""
     main = package / "bpf/enforcer.c"
     text = main.read_text()
-    start = text.index("int getpeername4(")
+    start = text.index("int connect4(")
     body = text.index("{", start) + 1
     main.write_text(text[:body] + "\n\tvolatile int forever = 1;\n\twhile (forever) { }\n" + text[body:])
     message = one_line(pins)
-    assert "the kernel refused program" in message
+    assert "the kernel refused program connect4" in message
 
 
 def test_a_missing_header_of_ours_is_one_line(package: Path, pins: Path) -> None:
@@ -129,8 +129,16 @@ def test_pinning_where_that_cannot_be_is_one_line(pins: Path) -> None:
     [
         (-9, "", "loader died (-9)"),
         (1, "Traceback:\n  ...\nMemoryError\n", "MemoryError"),
-        (6, "noise\n/x/a.h:3:1: error: one\nb.h:4:1: error: two\nlast line\n", "/x/a.h:3:1: error: one | b.h:4:1: error: two | last line"),
-        (6, "\n".join(f"a.h:{n}:1: error: {n}" for n in range(9)) + "\nlast\n", "a.h:0:1: error: 0 | a.h:1:1: error: 1 | a.h:2:1: error: 2 | last"),
+        (
+            6,
+            "noise\n/x/a.h:3:1: error: one\nb.h:4:1: error: two\nlast line\n",
+            "/x/a.h:3:1: error: one | b.h:4:1: error: two | last line",
+        ),
+        (
+            6,
+            "\n".join(f"a.h:{n}:1: error: {n}" for n in range(9)) + "\nlast\n",
+            "a.h:0:1: error: 0 | a.h:1:1: error: 1 | a.h:2:1: error: 2 | last",
+        ),
     ],
     ids=["killed", "unforeseen", "compiler errors", "many compiler errors"],
 )
@@ -186,7 +194,7 @@ def test_a_load_that_fails_leaves_the_sets_before_it(tmp_path: Path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(programs, "run_loader", hang)
-    with pytest.raises(HostError, match="loading the kernel programs failed: .*timed out"):
+    with pytest.raises(HostError, match=r"loading the kernel programs failed: .*timed out"):
         programs.load(pins, lambda _directory: None)
     monkeypatch.setattr(programs, "run_loader", lambda _directory: None)
     with pytest.raises(HostError, match="No space left on device"):

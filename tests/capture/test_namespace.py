@@ -44,7 +44,7 @@ def test_what_happens_inside_is_returned_or_raised(own: int) -> None:
 
 def test_what_is_no_namespace_is_one_clear_error(tmp_path: Path) -> None:
     """A descriptor of something else."""
-    with (tmp_path / "file").open("w") as stream, pytest.raises(HostError, match="cannot enter .*; run as root"):
+    with (tmp_path / "file").open("w") as stream, pytest.raises(HostError, match=r"cannot enter .*; run as root"):
         run_inside(stream.fileno(), lambda: None)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import platform
 import struct
 from collections.abc import Iterator
@@ -89,15 +88,18 @@ def test_a_table_that_promises_more_than_it_holds_is_not_built() -> None:
         def counts(self) -> dict[str, int]:
             return {"v4": 2, "v6": 0}
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(OSError, match="promises 2 prefixes and holds 1"):
         build_generation(Lying({"10.0.0.0/8": 1}), {})
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize(
     ("sizes", "code"),
-    [({"key_size": 0, "value_size": 4, "max_entries": 1}, errno.EINVAL), ({"key_size": 4, "value_size": 4, "max_entries": 0}, errno.EINVAL)],
+    [
+        ({"key_size": 0, "value_size": 4, "max_entries": 1}, errno.EINVAL),
+        ({"key_size": 4, "value_size": 4, "max_entries": 0}, errno.EINVAL),
+    ],
 )
 def test_a_map_that_cannot_be_is_the_kernels_error(sizes: dict[str, int], code: int) -> None:
     """OSError with the call's name."""

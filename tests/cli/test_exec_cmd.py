@@ -40,14 +40,17 @@ def caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUDO_UID", str(NOBODY))
 
 
-def execute(instance: Instance, *command: str, text: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
-    line = instance.world.command("host", *instance.command("exec", "--name", "agent", "--", *command))
+def execute(
+    instance: Instance, *command: str, text: str = "", user: tuple[str, ...] = ("--user", "root"), **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """`user`: how `exec` is told whom to run as; empty leaves it to what sudo says."""
+    line = instance.world.command("host", *instance.command("exec", "--name", "agent", *user, "--", *command))
     return subprocess.run(line, input=text, capture_output=True, text=True, check=False, timeout=60, **options)
 
 
-def inside(instance: Instance, code: str) -> Any:
+def inside(instance: Instance, code: str, **options: Any) -> Any:
     """Runs Python code in an executor; it prints one JSON value."""
-    done = execute(instance, PYTHON, "-I", "-c", code)
+    done = execute(instance, PYTHON, "-I", "-c", code, **options)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -152,19 +155,47 @@ def test_the_working_directory_and_environment_stay(
 def test_it_runs_as_the_one_who_called_sudo(instance: Instance, caller: None) -> None:
     """User, group and home are the caller's, not root's."""
     code = "import json, os; print(json.dumps([os.getresuid(), os.getresgid(), os.getgroups(), os.environ['USER']]))"
-    assert inside(instance, code) == [[NOBODY] * 3, [NOBODY] * 3, [NOBODY], "nobody"]
+    assert inside(instance, code, user=()) == [[NOBODY] * 3, [NOBODY] * 3, [NOBODY], "nobody"]
 
 
-@pytest.mark.parametrize("sudo_uid", [str(NOBODY), ""], ids=["nobody", "root"])
-def test_it_has_no_capabilities_and_gains_none(
-    instance: Instance, monkeypatch: pytest.MonkeyPatch, sudo_uid: str
-) -> None:
+def test_an_account_that_is_gone_is_refused(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller's id without an account cannot be run as."""
+    monkeypatch.setenv("SUDO_UID", "2999999")
+    done = execute(instance, "true", user=())
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "2999999" in done.stderr
+
+
+@pytest.mark.parametrize("user", ["nobody", "root"])
+def test_it_has_no_capabilities_and_gains_none(instance: Instance, user: str) -> None:
     """All five capability sets are empty and no_new_privs is set, for root too (capabilities(7), prctl(2))."""
-    monkeypatch.setenv("SUDO_UID", sudo_uid)
-    lines = dict(line.split(":\t", 1) for line in execute(instance, "cat", "/proc/self/status").stdout.splitlines())
+    done = execute(instance, "cat", "/proc/self/status", user=("--user", user))
+    lines = dict(line.split(":\t", 1) for line in done.stdout.splitlines())
     sets = {name: int(lines[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
     assert sets == dict.fromkeys(sets, 0)
     assert lines["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("sudo_uid", ["", "0"])
+def test_root_must_be_asked_for(instance: Instance, monkeypatch: pytest.MonkeyPatch, sudo_uid: str) -> None:
+    """Without another user behind sudo nothing is started: a command of root's would own the enforcer's own files."""
+    monkeypatch.setenv("SUDO_UID", sudo_uid)
+    done = instance.run("exec", "--", "true")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "--user root" in done.stderr
+
+
+def test_a_root_executor_cannot_command_the_supervisor(instance: Instance) -> None:
+    """Being root opens the control socket's file, but without capabilities the supervisor hangs up."""
+    path = str(instance.root / "run/enforcer/control.sock")
+    code = (
+        "import json, socket; sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); sock.settimeout(20)\n"
+        f"sock.connect({path!r})\n"
+        'try:\n    sock.send(b\'{"op": "status"}\'); answer = sock.recv(65536).decode()\n'
+        "except OSError:\n    answer = ''\n"
+        "print(json.dumps(answer))"
+    )
+    assert inside(instance, code) == ""
 
 
 def test_another_user_can_be_named(instance: Instance) -> None:
@@ -182,7 +213,7 @@ def test_inherited_descriptors_are_closed(instance: Instance) -> None:
     with socket.socket() as leaked:
         leaked.set_inheritable(True)
         code = "import json, os; print(json.dumps(sorted(map(int, os.listdir('/proc/self/fd')))))"
-        line = instance.command("exec", "--", PYTHON, "-I", "-c", code)
+        line = instance.command("exec", "--user", "nobody", "--", PYTHON, "-I", "-c", code)
         done = subprocess.run(
             instance.world.command("host", *line),
             capture_output=True,
@@ -283,19 +314,29 @@ while True:
         print(outcome, file=stream)
     time.sleep(0.05)
 """
-    process = instance.spawn_executor(PYTHON, "-I", "-c", code)
-    eventually(lambda: log.exists() and "connected" in log.read_text(), "the executor's first connection")
-    orphan = psutil.Process(process.pid).children()[0]
-    instance.kill()
-    process.kill()
-    process.communicate()
-    eventually(lambda: log.read_text().splitlines()[-1] == "ConnectionRefusedError", "refusals")
-    instance.start()
-    assert orphan.is_running()
-    assert len(instance.status()["executors"]) == 1
-    lines = len(log.read_text().splitlines())
-    eventually(lambda: "connected" in log.read_text().splitlines()[lines:], "the proxy to take its connections again")
-    orphan.kill()
+    # No pipes: what outlives `exec` would hold them open.
+    process = subprocess.Popen(
+        instance.world.command("host", *instance.command("exec", "--user", "root", "--", PYTHON, "-I", "-c", code)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        eventually(lambda: log.exists() and "connected" in log.read_text(), "the executor's first connection")
+        orphan = psutil.Process(process.pid).children()[0]
+        instance.kill()
+    finally:
+        process.kill()
+        process.wait()
+    try:
+        eventually(lambda: log.read_text().splitlines()[-1] == "ConnectionRefusedError", "refusals")
+        instance.start()
+        assert orphan.is_running()
+        assert len(instance.status()["executors"]) == 1
+        lines = len(log.read_text().splitlines())
+        eventually(lambda: "connected" in log.read_text().splitlines()[lines:], "the proxy to serve it again")
+    finally:
+        orphan.kill()
     eventually(lambda: left_behind(instance) == NOTHING, "the executor's remains to go")
     assert virginia.arrived() == []
 

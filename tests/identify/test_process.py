@@ -28,7 +28,7 @@ def fake(
     directory.mkdir()
     (directory / "cmdline").write_bytes(cmdline)
     (directory / "cgroup").write_bytes(cgroup)
-    os.symlink(exe, os.fsencode(directory / "exe"))
+    (directory / "exe").symlink_to(os.fsdecode(exe))
     return proc
 
 
@@ -88,9 +88,7 @@ def test_cgroup_and_unit(tmp_path: Path, text: str, cgroup: str | None, unit: st
 
 def test_bytes_that_are_no_text_become_text_that_can_be_recorded(tmp_path: Path) -> None:
     """A program may sit at any path and have any arguments; what is stored of it is always valid Unicode."""
-    proc = fake(
-        tmp_path, exe=b"/tmp/\xff\xfe", cmdline=b"\xff\0caf\xc3\xa9\0", cgroup=b"0::/\xff.service\n"
-    )
+    proc = fake(tmp_path, exe=b"/tmp/\xff\xfe", cmdline=b"\xff\0caf\xc3\xa9\0", cgroup=b"0::/\xff.service\n")
     facts = describe_process(7, os.getuid(), proc)
     assert facts == {
         "exe": "/tmp/\\xff\\xfe",

@@ -202,7 +202,9 @@ class Stage:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         session_module.dial, session_module.LINGER = self._kept
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
@@ -304,7 +306,7 @@ class Stage:
 
     @property
     def order(self) -> list[str]:
-        """The log in one word per entry: a row's table (`commit` for a request to commit), `dial`, `server`, `client`."""
+        """The log in a word per entry: a row's table, `commit` for a request to commit, `dial`, `server`, `client`."""
         words = (data.get("table", "commit") if name == "row" else name for name, data in self.log)
         return list(words)
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -74,7 +75,7 @@ class Place:
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(PATIENCE):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
                 await asyncio.sleep(0.005)
 
     @property
@@ -119,16 +120,13 @@ def play(
 def test_a_connection_that_does_not_fit_is_closed_unread(
     monkeypatch: pytest.MonkeyPatch, answer: FlowRecord | None
 ) -> None:
-    """No session is made, and the client is reset, whatever it sent."""
+    """No session is made, and the client gets the end without a byte, whatever it sent."""
 
     async def act(place: Place) -> None:
         reader, writer = await place.client()
-        with pytest.raises(ConnectionError):
-            while True:
-                writer.write(b"GET / HTTP/1.1\r\n\r\n")
-                await writer.drain()
-                assert await asyncio.wait_for(reader.read(1), PATIENCE) == b""
-                await asyncio.sleep(0.01)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        with suppress(ConnectionError):  # closed unread is a reset
+            assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
         writer.close()
 
     assert play(monkeypatch, answer, act).sessions == set()

@@ -1,4 +1,4 @@
-"""The recorder decides too: durable rows first, no verdict without a journal that takes it, nothing sensitive at rest."""
+"""The recorder decides too: durable rows first, no request without a journal, nothing sensitive at rest."""
 
 from __future__ import annotations
 
@@ -184,9 +184,7 @@ def test_nul_characters_neither_shift_nor_unmask_what_is_recorded(extra: str) ->
     with Stage(allow(), port=5432) as stage:
         opened_postgres(stage)
         values = [f"a{extra}b", CARD, f"{extra}{CARD}{extra}", "last"]
-        stage.client_sends(
-            pg.parse("select $1, $2, $3, $4") + pg.bind(*(value.encode() for value in values)) + pg.SYNC
-        )
+        stage.client_sends(pg.parse("select $1, $2, $3, $4") + pg.bind(*(value.encode() for value in values)) + pg.SYNC)
         expected = [value.replace(CARD, MASKED_CARD) for value in values]
         assert stage.rows("exchanges")[2]["params"] == expected
         assert CARD not in str(stage.records.lines)

@@ -54,7 +54,12 @@ def test_rows_say_who_asked_what_of_whom_and_how_it_ended() -> None:
     assert (exchange["exchange"], exchange["operation"], exchange["text"]) == (1, "GET", "GET /a")
     assert (outcome["exchange"], outcome["status"], outcome["failed"]) == (1, "200", False)
     assert (outcome["bytes_up"], outcome["bytes_down"]) == (len(GET), len(OK))
-    assert (end["cause"], end["exchanges"], end["bytes_up"], end["bytes_down"]) == ("client closed", 1, len(GET), len(OK))
+    assert (end["cause"], end["exchanges"], end["bytes_up"], end["bytes_down"]) == (
+        "client closed",
+        1,
+        len(GET),
+        len(OK),
+    )
 
 
 @pytest.mark.parametrize("cut", range(1, len(GET)))

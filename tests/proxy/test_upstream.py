@@ -19,6 +19,10 @@ class Heard:
     def __init__(self) -> None:
         self.events: list[object] = []
 
+    async def hears(self, event: object) -> None:
+        while event not in self.events:  # noqa: ASYNC110 - the one who tells is what is tested
+            await asyncio.sleep(0.005)
+
     def server_data(self, data: bytes) -> None:
         self.events.append(data)
 
@@ -50,13 +54,11 @@ def test_a_server_is_reached_at_its_own_address_and_heard(address: str) -> None:
         endpoint = Endpoint(ip_address(address), server.sockets[0].getsockname()[1])
         async with asyncio.timeout(PATIENCE):
             transport = await dial(heard, endpoint, PATIENCE)
-            while "eof" not in heard.events:
-                await asyncio.sleep(0.005)
+            await heard.hears("eof")
             transport.write(b"late")
             received = await got
             transport.close()
-            while "lost" not in heard.events:
-                await asyncio.sleep(0.005)
+            await heard.hears("lost")
         server.close()
         return heard.events, received
 

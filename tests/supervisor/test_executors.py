@@ -1,4 +1,4 @@
-"""The registry of executors: on disk before it has an effect, taken over by the next supervisor, gone without a trace."""
+"""The registry of executors: on disk first, taken over by the next supervisor, gone without a trace."""
 
 from __future__ import annotations
 

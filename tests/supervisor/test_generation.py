@@ -44,7 +44,7 @@ def test_policies_may_use_countries_groups_protocols_and_detectors() -> None:
     assert words.protocols == {"http", "postgres", "opaque"}
     assert {"credit_card", "iban", "email", "us_ssn"} <= words.detectors
     words.check_json_path("$.a[*].b")
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match="path"):
         words.check_json_path("not a path")
     with pytest.raises(ValueError, match="ATLANTIS"):
         words.regions("ATLANTIS")

@@ -22,7 +22,7 @@ DISK = "6m"
 @pytest.fixture(scope="module")
 def instance(world: World) -> Iterator[Instance]:
     """An enforcer whose records lie on a file system of their own, of DISK bytes."""
-    running = Instance(world, policies=["eu-only"], packs=shipped_policies())
+    running = Instance(world, policies=["eu-only"], packs=shipped_policies(), user="root")
     state = running.root / "var/lib/enforcer"
     state.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=700", "tmpfs", str(state)], check=True)

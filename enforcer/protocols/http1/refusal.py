@@ -7,13 +7,14 @@ from http import HTTPStatus
 
 from enforcer.verdict import Denial
 
-PROBLEM_TYPE = "urn:enforcer:egress-denied"
+# RFC 9457, section 4.2.1: `about:blank` says no more than the status itself does.
+PROBLEM_TYPES = {HTTPStatus.FORBIDDEN: "urn:enforcer:egress-denied"}
 
 
 def refusal(status: HTTPStatus, denial: Denial, *, close: bool, bodiless: bool) -> bytes:
     """A complete response. `close`: announces the connection's end; `bodiless`: it answers HEAD."""
     problem = {
-        "type": PROBLEM_TYPE,
+        "type": PROBLEM_TYPES.get(status, "about:blank"),
         "title": denial.title,
         "status": status.value,
         "detail": denial.explanation,

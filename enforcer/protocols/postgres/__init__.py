@@ -1,4 +1,4 @@
-"""PostgreSQL, protocol 3.0 and 3.2: simple and extended query, COPY, errors and notices.
+"""Step 4 of 6, inspect: PostgreSQL, protocol 3.0 and 3.2: simple and extended query, COPY, errors and notices.
 
 Read in this order: `startup` (the opening packets), `messages` (what is in a message), `conversation` (the state both
 halves share, and the table of what may be said when), `client`, `server`, `inspector`.

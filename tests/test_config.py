@@ -1,0 +1,195 @@
+"""The daemon's configuration: right by default, and every fault of a file is one clear line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from enforcer.config import MAX_SOCKET_PATH, Settings, load_settings
+from enforcer.errors import ConfigError
+
+
+def write(root: Path, text: str | bytes) -> Path:
+    path = root / "etc/enforcer/enforcer.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def faults(root: Path) -> list[str]:
+    """The lines of the error, each of which names the file."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings(root)
+    assert caught.value.exit_code == 3
+    lines = str(caught.value).splitlines()
+    for line in lines:
+        assert str(root) in line
+    return lines
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "{}\n"])
+def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
+    """No policy is enabled, hence everything is denied; records are masked all the same."""
+    write(tmp_path, text)
+    settings = load_settings(tmp_path)
+    assert settings == Settings(root=tmp_path)
+    assert settings.policies == ()
+    assert settings.record_mask == ("credit_card", "iban", "email", "us_ssn")
+    assert (settings.user, settings.listener_port) == ("enforcer", 15001)
+    assert (settings.identify_timeout, settings.connect_timeout) == (1.0, 10.0)
+    assert settings.worker_count == len(os.sched_getaffinity(0))
+
+
+def test_what_the_file_says_is_taken(tmp_path: Path) -> None:
+    """Every setting there is."""
+    write(
+        tmp_path,
+        "policies: [eu-only, observe]\nworkers: 3\nuser: nobody\nlistener_port: 2000\nrecord_mask: [iban]\n"
+        "identify_timeout: 0.5\nconnect_timeout: 2\ngroups: {HOME: [DE, AT]}\n",
+    )
+    settings = load_settings(tmp_path)
+    assert settings == Settings(
+        root=tmp_path,
+        policies=("eu-only", "observe"),
+        workers=3,
+        user="nobody",
+        listener_port=2000,
+        record_mask=("iban",),
+        identify_timeout=0.5,
+        connect_timeout=2.0,
+        groups={"HOME": ("DE", "AT")},
+    )
+    assert settings.worker_count == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("polices: [eu-only]", "polices: unknown setting; known are connect_timeout, groups, identify_timeout"),
+        ("policies: eu-only", "policies: "),
+        ("policies: [EU_only]", "policies.0: "),
+        ("policies: [../../shadow]", "policies.0: "),
+        ("policies: [[eu]]", "policies.0: "),
+        ("workers: many", "workers: "),
+        ("workers: -1", "workers: "),
+        ("workers: 1000", "workers: "),
+        ("workers: null", "workers: "),
+        ("user: 5", "user: "),
+        ("listener_port: 80", "listener_port: "),
+        ("listener_port: 65536", "listener_port: "),
+        ("record_mask: 7", "record_mask: "),
+        ("identify_timeout: 0", "identify_timeout: "),
+        ("identify_timeout: .nan", "identify_timeout: "),
+        ("connect_timeout: .inf", "connect_timeout: "),
+        ("connect_timeout: soon", "connect_timeout: "),
+        ("groups: [DE]", "groups: "),
+        ("groups: {HOME: DE}", "groups.HOME: "),
+    ],
+)
+def test_a_bad_value_is_one_line_with_its_field(tmp_path: Path, text: str, words: str) -> None:
+    """File, field and what is wrong with it."""
+    path = write(tmp_path, text)
+    (line,) = faults(tmp_path)
+    assert line.startswith(f"{path}: {words}")
+    assert len(line) > len(f"{path}: {words}")
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    """One line each: nobody wants to find them one by one."""
+    path = write(tmp_path, "workers: many\nlistener_port: 1\nsurprise: 1\n")
+    assert {line.removeprefix(f"{path}: ").split(":")[0] for line in faults(tmp_path)} == {
+        "workers",
+        "listener_port",
+        "surprise",
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["policies: [", "a: b: c", "\tworkers: 1", "policies: *gone", "- !!python/object:os.x {}", "\x00"]
+)
+def test_what_is_no_yaml_is_one_line(tmp_path: Path, text: str) -> None:
+    """Several lines of the parser's become one; tags that would run code are not known."""
+    write(tmp_path, text)
+    (line,) = faults(tmp_path)
+    assert "not valid YAML" in line
+
+
+@pytest.mark.parametrize("text", ["[policies]", "eu-only", "5", "- policies: []"])
+def test_what_is_no_mapping_is_one_line(tmp_path: Path, text: str) -> None:
+    """With an example of what is meant."""
+    write(tmp_path, text)
+    (line,) = faults(tmp_path)
+    assert "must be a mapping" in line
+
+
+@pytest.mark.parametrize("text", ["5: x", "true: x", "null: x", "2020-01-01: x", "? [a]\n: x"])
+def test_a_key_that_is_no_text_is_one_line(tmp_path: Path, text: str) -> None:
+    """YAML has keys of every type; settings have names."""
+    write(tmp_path, text)
+    assert len(faults(tmp_path)) == 1
+
+
+def test_root_is_an_option_not_a_setting(tmp_path: Path) -> None:
+    """A file that moved itself elsewhere would be a riddle."""
+    write(tmp_path, "root: /elsewhere")
+    (line,) = faults(tmp_path)
+    assert "root: is not a setting; use the --root option" in line
+
+
+def test_bytes_that_are_not_utf8_are_told_with_their_place(tmp_path: Path) -> None:
+    """Latin-1 from an old editor."""
+    write(tmp_path, b"user: Andr\xe9\n")
+    (line,) = faults(tmp_path)
+    assert "byte 10 is not UTF-8; save the file as UTF-8" in line
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    """The first start."""
+    (line,) = faults(tmp_path)
+    assert "does not exist; 'make install' writes one" in line
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    """Here a directory in its place; for others a matter of permissions."""
+    (tmp_path / "etc/enforcer/enforcer.yaml").mkdir(parents=True)
+    (line,) = faults(tmp_path)
+    assert "Is a directory" in line
+
+
+def test_a_root_that_is_too_long_for_a_socket_is_told_before_anything_runs(tmp_path: Path) -> None:
+    """sun_path has 108 bytes with its NUL (unix(7)); the last length that fits, fits."""
+    tail = "/run/enforcer/control.sock"
+    room = MAX_SOCKET_PATH - len(tail) - len(str(tmp_path)) - 1
+    fits, too_long = tmp_path / ("x" * room), tmp_path / ("x" * (room + 1))
+    for root in (fits, too_long):
+        write(root, "")
+    assert len(bytes(load_settings(fits).control_socket)) == MAX_SOCKET_PATH
+    (line,) = faults(too_long)
+    assert "too long for a socket; choose a shorter --root" in line
+
+
+def test_everything_of_an_instance_lies_below_its_root(tmp_path: Path) -> None:
+    """Tests and demos live beside a production instance without touching it; two roots never share a cgroup."""
+    settings = Settings(root=tmp_path)
+    places = [
+        settings.etc,
+        settings.policy_dir,
+        settings.state,
+        settings.run,
+        settings.database,
+        settings.control_socket,
+    ]
+    assert all(place.is_relative_to(tmp_path) for place in places)
+    assert Settings().instance == "enforcer"
+    other = Settings(root=tmp_path / "other")
+    assert len({Settings().instance, settings.instance, other.instance}) == 3
+    assert settings.instance.startswith("enforcer-")
+
+
+def test_a_root_is_the_same_by_any_name(tmp_path: Path) -> None:
+    """Relative, or through a symbolic link: one instance."""
+    write(tmp_path / "root", "")
+    (tmp_path / "link").symlink_to(tmp_path / "root")
+    assert load_settings(tmp_path / "link").instance == load_settings(tmp_path / "root" / ".").instance
