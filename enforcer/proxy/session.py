@@ -71,6 +71,7 @@ class Session:
         self._ledger = Ledger(flow, environment)
         self._to_client: list[bytes] = []
         self._to_server: list[bytes] = []
+        self._writing = False  # at the end of this turn
         self._full: set[Side] = set()
         self._eof: set[Side] = set()
         self._patience = environment.loop.call_later(environment.identify_timeout, self._client_silent)
@@ -116,7 +117,11 @@ class Session:
     def server_eof(self) -> None:
         self._end_of(Side.SERVER)
 
-    def server_lost(self) -> None:
+    def server_lost(self, error: Exception | None) -> None:
+        """A reset is passed on as one: after an orderly end the client would take what it has for all of it."""
+        if error is not None:
+            self._close("server reset the connection", reset=True)
+            return
         if self._state is not State.CLOSED and Side.SERVER not in self._eof:
             self._end_of(Side.SERVER)
         self._close("server closed")
@@ -162,7 +167,9 @@ class Session:
             while self._state is State.READY and (event := inspector.next_event()) is not None:
                 self._take(event)
         finally:
-            self._write()
+            if not self._writing and (self._to_client or self._to_server):
+                self._writing = True
+                self._environment.journal.before_bytes(self._write)
 
     def _take(self, event: Event) -> None:
         match event:
@@ -365,7 +372,7 @@ class Session:
                 told = bool(refusal.to_client)
                 self._send_client(refusal.to_client)
                 self._write()
-        self._close(verdict.reason.value, linger=told, reset=answering or not self._ledger.bytes_down)
+        self._close(f"{verdict.reason.value}: {verdict.detail}", linger=told, reset=answering or not self._ledger.bytes_down)
 
     # --- waiting, writing, closing
 
@@ -424,6 +431,7 @@ class Session:
         self._to_server.clear()
 
     def _write(self) -> None:
+        self._writing = False
         if self._to_client:
             out, self._to_client = self._to_client, []
             self._client.write(b"".join(out) if len(out) > 1 else out[0])
@@ -452,6 +460,7 @@ class Session:
         """Passes a half-close on once all that came before it is written; ends the session when nothing can follow."""
         if self._state is not State.READY or not self._eof:
             return
+        self._write()
         if Side.SERVER in self._eof:
             if self._exchanges and Side.CLIENT not in self._eof:
                 self._client.write_eof()
@@ -468,6 +477,7 @@ class Session:
         and after an orderly end the client would take what it has of an answer for all of it."""
         if self._state is State.CLOSED:
             return
+        self._write()
         self._state = State.CLOSED
         self._patience.cancel()
         if self._dialling is not None and not self._dialling.done():

@@ -18,7 +18,7 @@ class ServerSide(Protocol):
 
     def server_data(self, data: bytes) -> None: ...
     def server_eof(self) -> None: ...
-    def server_lost(self) -> None: ...
+    def server_lost(self, error: Exception | None) -> None: ...
     def server_full(self, full: bool) -> None: ...
 
 
@@ -35,8 +35,8 @@ class Upstream(asyncio.Protocol):
         self._session.server_eof()
         return True  # the executor may still be sending
 
-    def connection_lost(self, _error: Exception | None) -> None:
-        self._session.server_lost()
+    def connection_lost(self, error: Exception | None) -> None:
+        self._session.server_lost(error)
 
     def pause_writing(self) -> None:
         self._session.server_full(True)

@@ -26,7 +26,7 @@ from enforcer.capture import cgroup, namespace, programs
 from enforcer.capture.programs import Pins
 from enforcer.capture.tables import Tables, build_generation
 from enforcer.config import Settings, load_settings
-from enforcer.errors import EnforcerError, HostError, UsageError
+from enforcer.errors import EnforcerError, HostError, KernelError, UsageError
 from enforcer.flow import Endpoint
 from enforcer.masking.masker import masker_for
 from enforcer.recording.rows import EventRow, RefusalRow
@@ -126,7 +126,12 @@ class Supervisor:
         building = asyncio.to_thread(build_generation, self._content.table, coarse_verdicts(self._content.table))
         loading = asyncio.to_thread(programs.load, self._pins, self._open_tables)
         starting = self._workers.start(self._content, self._number)
-        built, directory, _ = await asyncio.gather(building, loading, starting)
+        try:
+            built, directory, _ = await asyncio.gather(building, loading, starting)
+        except OSError as error:
+            raise KernelError(
+                f"the kernel refused the tables: {error}; bpf(2) needs root with CAP_BPF and CAP_SYS_ADMIN"
+            ) from error
         stack.callback(self._tables.close)
         self._content.table.forget_pages()
         self._tables.swap(built, after=previous)

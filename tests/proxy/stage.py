@@ -261,8 +261,8 @@ class Stage:
     def server_ends(self) -> None:
         self._step(self.session.server_eof)
 
-    def server_lost(self) -> None:
-        self._step(self.session.server_lost)
+    def server_lost(self, error: Exception | None = None) -> None:
+        self._step(self.session.server_lost, error)
 
     def server_full(self, full: bool) -> None:
         self._step(self.session.server_full, full)

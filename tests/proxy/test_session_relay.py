@@ -146,6 +146,17 @@ def test_a_server_that_goes_away_ends_the_session() -> None:
         assert stage.environment.sessions == set()
 
 
+def test_a_servers_reset_is_passed_on_as_one() -> None:
+    """After an orderly end the client would take the half for the whole."""
+    with Stage(OPAQUE) as stage:
+        stage.client_sends(HELLO)
+        stage.connects()
+        stage.server_sends(b"half an ans")
+        stage.server_lost(ConnectionResetError("reset"))
+        assert stage.client.ended == "reset"
+        assert stage.row("session_ends")["cause"] == "server reset the connection"
+
+
 def test_a_server_that_speaks_before_the_dial_is_seen_to_be_done_loses_nothing() -> None:
     """Its greeting may arrive in the same turn as the connection."""
     with Stage(OPAQUE, identify_timeout=0.02) as stage:

@@ -29,7 +29,7 @@ class Heard:
     def server_eof(self) -> None:
         self.events.append("eof")
 
-    def server_lost(self) -> None:
+    def server_lost(self, error: Exception | None) -> None:
         self.events.append("lost")
 
     def server_full(self, full: bool) -> None:
