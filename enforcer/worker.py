@@ -73,6 +73,8 @@ class Worker:
             case "unlisten":
                 for server in self._servers.pop(message["ident"], []):
                     server.close()
+            case "stop":
+                self._stop()
             case unknown:
                 raise ValueError(f"unknown control message {unknown!r}")
 
@@ -105,6 +107,18 @@ class Worker:
             self._environment.connect_timeout = message["connect_timeout"]
             self._environment.record_masker = record_masker
         self._control.send(orjson.dumps({"op": "ready", "generation": message["generation"]}))
+
+    def _stop(self) -> None:
+        """An orderly end: no new connections, every session ended and on record, then this process."""
+        if self._environment is None or self._journal is None:
+            supervisor_gone()
+            return
+        for servers in self._servers.values():
+            for server in servers:
+                server.close()
+        for session in list(self._environment.sessions):
+            session.end("enforcer stopped")
+        self._journal.commit(lambda _error: supervisor_gone())
 
     async def _listen(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if self._environment is None:

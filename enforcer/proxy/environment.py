@@ -6,6 +6,7 @@ Replaced in parts when the supervisor hands down a new generation; sessions noti
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,11 @@ from enforcer.policy.compiled import PolicySet
 from enforcer.proxy.journal import Journal
 
 if TYPE_CHECKING:
+    from enforcer.proxy.ledger import Ledger
     from enforcer.proxy.session import Session
+
+# Seconds that the row of a batched exchange waits for its outcome, at most twice: as long as the writer's own interval.
+HOLD = 0.2
 
 
 @dataclass(slots=True)
@@ -31,3 +36,19 @@ class Environment:
     connect_timeout: float
     record_masker: Masker
     sessions: set[Session] = field(default_factory=set)
+    _holding: set[Ledger] = field(default_factory=set)
+    _releasing: bool = False
+
+    def holds(self, ledger: Ledger) -> None:
+        """`ledger` keeps a row back for its outcome: most exchanges end at once, and one row costs half of two."""
+        self._holding.add(ledger)
+        if not self._releasing:
+            self._releasing = True
+            self.loop.call_later(HOLD, self._release)
+
+    def _release(self) -> None:
+        before_ns = time.time_ns() - int(HOLD * 1e9)
+        self._holding = {ledger for ledger in self._holding if ledger.release(before_ns)}
+        self._releasing = bool(self._holding)
+        if self._releasing:
+            self.loop.call_later(HOLD, self._release)

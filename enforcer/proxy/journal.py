@@ -17,6 +17,8 @@ from enforcer.recording.rows import AnyRow
 
 # Unsent rows a worker holds before its sessions wait: about 20,000 small exchanges.
 HIGH_WATER = 8 << 20
+# Bytes of one write from which on it is worth a system call of its own.
+LARGE = 16 << 10
 
 
 class Journal(asyncio.Protocol):
@@ -56,12 +58,16 @@ class Journal(asyncio.Protocol):
         self._lines.append(orjson.dumps(row))
         self._schedule()
 
-    def before_bytes(self, write: Callable[[], None]) -> None:
-        """Calls `write` at the end of this turn, after the turn's rows have left: what goes on is on record first.
+    def before_bytes(self, write: Callable[[], None], size: int) -> None:
+        """Calls `write`, for `size` bytes, once the rows so far have left: what goes on is on record first.
 
-        All writes of a turn together also cost much less than each at once, in between the parsing of others' bytes."""
+        That is at the end of this turn, or at once where `size` is large: all the small writes of a turn together cost
+        much less than each in between the parsing of others' bytes, and large ones would pile up."""
         self._writes.append(write)
-        self._schedule()
+        if size >= LARGE:
+            self._flush()
+        else:
+            self._schedule()
 
     def commit(self, done: Callable[[str], None]) -> None:
         """Calls `done` once every row so far is on disk, with an error text when it could not be written."""

@@ -37,6 +37,7 @@ class Ledger:
         self._environment = environment
         self._exchanges = 0
         self._opened = False
+        self._held: dict[int, ExchangeRow] = {}
         self._started_ns = time.monotonic_ns()
 
     def request(self, protocol: str, request: Request, verdict: Verdict) -> None:
@@ -63,10 +64,29 @@ class Ledger:
             "observed": verdict.observed,
             "durable": verdict.durable,
         }
-        self._environment.journal.row(row)
+        if verdict.durable or not verdict.passes:
+            self._environment.journal.row(row)
+        else:
+            self._held[request.exchange] = row
+            self._environment.holds(self)
 
     def outcome(self, exchange: Exchange, outcome: Outcome) -> None:
-        """How an exchange ended. Bytes are those the session moved while it was open."""
+        """How an exchange ended: in its own row where that was still held, else in a row of its own. Bytes are those
+        the
+        session moved while it was open."""
+        up, down = self.bytes_up - exchange.bytes_up, self.bytes_down - exchange.bytes_down
+        duration_ns = time.monotonic_ns() - exchange.started_ns
+        held = self._held.pop(outcome.exchange, None)
+        if held is not None:
+            held["status"] = outcome.status
+            held["rows"] = outcome.rows
+            held["failed"] = outcome.failed
+            held["bytes_up"] = up
+            held["bytes_down"] = down
+            held["duration_ns"] = duration_ns
+            held["masked"] = exchange.masked
+            self._environment.journal.row(held)
+            return
         row: OutcomeRow = {
             "table": "outcomes",
             "time_ns": time.time_ns(),
@@ -75,12 +95,20 @@ class Ledger:
             "status": outcome.status,
             "rows": outcome.rows,
             "failed": outcome.failed,
-            "bytes_up": self.bytes_up - exchange.bytes_up,
-            "bytes_down": self.bytes_down - exchange.bytes_down,
-            "duration_ns": time.monotonic_ns() - exchange.started_ns,
+            "bytes_up": up,
+            "bytes_down": down,
+            "duration_ns": duration_ns,
             "masked": exchange.masked,
         }
         self._environment.journal.row(row)
+
+    def release(self, before_ns: int) -> bool:
+        """Sends held rows of exchanges that began before `before_ns` (Unix time) without their outcomes, which will be
+        rows
+        of their own. Returns whether any are still held."""
+        for number in [number for number, row in self._held.items() if row["time_ns"] < before_ns]:
+            self._environment.journal.row(self._held.pop(number))
+        return bool(self._held)
 
     def failure(self, protocol: str, verdict: Verdict) -> None:
         """A flow that ended as denied without, or in the middle of, a request."""

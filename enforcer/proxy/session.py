@@ -24,11 +24,12 @@ from enforcer.masking.masker import Masker, masker_for
 from enforcer.policy.engine import decide
 from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Reply, Request, Rows, Text, Unmaskable
 from enforcer.protocols.registry import by_name
+from enforcer.proxy.denial import denial
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.exchange import Exchange
 from enforcer.proxy.ledger import Ledger
 from enforcer.proxy.upstream import dial
-from enforcer.verdict import Action, Denial, Reason, Verdict
+from enforcer.verdict import Action, Reason, Verdict
 
 _log = structlog.get_logger()
 
@@ -101,6 +102,10 @@ class Session:
         """The client reads slower than the server sends: stop reading from the server meanwhile."""
         self._set_full(Side.CLIENT, full)
 
+    def end(self, cause: str) -> None:
+        """Ends the flow from outside; the client sees a reset."""
+        self._close(cause, reset=True)
+
     # --- the server's transport
 
     def server_data(self, data: bytes) -> None:
@@ -169,7 +174,8 @@ class Session:
         finally:
             if not self._writing and (self._to_client or self._to_server):
                 self._writing = True
-                self._environment.journal.before_bytes(self._write)
+                size = sum(map(len, self._to_client)) + sum(map(len, self._to_server))
+                self._environment.journal.before_bytes(self._write, size)
 
     def _take(self, event: Event) -> None:
         match event:
@@ -319,27 +325,10 @@ class Session:
 
     # --- refusing
 
-    def _denial(self, verdict: Verdict, *, unreachable: bool = False) -> Denial:
-        region, reason = self._flow.region, verdict.reason.value
-        if verdict.reason is Reason.RULE:
-            reason = f"rule {verdict.policy}/{verdict.rule} forbids region {region}"
-        elif unreachable:
-            reason = verdict.detail
-        elif verdict.detail:
-            reason = f"{reason}: {verdict.detail}"
-        return Denial(
-            destination=str(self._flow.destination),
-            region=str(region),
-            prefix=region.prefix,
-            policy=verdict.policy,
-            rule=verdict.rule,
-            reason=reason,
-            session=self._ledger.session,
-            unreachable=unreachable,
-        )
-
     def _refuse(self, request: Request | None, verdict: Verdict, *, unreachable: bool = False) -> None:
-        refusal = self._parser().refuse(request, self._denial(verdict, unreachable=unreachable))
+        refusal = self._parser().refuse(
+            request, denial(self._flow, self._ledger.session, verdict, unreachable=unreachable)
+        )
         self._send_client(refusal.to_client)
         if refusal.close:
             self._write()
@@ -365,14 +354,16 @@ class Session:
         told, answering = False, bool(self._exchanges)
         if self._inspector is not None:
             try:
-                refusal = self._inspector.refuse(None, self._denial(verdict))
+                refusal = self._inspector.refuse(None, denial(self._flow, self._ledger.session, verdict))
             except Exception as second:  # noqa: BLE001 - the parser itself may be what failed
                 _log.error("refusal failed", session=self._ledger.session, error=repr(second))
             else:
                 told = bool(refusal.to_client)
                 self._send_client(refusal.to_client)
                 self._write()
-        self._close(f"{verdict.reason.value}: {verdict.detail}", linger=told, reset=answering or not self._ledger.bytes_down)
+        self._close(
+            f"{verdict.reason.value}: {verdict.detail}", linger=told, reset=answering or not self._ledger.bytes_down
+        )
 
     # --- waiting, writing, closing
 

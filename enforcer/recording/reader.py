@@ -33,14 +33,19 @@ SELECT s.seq, s.time_ns, s.id, s.executor, s.executor_ident, s.user, s.pid, s.ex
        s.region, s.region_kind, s.prefix, s.policy, s.rule, s.action, s.reason, s.observed, s.generation,
        (SELECT count(*) FROM exchanges x WHERE x.session = s.id) AS exchanges,
        (SELECT count(*) FROM exchanges x WHERE x.session = s.id AND x.action = 'deny') AS denied,
-       (SELECT coalesce(sum(m.value), 0) FROM outcomes o, json_each(o.masked) m WHERE o.session = s.id) AS masked_total,
+       (SELECT coalesce(sum(m.value), 0) FROM exchanges x, json_each(x.masked) m WHERE x.session = s.id)
+         + (SELECT coalesce(sum(m.value), 0) FROM outcomes o, json_each(o.masked) m WHERE o.session = s.id)
+         AS masked_total,
        (SELECT e.cause FROM session_ends e WHERE e.session = s.id ORDER BY e.seq LIMIT 1) AS ended
   FROM sessions s
 """
 _EXCHANGES = """
 SELECT x.seq, x.time_ns, x.exchange, x.protocol, x.operation, x.text, x.params, x.facts, x.action, x.policy, x.rule,
        x.reason, x.detail, x.observed, x.durable, x.cut_bytes, x.cut_sha256,
-       o.time_ns AS outcome_time_ns, o.status, o.rows, o.failed, o.bytes_up, o.bytes_down, o.duration_ns, o.masked
+       coalesce(o.time_ns, x.time_ns + x.duration_ns) AS outcome_time_ns, coalesce(x.status, o.status) AS status,
+       coalesce(x.rows, o.rows) AS rows, coalesce(x.failed, o.failed) AS failed,
+       coalesce(x.bytes_up, o.bytes_up) AS bytes_up, coalesce(x.bytes_down, o.bytes_down) AS bytes_down,
+       coalesce(x.duration_ns, o.duration_ns) AS duration_ns, coalesce(x.masked, o.masked) AS masked
   FROM exchanges x LEFT JOIN outcomes o ON o.session = x.session AND o.exchange = x.exchange
  WHERE x.session = ? ORDER BY x.seq, o.seq
 """

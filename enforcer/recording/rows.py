@@ -69,10 +69,17 @@ class ExchangeRow(TypedDict):
     detail: str
     observed: bool
     durable: bool
+    status: NotRequired[str | None]
+    rows: NotRequired[int | None]
+    failed: NotRequired[bool | None]
+    bytes_up: NotRequired[int | None]
+    bytes_down: NotRequired[int | None]
+    duration_ns: NotRequired[int | None]
+    masked: NotRequired[dict[str, int] | None]
 
 
 class OutcomeRow(TypedDict):
-    """The end of an exchange. `masked`: number of values masked, by detector or field name; never the values."""
+    """The end of an exchange whose row was written before it ended. `masked`: number of values masked, by detector or field name; never the values."""
 
     table: Literal["outcomes"]
     time_ns: int

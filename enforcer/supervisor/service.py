@@ -91,6 +91,7 @@ class Supervisor:
             _notify("READY=1")
             await self._serve()
             _notify("STOPPING=1")
+            await self._workers.finish()
             self._record("stopped")
 
     # --- starting

@@ -26,6 +26,8 @@ from enforcer.verdict import MaskSpec
 
 # Seconds a worker may take from start to having its first generation.
 READY_TIMEOUT = 30.0
+# Seconds workers get to record the ends of their sessions when the supervisor stops.
+STOP_TIMEOUT = 3.0
 # Seconds before a worker that died is replaced; longer when it died young.
 RESTART_DELAY, YOUNG_RESTART_DELAY, YOUNG = 0.05, 1.0, 2.0
 _MAX_MESSAGE = 64 * 1024
@@ -111,6 +113,10 @@ class Worker:
     def unlisten(self, ident: str) -> None:
         self._send({"op": "unlisten", "ident": ident}, [])
 
+    def stop(self) -> None:
+        """Asks it to end its sessions, have them recorded, and end."""
+        self._send({"op": "stop"}, [])
+
     def kill(self) -> None:
         self._process.kill()
 
@@ -155,6 +161,7 @@ class Workers:
         self._alive: list[Worker] = []
         self._starting: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._empty = asyncio.Event()
         self.restarts = 0
 
     def __iter__(self) -> Any:
@@ -173,7 +180,21 @@ class Workers:
         for worker in self._alive:
             worker.send_generation(settings, content, number)
 
+    async def finish(self) -> None:
+        """Lets every worker end in order, for as long as STOP_TIMEOUT."""
+        self._stopping = True
+        for worker in self._alive:
+            worker.stop()
+        if not self._alive:
+            return
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await self._empty.wait()
+        except TimeoutError:
+            _log.error("workers did not end in order", pids=[worker.pid for worker in self._alive])
+
     def stop(self) -> None:
+        """Ends what is left of them at once."""
         self._stopping = True
         for task in self._starting:
             task.cancel()
@@ -194,6 +215,8 @@ class Workers:
     def _on_end(self, worker: Worker) -> None:
         self._alive.remove(worker)
         if self._stopping:
+            if not self._alive:
+                self._empty.set()
             return
         self.restarts += 1
         loop = asyncio.get_running_loop()
