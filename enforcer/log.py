@@ -10,12 +10,16 @@ import structlog
 def configure() -> None:
     """Key-value lines on a terminal, JSON lines elsewhere (journald, files)."""
     renderer = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(sort_keys=True)
+        # The plain traceback: the pretty one prints local variables, and with them what executors sent.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer(sort_keys=True)
     )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if sys.stderr.isatty() else [structlog.processors.format_exc_info]),
             renderer,
         ],
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),

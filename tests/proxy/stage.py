@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +24,7 @@ import orjson
 from enforcer.flow import Address, Endpoint, Executor, Flow, Region
 from enforcer.masking.masker import masker_for
 from enforcer.policy.compiled import Policy, PolicySet, Rule
+from enforcer.proxy import environment as environment_module
 from enforcer.proxy import session as session_module
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.journal import Journal
@@ -89,13 +90,18 @@ class RecordWire(Wire):
         self.lines: list[dict[str, Any]] = []
         self.writes = 0
         self.limit = 0
+        self.on_commit: Callable[[int], object] = lambda _number: None
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self.limit = high or 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.writes += 1
-        self.lines += [orjson.loads(line) for line in bytes(data).splitlines()]
+        lines = [orjson.loads(line) for line in bytes(data).splitlines()]
+        self.lines += lines
+        for line in lines:
+            if line.keys() == {"commit"}:
+                self.on_commit(line["commit"])
 
 
 class LoggedJournal(Journal):
@@ -156,7 +162,10 @@ class Dial:
 
 
 class Stage:
-    """A flow to `address`:`port`, judged by `rules`."""
+    """A flow to `address`:`port`, judged by `rules`.
+
+    `hold`: seconds that a batched row waits for its outcome; the default is longer than any test, 0 is not at all.
+    `durable`: all rules are, and the supervisor says of each row at once that it is on disk."""
 
     def __init__(
         self,
@@ -166,6 +175,8 @@ class Stage:
         observe: bool = False,
         identify_timeout: float = PATIENCE,
         linger: float = 0.0,
+        hold: float = PATIENCE,
+        durable: bool = False,
     ) -> None:
         self.loop = asyncio.new_event_loop()
         self.faults: list[dict[str, Any]] = []
@@ -175,9 +186,15 @@ class Stage:
         self.server: Wire | None = None
         self.client = Wire("client", self.log)
         self.records = RecordWire()
-        self._kept = session_module.dial, session_module.LINGER
+        self._kept = session_module.dial, session_module.LINGER, environment_module.HOLD
         session_module.dial = self._dial  # type: ignore[assignment]
         session_module.LINGER = linger
+        environment_module.HOLD = hold
+        if durable:
+            rules = tuple(replace(one, durable=True) for one in rules)
+            self.records.on_commit = lambda number: self.loop.call_soon(
+                self.journal.data_received, orjson.dumps({"commit": number, "error": ""}) + b"\n"
+            )
         executor = Executor("agent-1", "agent", 1000, "runner", 7)
         endpoint = Endpoint(ip_address(address), port)
         self.flow = Flow(executor, endpoint, Table().lookup(endpoint.address), 5, 4242, 1000, 1_763_791_200_000_000_000)
@@ -205,7 +222,7 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        session_module.dial, session_module.LINGER = self._kept
+        session_module.dial, session_module.LINGER, environment_module.HOLD = self._kept
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.settle()

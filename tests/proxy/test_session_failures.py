@@ -39,7 +39,7 @@ def test_an_unreachable_http_server_is_502_with_the_reason_and_the_connection_st
         told = stage.take("client")
         assert told.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
         assert f"{DE}:80 cannot be reached: Connection refused".encode() in told
-        outcome = stage.row("outcomes")
+        outcome = stage.row("exchanges")
         assert (outcome["status"], outcome["failed"], outcome["bytes_up"]) == ("unreachable", True, 0)
         stage.client_sends(GET)
         stage.connects()
@@ -56,7 +56,7 @@ def test_an_unreachable_postgres_server_is_08001() -> None:
         assert b"SFATAL\0VFATAL\0C08001\0" in stage.to_client
         assert f"{DE}:5432 cannot be reached".encode() in stage.to_client
         assert b"Connection refused" in stage.to_client
-        assert stage.row("outcomes")["status"] == "unreachable"
+        assert stage.row("exchanges")["status"] == "unreachable"
         assert stage.row("session_ends")["cause"] == "unreachable"
 
 
@@ -92,7 +92,7 @@ def test_a_client_that_leaves_while_the_server_is_dialled_leaves_no_connection()
         stage.client_sends(GET)
         stage.client_lost()
         assert stage.dials[0].outcome.cancelled()
-        assert stage.row("outcomes")["failed"] is True
+        assert stage.row("exchanges")["failed"] is True
         assert stage.row("session_ends")["cause"] == "client closed"
 
 
@@ -119,7 +119,7 @@ def test_a_server_that_breaks_http_is_told_as_502_and_not_handed_on() -> None:
         assert stage.to_client.startswith(b"HTTP/1.1 502 ")
         assert b"hi!" not in stage.to_client
         assert server.ended
-        assert stage.row("outcomes")["failed"] is True
+        assert stage.row("exchanges")["failed"] is True
         assert stage.row("session_ends")["cause"].startswith("protocol error: ")
 
 
@@ -229,7 +229,7 @@ def test_an_answer_that_cannot_be_masked_is_refused_whole() -> None:
         assert b"078-05-1120" not in stage.to_client
         assert stage.to_client.startswith(b"HTTP/1.1 403 ")
         assert b"the answer cannot be masked safely" in stage.to_client
-        outcome = stage.row("outcomes")
+        outcome = stage.row("exchanges")
         assert (outcome["status"], outcome["failed"]) == ("unmaskable", True)
 
 
@@ -241,7 +241,7 @@ def test_an_encoded_answer_to_a_masked_request_is_refused() -> None:
         stage.server_sends(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 4\r\n\r\nbrbr")
         assert stage.to_client.startswith(b"HTTP/1.1 403 ")
         assert b"brbr" not in stage.to_client
-        assert stage.row("outcomes")["status"] == "unmaskable"
+        assert stage.row("exchanges")["status"] == "unmaskable"
 
 
 def test_copy_output_under_a_column_rule_ends_the_session() -> None:
@@ -252,7 +252,7 @@ def test_copy_output_under_a_column_rule_ends_the_session() -> None:
         stage.server_sends(pg.msg("H", b"\0" + pg.i16(1, 0)) + pg.msg("d", b"078-05-1120\n"))
         assert b"078-05-1120" not in stage.to_client
         assert b"COPY output cannot be masked by column" in stage.to_client
-        assert stage.rows("outcomes")[-1]["status"] == "unmaskable"
+        assert stage.rows("exchanges")[-1]["status"] == "unmaskable"
 
 
 def test_a_mask_error_on_a_row_lets_no_row_behind_it_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,12 +269,12 @@ def test_a_mask_error_on_a_row_lets_no_row_behind_it_pass(monkeypatch: pytest.Mo
         stage.server_sends(pg.row(b"three") + pg.complete("SELECT 3") + pg.ready())
         for cell in (b"one", b"two", b"three"):
             assert cell not in stage.to_client
-        assert stage.rows("outcomes")[-1]["status"] == "unmaskable"
+        assert stage.rows("exchanges")[-1]["status"] == "unmaskable"
         assert stage.row("session_ends")["cause"] == "denied"
 
 
 def test_masked_answers_count_what_they_hid() -> None:
-    """The outcome row says how many values by name, never which."""
+    """The row says how many values by name, never which."""
     with Stage(allow("credit_card")) as stage:
         stage.client_sends(GET)
         stage.connects()
@@ -283,7 +283,7 @@ def test_masked_answers_count_what_they_hid() -> None:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         )
         assert stage.to_client.endswith(f"{MASKED_CARD} and {MASKED_CARD}".encode())
-        assert stage.row("outcomes")["masked"] == {"credit_card": 2}
+        assert stage.row("exchanges")["masked"] == {"credit_card": 2}
         assert CARD not in str(stage.records.lines)
 
 

@@ -104,15 +104,16 @@ def test_while_the_recorder_fails_every_request_is_denied() -> None:
         assert stage.to_server == GET
 
 
-def test_a_congested_journal_holds_the_request_and_lets_it_go_later() -> None:
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_congested_journal_holds_the_request_and_lets_it_go_later(durable: bool) -> None:
     """No row and no dial while the supervisor is behind; afterwards the request goes its way by itself."""
-    with Stage(allow()) as stage:
+    with Stage(allow(), durable=durable) as stage:
         stage.journal.pause_writing()
         stage.client_sends(GET)
         assert stage.log == []
         assert not stage.client.reading
         stage._step(stage.journal.resume_writing)
-        assert stage.order == ["sessions", "exchanges", "dial"]
+        assert stage.order == (["sessions", "exchanges", "commit", "dial"] if durable else ["sessions", "dial"])
         stage.connects()
         assert stage.to_server == GET
         assert stage.client.reading
@@ -133,7 +134,7 @@ def test_a_session_that_ended_while_the_journal_was_congested_stays_ended() -> N
 def test_a_card_in_a_path_and_in_a_host_is_masked_in_the_rows_and_sent_as_it_is() -> None:
     """The server gets what the client wrote; the record gets asterisks, in text, facts and host alike."""
     request = f"GET /pay/{CARD}?x=1 HTTP/1.1\r\nHost: {CARD}.example\r\n\r\n".encode()
-    with Stage(allow()) as stage:
+    with Stage(allow(), hold=0) as stage:
         stage.client_sends(request)
         stage.connects()
         assert stage.to_server == request
@@ -154,7 +155,7 @@ def opened_postgres(stage: Stage) -> None:
 
 def test_a_card_in_a_statement_is_masked_in_its_row() -> None:
     """The literal is hidden, the rest of the statement is exact."""
-    with Stage(allow(), port=5432) as stage:
+    with Stage(allow(), port=5432, hold=0) as stage:
         opened_postgres(stage)
         statement = f"select * from p where card = '{CARD}' and note = 'é'"
         stage.client_sends(pg.query(statement))
@@ -164,7 +165,7 @@ def test_a_card_in_a_statement_is_masked_in_its_row() -> None:
 
 def test_cards_and_addresses_in_bind_parameters_are_masked_in_their_row() -> None:
     """Each parameter keeps its place, NULL stays NULL, and what is not sensitive stays exact."""
-    with Stage(allow(), port=5432) as stage:
+    with Stage(allow(), port=5432, hold=0) as stage:
         opened_postgres(stage)
         stage.client_sends(
             pg.parse("insert into p values ($1, $2, $3, $4)")
@@ -181,7 +182,7 @@ def test_cards_and_addresses_in_bind_parameters_are_masked_in_their_row() -> Non
 @pytest.mark.parametrize("extra", ["", "\x00", "\x00\x00 and \x00"], ids=["none", "one NUL", "several NULs"])
 def test_nul_characters_neither_shift_nor_unmask_what_is_recorded(extra: str) -> None:
     """A text parameter that holds NUL leaves its neighbours in their places, all masked."""
-    with Stage(allow(), port=5432) as stage:
+    with Stage(allow(), port=5432, hold=0) as stage:
         opened_postgres(stage)
         values = [f"a{extra}b", CARD, f"{extra}{CARD}{extra}", "last"]
         stage.client_sends(pg.parse("select $1, $2, $3, $4") + pg.bind(*(value.encode() for value in values)) + pg.SYNC)
@@ -194,7 +195,7 @@ def test_text_that_is_not_utf8_is_recorded_masked_and_as_valid_text() -> None:
     """Bytes outside UTF-8 neither end the session nor hide the card beside them."""
     raw = b"select '\xff\xfe', '" + CARD.encode() + b"'"
     message = pg.msg("Q", raw + b"\0")
-    with Stage(allow(), port=5432) as stage:
+    with Stage(allow(), port=5432, hold=0) as stage:
         opened_postgres(stage)
         stage.client_sends(message)
         assert stage.to_server == message

@@ -26,9 +26,9 @@ def test_an_opaque_flow_that_no_rule_names_is_reset() -> None:
 
 def test_an_allowed_opaque_flow_is_relayed_both_ways() -> None:
     """Every byte, in order, in both directions, and counted."""
-    with Stage(OPAQUE) as stage:
+    with Stage(OPAQUE, durable=True) as stage:
         stage.client_sends(HELLO)
-        assert stage.order == ["sessions", "exchanges", "dial"]
+        assert stage.order == ["sessions", "exchanges", "commit", "dial"]
         stage.connects()
         stage.server_sends(b"welcome")
         stage.client_sends(b"more")
@@ -48,7 +48,7 @@ def test_an_opaque_flow_under_a_masking_rule_lets_no_answer_through() -> None:
         stage.server_sends(b"anything")
         assert stage.to_client == b""
         assert stage.client.ended == "reset"
-        assert stage.row("outcomes")["status"] == "unmaskable"
+        assert stage.row("exchanges")["status"] == "unmaskable"
 
 
 def test_a_half_close_of_the_client_is_passed_on_and_the_answer_still_comes() -> None:
@@ -63,7 +63,7 @@ def test_a_half_close_of_the_client_is_passed_on_and_the_answer_still_comes() ->
         assert stage.to_client == b"the whole answer"
         stage.server_ends()
         assert server.ended == stage.client.ended == "closed"
-        outcome = stage.row("outcomes")
+        outcome = stage.row("exchanges")
         assert (outcome["status"], outcome["failed"]) == ("closed", False)
 
 
@@ -113,7 +113,7 @@ def test_a_silent_client_that_no_rule_lets_through_is_reset() -> None:
 
 def test_a_client_that_stops_in_mid_word_is_opaque_with_what_it_sent() -> None:
     """The first bytes of a method and then nothing: they are judged, and relayed, as opaque."""
-    with Stage(OPAQUE, identify_timeout=0.02) as stage:
+    with Stage(OPAQUE, identify_timeout=0.02, hold=0) as stage:
         stage.client_sends(b"GE")
         stage.until(lambda: stage.dials)
         stage.connects()
@@ -141,7 +141,7 @@ def test_a_server_that_goes_away_ends_the_session() -> None:
         stage.server_sends(b"half an ans")
         stage.server_lost()
         assert stage.to_client == b"half an ans"
-        assert stage.row("outcomes")["failed"] is True
+        assert stage.row("exchanges")["failed"] is True
         assert stage.row("session_ends")["cause"] == "server closed"
         assert stage.environment.sessions == set()
 

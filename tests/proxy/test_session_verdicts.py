@@ -22,29 +22,40 @@ def problem(answer: bytes) -> dict[str, object]:
     return document
 
 
-def test_an_allowed_exchange_is_recorded_before_it_is_forwarded() -> None:
-    """Session row, exchange row, dial, request, answer, outcome, end: in this order and no other."""
-    with Stage(allow()) as stage:
+@pytest.mark.parametrize(
+    ("durable", "order"),
+    [
+        (True, ["sessions", "exchanges", "commit", "dial", "server", "outcomes", "client", "session_ends"]),
+        (False, ["sessions", "dial", "server", "exchanges", "client", "session_ends"]),
+    ],
+    ids=["durable", "batched"],
+)
+def test_an_allowed_exchange_takes_its_steps_in_order(durable: bool, order: list[str]) -> None:
+    """Session row, exchange row on disk, dial, request, outcome, answer, end: in this order and no other. A batched
+    exchange's one row takes the place of its outcome."""
+    with Stage(allow(), durable=durable) as stage:
         stage.client_sends(GET)
         stage.connects()
         stage.server_sends(OK)
         stage.client_ends()
         stage.server_lost()
-        assert stage.order == ["sessions", "exchanges", "dial", "server", "outcomes", "client", "session_ends"]
+        assert stage.order == order
         assert stage.to_server == GET
         assert stage.to_client == OK
         assert stage.dials[0].destination == f"{DE}:80"
 
 
-def test_rows_say_who_asked_what_of_whom_and_how_it_ended() -> None:
+@pytest.mark.parametrize("durable", [True, False], ids=["durable", "batched"])
+def test_rows_say_who_asked_what_of_whom_and_how_it_ended(durable: bool) -> None:
     """Executor, destination, region, rule, text, status and bytes are those of the conversation."""
-    with Stage(allow()) as stage:
+    with Stage(allow(), durable=durable) as stage:
         stage.client_sends(GET)
         stage.connects()
         stage.server_sends(OK)
         stage.client_lost()
         session, exchange, outcome, end = (
-            stage.row(table) for table in ("sessions", "exchanges", "outcomes", "session_ends")
+            stage.row(table)
+            for table in ("sessions", "exchanges", "outcomes" if durable else "exchanges", "session_ends")
         )
     assert (session["executor"], session["user"], session["pid"]) == ("agent", "runner", 4242)
     assert (session["destination"], session["host"], session["protocol"]) == (f"{DE}:80", "shop.example", "http")
@@ -54,6 +65,7 @@ def test_rows_say_who_asked_what_of_whom_and_how_it_ended() -> None:
     assert (exchange["exchange"], exchange["operation"], exchange["text"]) == (1, "GET", "GET /a")
     assert (outcome["exchange"], outcome["status"], outcome["failed"]) == (1, "200", False)
     assert (outcome["bytes_up"], outcome["bytes_down"]) == (len(GET), len(OK))
+    assert outcome["duration_ns"] > 0
     assert (end["cause"], end["exchanges"], end["bytes_up"], end["bytes_down"]) == (
         "client closed",
         1,
@@ -65,11 +77,11 @@ def test_rows_say_who_asked_what_of_whom_and_how_it_ended() -> None:
 @pytest.mark.parametrize("cut", range(1, len(GET)))
 def test_nothing_is_dialled_before_the_request_is_whole(cut: int) -> None:
     """However the head is cut, the server hears of it only after its verdict."""
-    with Stage(allow()) as stage:
+    with Stage(allow(), durable=True) as stage:
         stage.client_sends(GET[:cut])
         assert stage.log == []
         stage.client_sends(GET[cut:])
-        assert stage.order == ["sessions", "exchanges", "dial"]
+        assert stage.order == ["sessions", "exchanges", "commit", "dial"]
 
 
 def test_a_body_does_not_overtake_its_heads_verdict() -> None:
@@ -129,7 +141,7 @@ def test_a_denied_connection_lives_on_and_serves_the_next_request() -> None:
 
 def test_a_pipelined_request_is_judged_after_the_answer_before_it() -> None:
     """Two requests in one packet: the second is neither recorded nor sent before the first is answered."""
-    with Stage(allow()) as stage:
+    with Stage(allow(), durable=True) as stage:
         stage.client_sends(GET + b"GET /b HTTP/1.1\r\nHost: shop.example\r\n\r\n")
         stage.connects()
         assert stage.to_server == GET
@@ -145,8 +157,9 @@ def test_observe_mode_records_the_denial_and_lets_the_request_pass() -> None:
         stage.client_sends(GET)
         stage.connects()
         assert stage.to_server == GET
+        stage.server_sends(OK)
         row = stage.row("exchanges")
-        assert (row["action"], row["observed"]) == ("deny", True)
+        assert (row["action"], row["observed"], row["status"]) == ("deny", True, "200")
 
 
 def test_a_denied_postgres_login_is_fatal_and_never_dials() -> None:
