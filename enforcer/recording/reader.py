@@ -99,7 +99,7 @@ def connect(path: Path) -> sqlite3.Connection:
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not names.intersection(TABLES):
             raise missing
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: SQLite quotes a damaged schema as it is
         connection.close()
         raise RecordError(f"{path} cannot be read: {error}; is it the session database, and readable?") from error
     except RecordError:

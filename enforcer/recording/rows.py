@@ -51,7 +51,9 @@ class SessionRow(TypedDict):
 
 
 class ExchangeRow(TypedDict):
-    """A request with its verdict, written before its bytes go on."""
+    """A request with its verdict. Durable: on disk before its bytes go on, without `status` to `masked`, which follow
+    as an `OutcomeRow`. Denied: sent at once, without them. Otherwise sent with them when the exchange ends, unless it
+    lasts too long to wait for that: then without, and they follow."""
 
     table: Literal["exchanges"]
     time_ns: int
@@ -79,7 +81,8 @@ class ExchangeRow(TypedDict):
 
 
 class OutcomeRow(TypedDict):
-    """The end of an exchange whose row was written before it ended. `masked`: number of values masked, by detector or field name; never the values."""
+    """The end of an exchange whose row was sent before it ended. `masked`: number of values masked, by detector or
+    field name; never the values."""
 
     table: Literal["outcomes"]
     time_ns: int

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from enforcer.cli.sessions_cmd import TABLE_WIDTH, printable, sessions, table
 from enforcer.errors import EnforcerError, RecordError, UsageError
-from tests.recording.record_rows import SID, exchange, one_of_each, outcome, record, session, session_end
+from tests.recording.record_rows import SID, answered, exchange, one_of_each, outcome, record, session, session_end
 
 # Sets the window title, hides a line, reverses the text after it, 8-bit CSI, and a forged line.
 HOSTILE = "SELECT '\x1b]0;owned\x07\x1b[8m\u202e\x9b2J\r' -- \u2028 \U000e0041"
@@ -59,7 +59,7 @@ def test_list_is_one_readable_line_per_session(database: Path) -> None:
     ]  # fmt: skip
     assert line.split() == [
         SID, "2025-11-22", "06:00:00", "agent", "allow", "postgres", "3.120.0.10:5432", "DE", "eu-only/eea", "3", "(1",
-        "denied)", "3",
+        "denied)", "7",
     ]  # fmt: skip
 
 
@@ -130,6 +130,20 @@ def test_show_has_every_fact_the_exact_text_and_what_came_of_it(database: Path) 
         assert fact in out
 
 
+def test_show_has_the_outcome_that_is_in_the_exchanges_own_row(database: Path) -> None:
+    """A batched exchange looks no different from a durable one."""
+    record(database, [session(), answered(), exchange(2), outcome(2, status="INSERT", failed=True), session_end()])
+    lines = run(database, "show", SID).stdout.splitlines()
+    assert [line.strip() for line in lines if "outcome  " in line or "masked   " in line] == [
+        "outcome  SELECT, 1 rows, 14 bytes up, 60 down, 2.5 ms",
+        "masked   email 4",
+        "outcome  INSERT (failed), 1 rows, 14 bytes up, 60 down, 1.5 ms",
+        "masked   credit_card 2, users.ssn 1",
+    ]
+    document = json.loads(run(database, "show", SID, "--json").stdout)
+    assert [one["masked"] for one in document["exchanges"]] == [{"email": 4}, {"credit_card": 2, "users.ssn": 1}]
+
+
 def test_show_escapes_what_a_terminal_would_obey(database: Path) -> None:
     """A hostile statement, parameter, fact, argument or status cannot move the cursor or reorder the text."""
     hostile = {
@@ -145,6 +159,7 @@ def test_show_escapes_what_a_terminal_would_obey(database: Path) -> None:
             session(argv=[HOSTILE], host=HOSTILE, exe=HOSTILE, unit=HOSTILE),
             exchange(**hostile),
             outcome(status=HOSTILE, masked={HOSTILE: 1}),
+            answered(2, status=HOSTILE, masked={HOSTILE: 1}),
             session_end(cause=HOSTILE),
         ],
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from enforcer.proxy.journal import HIGH_WATER, Journal
+from enforcer.proxy.journal import HIGH_WATER, LARGE, Journal
 from tests.proxy.stage import RecordWire
 
 
@@ -59,6 +59,34 @@ def test_an_idle_turn_writes_nothing(line: Line) -> None:
     """No empty lines on the stream."""
     line.turn()
     assert line.wire.writes == 0
+
+
+def test_small_writes_wait_for_the_end_of_the_turn_and_follow_its_rows(line: Line) -> None:
+    """Also a row that is made after the write was asked for leaves before its bytes do; each is written once."""
+    seen: list[tuple[str, int]] = []
+    line.journal.before_bytes(lambda: seen.append(("first", len(line.wire.lines))), 1)
+    line.journal.row(number(1))
+    line.journal.before_bytes(lambda: seen.append(("second", len(line.wire.lines))), LARGE - 1)
+    line.journal.row(number(2))
+    assert seen == []
+    line.turn()
+    assert seen == [("first", 2), ("second", 2)]
+    line.turn()
+    assert len(seen) == 2
+
+
+def test_a_large_write_goes_at_once_after_the_rows_before_it(line: Line) -> None:
+    """With what had been waiting, in order; rows that come later in the turn leave at its end, none twice."""
+    seen: list[tuple[str, int]] = []
+    line.journal.row(number(1))
+    line.journal.before_bytes(lambda: seen.append(("small", len(line.wire.lines))), 1)
+    line.journal.before_bytes(lambda: seen.append(("large", len(line.wire.lines))), LARGE)
+    assert seen == [("small", 1), ("large", 1)]
+    line.journal.row(number(2))
+    line.turn()
+    line.turn()
+    assert line.wire.lines == [number(1), number(2)]
+    assert len(seen) == 2
 
 
 def test_a_commit_follows_its_rows_and_is_answered_once(line: Line) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from enforcer.recording.writer import Writer
 
 SID = "0123456789abcdef"
+OUTCOME = ("status", "rows", "failed", "bytes_up", "bytes_down", "duration_ns", "masked")
 
 
 def session(sid: str = SID, **changes: Any) -> dict[str, Any]:
@@ -64,6 +65,12 @@ def exchange(number: int = 1, sid: str = SID, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def answered(number: int = 1, sid: str = SID, **changes: Any) -> dict[str, Any]:
+    """A batched exchange that ended before its row was sent."""
+    ending = outcome(number, sid, duration_ns=2_500_000, masked={"email": 4})
+    return exchange(number, sid, durable=False) | {name: ending[name] for name in OUTCOME} | changes
+
+
 def outcome(number: int = 1, sid: str = SID, **changes: Any) -> dict[str, Any]:
     return {
         "table": "outcomes",
@@ -114,8 +121,8 @@ def event(**changes: Any) -> dict[str, Any]:
 
 
 def one_of_each() -> list[dict[str, Any]]:
-    """Seven rows, seq 1 to 7: every table, exchanges twice."""
-    return [event(), session(), exchange(1), outcome(1), exchange(2, text="SELECT 2"), session_end(), refusal()]
+    """Seven rows, seq 1 to 7: every table, exchanges twice: durable and batched."""
+    return [event(), session(), exchange(1), outcome(1), answered(2, text="SELECT 2"), session_end(), refusal()]
 
 
 def record(path: Path, *groups: list[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from enforcer.errors import RecordError
 from enforcer.recording import check as checking
 from enforcer.recording.check import NAME_LIMIT, STORED, TEXT_LIMIT, check
 from enforcer.recording.schema import FORM, FORMS
-from tests.recording.record_rows import event, exchange, one_of_each, outcome, refusal, session
+from tests.recording.record_rows import OUTCOME, answered, event, exchange, one_of_each, outcome, refusal, session
 
 
 def test_columns_sent_are_the_columns_stored() -> None:
@@ -31,6 +31,17 @@ def test_every_kind_of_row_survives_the_trip_as_json() -> None:
 def test_a_key_that_may_be_none_may_be_left_out() -> None:
     """Leaving out `unit` and sending None are the same row."""
     assert check(session()) == check(session(unit=None))
+    assert check(exchange()) == check(exchange(**dict.fromkeys(OUTCOME)))
+
+
+def test_an_exchange_may_carry_its_outcome() -> None:
+    """Every outcome column is stored as it is in a row of its own; an exchange without stores NULLs."""
+    row = dict(zip(("time_ns", *STORED["exchanges"]), check(answered(failed=True, rows=None)).values, strict=True))
+    ending = dict(zip(("time_ns", *STORED["outcomes"]), check(outcome(failed=True, rows=None)).values, strict=True))
+    assert [row[name] for name in OUTCOME] == ["SELECT", None, 1, 14, 60, 2_500_000, '{"email":4}']
+    assert [type(row[name]) for name in OUTCOME] == [type(ending[name]) for name in OUTCOME]
+    without = dict(zip(("time_ns", *STORED["exchanges"]), check(exchange()).values, strict=True))
+    assert [without[name] for name in OUTCOME] == [None] * len(OUTCOME)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +79,22 @@ def test_a_key_that_may_be_none_may_be_left_out() -> None:
         exchange(facts={"a": None}),
         exchange(facts={"a": "x" * checking.MAPPING_LIMIT}),
         exchange(facts=[]),
+        answered(status=200),
+        answered(status="x" * (NAME_LIMIT + 1)),
+        answered(status="\ud800"),
+        answered(rows="1"),
+        answered(rows=True),
+        answered(failed=1),
+        answered(failed="no"),
+        answered(bytes_up="14"),
+        answered(bytes_up=2**63),
+        answered(bytes_down=60.0),
+        answered(duration_ns=-(2**63) - 1),
+        answered(duration_ns=True),
+        answered(masked={"a": "1"}),
+        answered(masked={"a": True}),
+        answered(masked=[]),
+        answered(masked="{}"),
         outcome(masked={"a": "1"}),
         outcome(masked={"a": True}),
         outcome(rows="1"),

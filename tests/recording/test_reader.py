@@ -9,7 +9,7 @@ import pytest
 from enforcer.errors import RecordError, UsageError
 from enforcer.recording.reader import Filter, Reader, connect
 from enforcer.recording.writer import Writer
-from tests.recording.record_rows import exchange, one_of_each, outcome, record, session, session_end
+from tests.recording.record_rows import OUTCOME, answered, exchange, one_of_each, outcome, record, session, session_end
 
 A, B, C, D = "aa00000000000001", "aa00000000000002", "bb00000000000003", "cc00000000000004"
 
@@ -23,6 +23,7 @@ def reader(database: Path) -> Reader:
             exchange(1, A),
             outcome(1, A),
             exchange(2, A, action="deny", rule="no-writes"),
+            answered(3, A),
             session_end(A),
             session(B, time_ns=2_000, executor="other", region="FR", protocol="http"),
             session(C, time_ns=3_000, action="deny", region="US/DE", protocol=None, rule=""),
@@ -55,10 +56,11 @@ def test_sessions_are_filtered_and_newest_first(reader: Reader, wanted: Filter, 
 
 
 def test_a_listed_session_says_what_became_of_it(reader: Reader) -> None:
-    """Exchanges, denied ones, masked values (2 + 1) and the end are counted from the other tables."""
+    """Exchanges, denied ones, masked values (2 + 1 in an outcome, 4 in an exchange) and the end are counted from the
+    other tables."""
     with reader:
         (listed,) = reader.sessions(Filter(since_ns=1_000, limit=9, executor="agent", action="allow"))
-    assert (listed["exchanges"], listed["denied"], listed["masked_total"]) == (2, 1, 3)
+    assert (listed["exchanges"], listed["denied"], listed["masked_total"]) == (3, 1, 7)
     assert listed["ended"] == "client closed"
 
 
@@ -69,13 +71,36 @@ def test_one_session_with_its_exchanges_and_outcomes(reader: Reader) -> None:
     assert found["argv"] == ["psql", "-h", "db"]
     assert found["observed"] is False
     assert found["end"]["cause"] == "client closed"
-    first, second = found["exchanges"]
+    first, second, third = found["exchanges"]
     assert (first["params"], first["facts"], first["masked"]) == (
         ["a", None],
         {"database": "shop"},
         {"credit_card": 2, "users.ssn": 1},
     )
     assert (second["action"], second["status"], second["masked"]) == ("deny", None, None)
+    assert third["masked"] == {"email": 4}
+
+
+def test_an_outcome_reads_the_same_wherever_it_was_written(reader: Reader) -> None:
+    """In a row of its own or in the exchange's: same columns, same types, and the time at which it ended."""
+    with reader:
+        apart, without, together = reader.exchanges(A)
+    assert apart.keys() == without.keys() == together.keys()
+    assert [apart[name] for name in OUTCOME[:5]] == ["SELECT", 1, False, 14, 60]
+    assert [together[name] for name in OUTCOME[:5]] == ["SELECT", 1, False, 14, 60]
+    assert (apart["duration_ns"], together["duration_ns"]) == (1_500_000, 2_500_000)
+    assert apart["outcome_time_ns"] == 1_763_791_201_000_000_000
+    assert together["outcome_time_ns"] == together["time_ns"] + 2_500_000
+    assert [without[name] for name in (*OUTCOME, "outcome_time_ns")] == [None] * 8
+
+
+def test_masked_values_are_counted_in_either_form(database: Path) -> None:
+    """Only outcomes, only exchanges, neither: the sum is of what is there, and never NULL."""
+    record(
+        database, [session(A), exchange(1, A), outcome(1, A), session(B), answered(1, B), answered(2, B), session(C)]
+    )
+    with Reader(database) as reader:
+        assert [listed["masked_total"] for listed in reader.sessions(Filter())] == [0, 8, 3]
 
 
 def test_an_id_may_be_shortened_until_it_is_ambiguous(reader: Reader) -> None:
