@@ -3,10 +3,8 @@
     sudo make bench            or   .venv/bin/python -m benchmarks.http [--seconds 5] [--rounds 3] [--json FILE]
 
 Everything runs on this machine in one run, the contenders taking turns, so that only the ratios mean something: one
-nginx, one wrk
-(1 thread, 32 keep-alive connections), a JSON answer of 200 bytes. HAProxy has one thread and the enforcer one worker
-(its supervisor,
-which writes the records, is a second process).
+nginx, one wrk (1 thread, 32 keep-alive connections), a JSON answer of 200 bytes. HAProxy has one thread and the
+enforcer one worker (its supervisor, which writes the records, is a second process).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The daemon's configuration: `/etc/enforcer/enforcer.yaml`, validated whole before anything uses it.
 
 `--root DIR` moves every path below DIR, and gives the instance its own cgroup and pins, so that tests and demos live
-beside a
-production instance without touching it.
+beside a production instance without touching it.
 """
 
 from __future__ import annotations
@@ -27,10 +26,9 @@ class Settings(BaseModel):
     """One instance's settings. Unknown keys are refused.
 
     `policies`: enabled policy files by name, in order. `workers`: proxy processes; 0 means one per core. `user`: whom
-    workers
-    run as. `listener_port`: port of the proxy inside an executor's network namespace. `record_mask`: detectors applied
-    to
-    every recorded text. `identify_timeout`: seconds to wait for a client's first bytes before the flow counts as
+    workers run as. `listener_port`: port of the proxy inside an executor's network namespace. `record_mask`: detectors
+    applied
+    to every recorded text. `identify_timeout`: seconds to wait for a client's first bytes before the flow counts as
     opaque.
     `connect_timeout`: seconds to wait for an upstream connection. `groups`: operator-defined region groups.
     """
@@ -73,7 +71,7 @@ class Settings(BaseModel):
 
     @property
     def geo_caches(self) -> tuple[Path, ...]:
-        """Where fetched and compiled tables lie, readable by all; the system's also serves instances with another root."""
+        """Where fetched and compiled tables lie, for all to read; the system's also serves other roots."""
         own, system = self.root / "var/cache/enforcer/geo", Path("/var/cache/enforcer/geo")
         return (own,) if own == system else (own, system)
 

@@ -4,8 +4,8 @@ RECORDS`.
 Starts as root only to have its modules read, drops everything, and learns from the supervisor over two socket pairs:
 `CONTROL`
 (listeners, generations; descriptors travel with the messages) and `RECORDS` (rows up, acknowledgements down). When
-either
-closes, the supervisor is gone: the worker ends at once and its listeners with it, so that executors get an error.
+either closes, the supervisor is gone: the worker ends at once and its listeners with it, so that executors get an
+error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Step 1 of 6, capture: finds kernel headers that BCC can compile with.
 
 Our programs use UAPI types only, so any version's headers serve: the running kernel's when they are installed, else a
-merged
-tree of symbolic links made from an installed Debian pair `linux-headers-*-common` and `linux-headers-*-ARCH`.
+merged tree of symbolic links made from an installed Debian pair `linux-headers-*-common` and `linux-headers-*-ARCH`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Step 1 of 6, capture: an executor's network namespace, and our listeners inside it.
 
 The supervisor enters the namespace on a thread of its own (namespaces belong to threads), creates the listening
-sockets, and the
-thread ends. A socket stays in the namespace, and in the cgroup, that it was created in.
+sockets, and the thread ends. A socket stays in the namespace, and in the cgroup, that it was created in.
 """
 
 from __future__ import annotations
@@ -79,8 +78,7 @@ def listen_inside(
     """Creates `count` pairs of listeners, 127.0.0.1 and ::1, in the namespace behind `netns`.
 
     All share one port (SO_REUSEPORT), the first free one of `ports`. Each worker gets a pair of its own and nobody
-    else
-    keeps it open: when workers die, connections are refused at once instead of waiting for nobody.
+    else keeps it open: when workers die, connections are refused at once instead of waiting for nobody.
     Returns the port and the pairs. Raises HostError when no port is free.
     """
 

@@ -1,8 +1,7 @@
 """Step 1 of 6, capture: the bpf(2) system call over ctypes, no more of it than we use.
 
 BCC's own attach is the legacy one, which stacks a copy of the program at each restart and cannot be updated. Links can
-be
-pinned and swapped atomically, and the supervisor that does so must not carry a compiler. See bpf(2),
+be pinned and swapped atomically, and the supervisor that does so must not carry a compiler. See bpf(2),
 include/uapi/linux/bpf.h.
 """
 

@@ -1,8 +1,7 @@
 """`enforcer exec`: starts a command as an isolated executor.
 
 The child makes a network namespace with nothing but `lo`, the supervisor puts listeners into it, the child joins its
-cgroup, gives up
-root, and only then becomes the command: it is governed before its first instruction.
+cgroup, gives up root, and only then becomes the command: it is governed before its first instruction.
 """
 
 from __future__ import annotations

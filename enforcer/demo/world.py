@@ -1,8 +1,7 @@
 """Builds hosts as network namespaces, wires them to one agent host, and runs real servers in them.
 
 An address such as 3.120.0.10 exists only inside. Nothing here has a route out, and everything is removed on exit, also
-after a failure
-or Ctrl-C. Names carry a random part, so that worlds do not meet.
+after a failure or Ctrl-C. Names carry a random part, so that worlds do not meet.
 """
 
 from __future__ import annotations

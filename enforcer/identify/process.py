@@ -1,8 +1,7 @@
 """Step 2 of 6, identify: who the connecting process is, for the record.
 
 Gets the pid that the kernel saw at connect(); hands on what /proc says of it. Names only: no verdict rests on it,
-since a process can
-rename itself and a pid can be used again.
+since a process can rename itself and a pid can be used again.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class Inspector(Interface):
 
     name: str
     half_close: bool
-    """The client's end of stream goes on to the server while its exchange is open; otherwise it waits for the answer."""
+    """The client's end of stream goes on to the server while its exchange is open; else it waits for the answer."""
 
     def receive_data(self, side: Side, data: bytes) -> None:
         """Takes bytes of one side. Buffers are bounded by the protocol's named limits."""

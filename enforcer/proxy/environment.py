@@ -47,8 +47,8 @@ class Environment:
             self.loop.call_later(HOLD, self._release)
 
     def _release(self) -> None:
-        before_ns = time.time_ns() - int(HOLD * 1e9)
-        self._holding = {ledger for ledger in self._holding if ledger.release(before_ns)}
+        before = time.monotonic() - HOLD
+        self._holding = {ledger for ledger in self._holding if ledger.release(before)}
         self._releasing = bool(self._holding)
         if self._releasing:
             self.loop.call_later(HOLD, self._release)

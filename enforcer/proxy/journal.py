@@ -1,8 +1,7 @@
 """Step 6 of 6, record: what a worker tells the supervisor's one SQLite writer.
 
 Gets rows from sessions, already masked; hands them on in order over one stream, a line of JSON each, batched per turn
-of the
-event loop. Never touches the database. A `commit` line is answered once everything before it is on disk.
+of the event loop. Never touches the database. A `commit` line is answered once everything before it is on disk.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Journal(asyncio.Protocol):
         self._schedule()
 
     def before_bytes(self, write: Callable[[], None], size: int) -> None:
-        """Calls `write`, for `size` bytes, once the rows so far have left: what goes on is on record first.
+        """Calls `write`, for `size` bytes, once the rows so far have left.
 
         That is at the end of this turn, or at once where `size` is large: all the small writes of a turn together cost
         much less than each in between the parsing of others' bytes, and large ones would pile up."""

@@ -1,11 +1,12 @@
 """Step 6 of 6, record: one session's rows, masked before they leave the session.
 
-Gets requests with their verdicts, outcomes and the end; hands rows to the journal in that order. Never sees a
-response's content.
+Gets requests with their verdicts, outcomes and the end; hands rows to the journal. A durable request and a denial are
+rows at once; any other request waits a moment for its outcome, to be one row with it. Never sees a response's content.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -37,7 +38,7 @@ class Ledger:
         self._environment = environment
         self._exchanges = 0
         self._opened = False
-        self._held: dict[int, ExchangeRow] = {}
+        self._held: dict[int, tuple[float, ExchangeRow]] = {}
         self._started_ns = time.monotonic_ns()
 
     def request(self, protocol: str, request: Request, verdict: Verdict) -> None:
@@ -67,17 +68,17 @@ class Ledger:
         if verdict.durable or not verdict.passes:
             self._environment.journal.row(row)
         else:
-            self._held[request.exchange] = row
+            self._held[request.exchange] = time.monotonic(), row
             self._environment.holds(self)
 
     def outcome(self, exchange: Exchange, outcome: Outcome) -> None:
         """How an exchange ended: in its own row where that was still held, else in a row of its own. Bytes are those
-        the
-        session moved while it was open."""
+        the session moved while it was open."""
         up, down = self.bytes_up - exchange.bytes_up, self.bytes_down - exchange.bytes_down
         duration_ns = time.monotonic_ns() - exchange.started_ns
-        held = self._held.pop(outcome.exchange, None)
-        if held is not None:
+        since_and_row = self._held.pop(outcome.exchange, None)
+        if since_and_row is not None:
+            held = since_and_row[1]
             held["status"] = outcome.status
             held["rows"] = outcome.rows
             held["failed"] = outcome.failed
@@ -102,12 +103,12 @@ class Ledger:
         }
         self._environment.journal.row(row)
 
-    def release(self, before_ns: int) -> bool:
-        """Sends held rows of exchanges that began before `before_ns` (Unix time) without their outcomes, which will be
-        rows
-        of their own. Returns whether any are still held."""
-        for number in [number for number, row in self._held.items() if row["time_ns"] < before_ns]:
-            self._environment.journal.row(self._held.pop(number))
+    def release(self, before: float) -> bool:
+        """Sends held rows of exchanges that began before `before` (monotonic seconds) without their outcomes, which
+        will
+        be rows of their own. Returns whether any are still held."""
+        for number in [number for number, (since, _) in self._held.items() if since < before]:
+            self._environment.journal.row(self._held.pop(number)[1])
         return bool(self._held)
 
     def failure(self, protocol: str, verdict: Verdict) -> None:
@@ -119,6 +120,7 @@ class Ledger:
         """The session's end, after the ends of the exchanges it interrupts."""
         for exchange in unfinished:
             self.outcome(exchange, Outcome(exchange.request.exchange, cause, failed=True))
+        self.release(math.inf)
         if not self._opened:
             self._open(protocol, Verdict(Action.DENY, Reason.NO_REQUEST), None)
         row: SessionEndRow = {

@@ -2,8 +2,7 @@
 going.
 
 Gets accepted sockets of one executor's namespace; hands a `Flow` to a new session. A connection the kernel knows
-nothing
-about, or whose record does not fit its listener or the tables, is closed unread.
+nothing about, or whose record does not fit its listener or the tables, is closed unread.
 """
 
 from __future__ import annotations

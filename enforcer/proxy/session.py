@@ -1,9 +1,9 @@
 """The conductor: identify, decide, inspect, forward, record. The one place where that order is written.
 
 Gets a captured flow and the client's bytes; drives the protocol's inspector; asks policy for a verdict on each request
-before
-anything of it goes upstream; masks what comes back; records each step before its bytes go on. Never parses, matches
-a rule or finds a value to mask itself. Anything unforeseen ends the flow as denied.
+before anything of it goes upstream; masks what comes back; records each step, and where a rule says `durable` waits
+for the row to be on disk first. Never parses, matches a rule or finds a value to mask itself. Anything unforeseen ends
+the flow as denied.
 """
 
 from __future__ import annotations

@@ -164,6 +164,16 @@ class _Shape:
     names_at: tuple[int, ...]
 
 
+# An exchange's row has its outcome or not; only `rows` may be missing from one.
+_OUTCOME = frozenset({"status", "failed", "bytes_up", "bytes_down", "duration_ns", "masked"})
+
+
+def _whole_outcome(names: tuple[str, ...]) -> Callable[[tuple[type, ...]], bool]:
+    """Does a combination of types have all of an outcome's columns, or none?"""
+    places = [at for at, name in enumerate(names) if name in _OUTCOME]
+    return lambda types: len({types[at] is NoneType for at in places}) < 2
+
+
 def _shape(kind: type) -> tuple[str, _Shape]:
     hints = get_type_hints(kind)
     table: str = get_args(hints.pop("table"))[0]
@@ -184,7 +194,7 @@ def _shape(kind: type) -> tuple[str, _Shape]:
         names=tuple(hints),
         keys=frozenset(hints) | {"table"},
         types=tuple(types),
-        signatures=frozenset(product(*types)),
+        signatures=frozenset(filter(_whole_outcome(tuple(hints)), product(*types))),
         converters=tuple(converters),
         names_at=tuple(names_at),
     )
@@ -238,12 +248,10 @@ def check(row: Mapping[str, Any]) -> Row:
 
 
 def _wrong_type(shape: _Shape, values: list[Any]) -> str:
-    name, types = next(
-        (name, types)
-        for name, types, value in zip(shape.names, shape.types, values, strict=True)
-        if type(value) not in types
-    )
-    return f"column {name} must be {' or '.join(kind.__name__ for kind in types)}"
+    for name, types, value in zip(shape.names, shape.types, values, strict=True):
+        if type(value) not in types:
+            return f"column {name} must be {' or '.join(kind.__name__ for kind in types)}"
+    return f"must have all of {', '.join(sorted(_OUTCOME))}, or none"
 
 
 def _refused(table: str, what: str) -> InvalidRow:

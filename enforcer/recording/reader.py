@@ -47,7 +47,7 @@ SELECT x.seq, x.time_ns, x.exchange, x.protocol, x.operation, x.text, x.params, 
        coalesce(x.bytes_up, o.bytes_up) AS bytes_up, coalesce(x.bytes_down, o.bytes_down) AS bytes_down,
        coalesce(x.duration_ns, o.duration_ns) AS duration_ns, coalesce(x.masked, o.masked) AS masked
   FROM exchanges x LEFT JOIN outcomes o ON o.session = x.session AND o.exchange = x.exchange
- WHERE x.session = ? ORDER BY x.seq, o.seq
+ WHERE x.session = ? ORDER BY x.exchange, x.seq, o.seq
 """
 
 

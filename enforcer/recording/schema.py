@@ -174,7 +174,7 @@ def open_for_writing(path: Path) -> tuple[sqlite3.Connection, Head]:
         if difference:
             raise RecordError(f"{path}: {difference}; move the file away for examination and start again")
         return connection, _checked_head(connection, path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes a damaged schema in its messages
         connection.close()
         raise RecordError(f"{path} cannot be used: {error}; free disk space or move the file away") from error
     except RecordError:

@@ -352,8 +352,7 @@ async def supervise(settings: Settings) -> None:
 
 def uninstall(settings: Settings) -> None:
     """Takes the enforcer off this host: executors killed, links and maps unpinned, cgroups removed. Records and
-    configuration
-    stay. Raises UsageError while a supervisor runs, HostError when something cannot be removed."""
+    configuration stay. Raises UsageError while a supervisor runs, HostError when something cannot be removed."""
     if os.geteuid() != 0:
         raise HostError("uninstalling must be done by root; use sudo")
     lock = settings.run / "supervisor.lock"
