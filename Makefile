@@ -2,12 +2,12 @@
 .DEFAULT_GOAL := help
 VENV := .venv/bin
 
-.PHONY: help setup demo test lint format bench install uninstall clean
+.PHONY: help setup demo test lint format bench docs install uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-setup: ## install packages, user, virtual environment and region tables (root)
+setup: ## install packages, user, virtual environment, region tables and the compiled hot path (root)
 	@tools/setup.sh dev
 
 demo: setup ## build a small world in namespaces and run an executor through the enforcer (root)
@@ -15,6 +15,7 @@ demo: setup ## build a small world in namespaces and run an executor through the
 
 test: setup lint ## every test this host can run, and the linters (root)
 	@$(VENV)/pytest
+	@$(VENV)/python -P tools/compile.py --test
 
 lint: setup ## ruff, mypy and the import contracts
 	@$(VENV)/ruff check .
@@ -29,11 +30,17 @@ format: setup ## let ruff format the tree
 bench: setup ## requests/s and latency beside direct and HAProxy, as ratios (root)
 	@$(VENV)/python -m benchmarks.http
 
+docs: setup ## write the command reference anew
+	@$(VENV)/python tools/cli_reference.py
+
 install: ## put configuration and policies into /etc/enforcer and the command into /usr/local/bin (root)
 	@tools/setup.sh run
 	@tools/install.sh
 
-uninstall: ## take the enforcer off this host; records and configuration stay (root)
+undocs: setup ## write the command reference anew
+	@$(VENV)/python tools/cli_reference.py
+
+install: ## take the enforcer off this host; records and configuration stay (root)
 	@$(VENV)/enforcer uninstall --yes
 	@rm -f /usr/local/bin/enforcer
 

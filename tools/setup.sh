@@ -7,7 +7,7 @@ what=${1:-dev}
 [ "$(id -u)" = 0 ] || { echo "setup: must be root; use sudo make setup" >&2; exit 1; }
 [ -f /etc/debian_version ] || { echo "setup: needs Debian 12 or later, this is not Debian" >&2; exit 1; }
 
-packages=(python3 python3-venv python3-bpfcc "linux-headers-$(dpkg --print-architecture)" iproute2 util-linux)
+packages=(python3 python3-venv python3-dev gcc python3-bpfcc "linux-headers-$(dpkg --print-architecture)" iproute2 util-linux)
 if [ "$what" = dev ]; then
     packages+=(bpftool nginx-light postgresql curl haproxy wrk psmisc xz-utils)
 fi
@@ -32,17 +32,19 @@ id enforcer > /dev/null 2>&1 || useradd --system --no-create-home --shell /usr/s
 mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
 
 # Debian's bcc is bound to /usr/bin/python3; another python3 may come first in PATH.
-wanted=$( (cat pyproject.toml; echo "$what") | sha256sum)
-if [ "$(cat .venv/.setup 2>/dev/null)" != "$wanted" ]; then
+version=$(sha256sum pyproject.toml)
+have=$(cat .venv/.setup 2>/dev/null || true)
+if [ "$have" != "dev $version" ] && [ "$have" != "$what $version" ]; then
     echo "setup: making .venv"
     [ -x .venv/bin/python ] || /usr/bin/python3 -m venv --system-site-packages .venv
-    if [ "$what" = dev ]; then extra='[dev]'; else extra=''; fi
+    if [ "$what" = dev ]; then extra='[dev]'; else extra='[compile]'; fi
     .venv/bin/pip install --quiet --disable-pip-version-check --editable ".$extra"
-    echo "$wanted" > .venv/.setup
+    echo "$what $version" > .venv/.setup
 fi
 
 # A second opinion on countries, where Debian's archive has it; the tables work without it.
 if [ ! -f /var/cache/enforcer/geo/ipfire/geoip ]; then
     tools/fetch-ipfire.sh /var/cache/enforcer/geo/ipfire || echo "setup: no second country table; going on with the shipped one" >&2
 fi
-.venv/bin/python -m enforcer.geo.build
+.venv/bin/python -P -m enforcer.geo.build
+.venv/bin/python -P tools/compile.py

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from enforcer import log
+from enforcer import compiled, log
 from enforcer.supervisor.service import supervise
 
 if TYPE_CHECKING:
@@ -23,4 +23,7 @@ def run(context: Context) -> None:
     """
     settings = context.settings()
     log.configure()
+    tree = compiled.find_tree()
+    if tree is not None and compiled.running_from() != tree:
+        compiled.run_from(tree)
     asyncio.run(supervise(settings))

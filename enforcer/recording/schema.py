@@ -272,7 +272,11 @@ def _schema_of(connection: sqlite3.Connection) -> dict[str, list[tuple[object, .
     objects = connection.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite#_%' ESCAPE '#'")
     pragma = {"table": "table_xinfo", "index": "index_xinfo", "view": "table_xinfo", "trigger": "table_xinfo"}
     return {
-        f"{kind} {name}": connection.execute(f"SELECT * FROM pragma_{pragma[kind]}(?)", [name]).fetchall()  # noqa: S608
+        # A kind that SQLite does not know differs by its name already, whatever its columns are.
+        f"{kind} {name}": connection.execute(
+            f"SELECT * FROM pragma_{pragma.get(kind, 'table_xinfo')}(?)",  # noqa: S608
+            [name],
+        ).fetchall()
         for kind, name in objects.fetchall()
     }
 
