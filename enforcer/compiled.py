@@ -29,8 +29,8 @@ def compiled_trees(checkout: Path) -> Path:
 
 @cache
 def fingerprint(tree: Path) -> str:
-    """Hash of every source file of a tree, and of the Python that its extensions would be for."""
-    digest = hashlib.sha256(sys.version.encode())
+    """Hash of every source file of a checkout, of how they are compiled, and of the Python that it would be for."""
+    digest = hashlib.sha256(sys.version.encode() + (tree / "tools" / "compile.py").read_bytes())
     for part in PARTS:
         for path in sorted((tree / part).rglob("*")):
             if path.suffix in {".py", ".c", ".h", ".yaml", ".xz", ".tab"}:

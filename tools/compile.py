@@ -15,9 +15,10 @@ from pathlib import Path
 
 from enforcer.compiled import PARTS, compiled_trees, fingerprint, running_from
 
-# What runs for every message. Masking is not among them: it is Hyperscan's work, and relies on unchanged bytes being
-# the very same object, which mypyc does not promise.
+# What runs for every message. Of masking only the confirmation of hits: the rest is Hyperscan's work, and relies on
+# unchanged bytes being the very same object, which mypyc does not promise.
 HOT = (
+    "enforcer/masking/confirm.py",
     "enforcer/protocols/base.py",
     "enforcer/protocols/opaque.py",
     "enforcer/protocols/http1/*.py",
@@ -31,6 +32,7 @@ HOT = (
     "enforcer/supervisor/records.py",
 )
 TESTS = (
+    "tests/masking",
     "tests/protocols",
     "tests/proxy",
     "tests/recording/test_check.py",

@@ -36,8 +36,9 @@ _PIECE: Final = re.compile(_PAIR + rb"|" + _CUT + rb"|" + _SINGLE + rb"|" + _OTH
 
 @lru_cache(maxsize=1024)
 def _character(digits: bytes) -> bytes | None:
-    character = chr(int(digits, 16))
-    if character in _KEEP or "\ud800" <= character <= "\udfff":
+    code = int(digits, 16)
+    character = chr(code)
+    if character in _KEEP or 0xD800 <= code <= 0xDFFF:  # half of a surrogate pair is no character
         return None
     return character.encode()
 

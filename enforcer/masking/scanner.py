@@ -74,7 +74,7 @@ class Scanner:
         self._scan(text, _collect, 0, candidates)
         found = self._confirmed(text, candidates) if candidates else ()
         if not found:
-            return data[low:high]
+            return data if low == 0 and high == len(data) else data[low:high]
         parts: list[bytes] = []
         begun = reached = 0  # of the part last added
         at = low
