@@ -30,6 +30,7 @@ from enforcer.masking.masker import masker_for
 from enforcer.policy.compiled import PolicySet
 from enforcer.privileges import die_with_parent, drop_privileges
 from enforcer.proxy.environment import Environment
+from enforcer.proxy.inbox import Inbox
 from enforcer.proxy.journal import Journal
 from enforcer.proxy.listener import listen
 from enforcer.verdict import MaskSpec
@@ -92,6 +93,7 @@ class Worker:
             self._environment = Environment(
                 loop=self._loop,
                 journal=self._journal,
+                inbox=Inbox(self._loop, self._journal),
                 policies=policies,
                 table=table,
                 generation=message["generation"],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from enforcer.geo.table import GeoTable
 from enforcer.masking.masker import Masker
 from enforcer.policy.compiled import PolicySet
+from enforcer.proxy.inbox import Inbox
 from enforcer.proxy.journal import Journal
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Environment:
 
     loop: asyncio.AbstractEventLoop
     journal: Journal
+    inbox: Inbox
     policies: PolicySet
     table: GeoTable
     generation: int

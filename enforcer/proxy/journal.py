@@ -64,7 +64,7 @@ class Journal(asyncio.Protocol):
         much less than each in between the parsing of others' bytes, and large ones would pile up."""
         self._writes.append(write)
         if size >= LARGE:
-            self._flush()
+            self.flush()
         else:
             self._schedule()
 
@@ -78,9 +78,10 @@ class Journal(asyncio.Protocol):
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Sends the rows so far, then calls what waited for them to leave."""
         self._scheduled = False
         if self._lines:
             lines, self._lines = self._lines, []

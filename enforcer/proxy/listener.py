@@ -65,15 +65,17 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._session is not None:
-            self._session.client_data(data)
+            self._environment.inbox.receive(self._session.client_data, data)
 
     def eof_received(self) -> bool:
         if self._session is not None:
+            self._environment.inbox.judge()
             self._session.client_eof()
         return True
 
     def connection_lost(self, _error: Exception | None) -> None:
         if self._session is not None:
+            self._environment.inbox.judge()
             self._session.client_lost()
 
     def pause_writing(self) -> None:

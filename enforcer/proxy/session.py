@@ -265,7 +265,8 @@ class Session:
 
     async def _dial(self, request: Request) -> None:
         try:
-            server = await dial(self, self._flow.destination, self._environment.connect_timeout)
+            environment = self._environment
+            server = await dial(self, environment.inbox, self._flow.destination, environment.connect_timeout)
         except OSError as error:
             reason = error.strerror or "timed out"
             self._resume(lambda: self._unreachable(request, reason))

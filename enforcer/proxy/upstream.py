@@ -11,6 +11,7 @@ import asyncio
 from typing import Protocol
 
 from enforcer.flow import Endpoint
+from enforcer.proxy.inbox import Inbox
 
 
 class ServerSide(Protocol):
@@ -25,17 +26,20 @@ class ServerSide(Protocol):
 class Upstream(asyncio.Protocol):
     """One connection to a server, feeding `session`."""
 
-    def __init__(self, session: ServerSide) -> None:
+    def __init__(self, session: ServerSide, inbox: Inbox) -> None:
         self._session = session
+        self._inbox = inbox
 
     def data_received(self, data: bytes) -> None:
-        self._session.server_data(data)
+        self._inbox.receive(self._session.server_data, data)
 
     def eof_received(self) -> bool:
+        self._inbox.judge()
         self._session.server_eof()
         return True  # the executor may still be sending
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._inbox.judge()
         self._session.server_lost(error)
 
     def pause_writing(self) -> None:
@@ -45,11 +49,11 @@ class Upstream(asyncio.Protocol):
         self._session.server_full(False)
 
 
-async def dial(session: ServerSide, destination: Endpoint, patience: float) -> asyncio.Transport:
+async def dial(session: ServerSide, inbox: Inbox, destination: Endpoint, patience: float) -> asyncio.Transport:
     """Connects to `destination` within `patience` seconds. Raises OSError (TimeoutError included)."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(patience):
         transport, _ = await loop.create_connection(
-            lambda: Upstream(session), str(destination.address), destination.port
+            lambda: Upstream(session, inbox), str(destination.address), destination.port
         )
     return transport

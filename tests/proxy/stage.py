@@ -27,6 +27,7 @@ from enforcer.policy.compiled import Policy, PolicySet, Rule
 from enforcer.proxy import environment as environment_module
 from enforcer.proxy import session as session_module
 from enforcer.proxy.environment import Environment
+from enforcer.proxy.inbox import Inbox
 from enforcer.proxy.journal import Journal
 from enforcer.proxy.session import Session
 from enforcer.verdict import Action, MaskSpec
@@ -206,6 +207,7 @@ class Stage:
         self.environment = Environment(
             loop=self.loop,
             journal=self.journal,
+            inbox=Inbox(self.loop, self.journal),
             policies=chosen,
             table=Table(),  # type: ignore[arg-type]
             generation=1,
@@ -230,7 +232,7 @@ class Stage:
         if kind is None:
             assert not self.faults, f"errors that nobody handled: {self.faults}"
 
-    async def _dial(self, _session: object, destination: Endpoint, _patience: float) -> Wire:
+    async def _dial(self, _session: object, _inbox: object, destination: Endpoint, _patience: float) -> Wire:
         self.log.append(("dial", str(destination)))
         attempt = Dial(str(destination), self.loop.create_future())
         self.dials.append(attempt)

@@ -17,6 +17,7 @@ from enforcer.flow import Executor, Flow
 from enforcer.proxy import listener
 from enforcer.proxy.environment import Environment
 from tests.proxy.stage import DE, PATIENCE, Table
+from tests.proxy.test_upstream import AtOnce
 
 EXECUTOR = Executor("agent-1", "agent", 1000, "runner", cgroup_id=77)
 
@@ -88,6 +89,7 @@ class FakeEnvironment:
         self.table = Table()
         self.generation = 1
         self.sessions: set[object] = set()
+        self.inbox = AtOnce()
 
 
 def play(

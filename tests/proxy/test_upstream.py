@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from ipaddress import ip_address
 
 import pytest
 
 from enforcer.flow import Endpoint
+from enforcer.proxy.inbox import Inbox
 from enforcer.proxy.upstream import dial
 from tests.proxy.stage import PATIENCE
 
@@ -36,6 +38,19 @@ class Heard:
         self.events.append(full)
 
 
+class AtOnce(Inbox):
+    """No turns: what arrives is judged as it arrives."""
+
+    def __init__(self) -> None:
+        pass
+
+    def receive(self, judge: Callable[[bytes], None], data: bytes) -> None:
+        judge(data)
+
+    def judge(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.53", "::1"])
 def test_a_server_is_reached_at_its_own_address_and_heard(address: str) -> None:
     """Greeting, half-close and loss arrive in order; after the half-close we can still send."""
@@ -53,7 +68,7 @@ def test_a_server_is_reached_at_its_own_address_and_heard(address: str) -> None:
         heard = Heard()
         endpoint = Endpoint(ip_address(address), server.sockets[0].getsockname()[1])
         async with asyncio.timeout(PATIENCE):
-            transport = await dial(heard, endpoint, PATIENCE)
+            transport = await dial(heard, AtOnce(), endpoint, PATIENCE)
             await heard.hears("eof")
             transport.write(b"late")
             received = await got
@@ -73,7 +88,7 @@ def test_a_refused_connection_says_so() -> None:
         closed.bind(("127.0.0.1", 0))  # bound but not listening
         endpoint = Endpoint(ip_address("127.0.0.1"), closed.getsockname()[1])
         with pytest.raises(ConnectionRefusedError):
-            asyncio.run(dial(Heard(), endpoint, PATIENCE))
+            asyncio.run(dial(Heard(), AtOnce(), endpoint, PATIENCE))
 
 
 def test_a_server_that_does_not_answer_is_given_up_after_the_patience() -> None:
@@ -88,7 +103,7 @@ def test_a_server_that_does_not_answer_is_given_up_after_the_patience() -> None:
                 sock.setblocking(False)
                 sock.connect_ex(full.getsockname())
             with pytest.raises(TimeoutError):
-                asyncio.run(dial(Heard(), endpoint, 0.2))
+                asyncio.run(dial(Heard(), AtOnce(), endpoint, 0.2))
         finally:
             for sock in waiting:
                 sock.close()
