@@ -37,10 +37,7 @@ install: ## put configuration and policies into /etc/enforcer and the command in
 	@tools/setup.sh run
 	@tools/install.sh
 
-undocs: setup ## write the command reference anew
-	@$(VENV)/python tools/cli_reference.py
-
-install: ## take the enforcer off this host; records and configuration stay (root)
+uninstall: ## take the enforcer off this host; records and configuration stay (root)
 	@$(VENV)/enforcer uninstall --yes
 	@rm -f /usr/local/bin/enforcer
 

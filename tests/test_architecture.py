@@ -108,7 +108,8 @@ def test_a_module_of_the_pipeline_names_its_place(name: str) -> None:
 def test_a_module_of_the_proxy_names_a_step_or_conducts(name: str) -> None:
     """Its modules belong to different steps."""
     text = docstring(PACKAGE / name)
-    known = re.match(r"Steps? [1-6]( and [1-6])? of 6, |The conductor: |What every session of a worker shares", text)
+    places = r"Steps? [1-6]( (and|to) [1-6])? of 6, |The conductor: |What every session of a worker shares"
+    known = re.match(places, text)
     assert known or not (PACKAGE / name).read_text().strip(), text.splitlines()[0]
 
 

@@ -35,6 +35,7 @@ class Command(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     OBJ_GET_INFO_BY_FD = 15
+    MAP_GET_FD_BY_ID = 14
     PROG_QUERY = 16
     MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_UPDATE_BATCH = 26
@@ -120,6 +121,11 @@ def attached_programs(cgroup: int, attach_type: AttachType) -> tuple[int, ...]:
     _, after = _bpf(Command.PROG_QUERY, attribute)
     (count,) = struct.unpack_from("=I", after, 24)
     return tuple(ids[:count])
+
+
+def map_by_id(ident: int) -> int:
+    """A new descriptor of the map with that id, as a map of maps names it to user space."""
+    return bpf(Command.MAP_GET_FD_BY_ID, struct.pack("=III", ident, 0, 0))
 
 
 def map_create(kind: MapType, *, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> int:

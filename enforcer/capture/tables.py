@@ -109,6 +109,14 @@ class Tables:
         """The number of the generation in force, 0 before the first."""
         return int(_U32.unpack(self._generation.lookup(_U32.pack(0)) or bytes(4))[0])
 
+    def in_force(self) -> BuiltGeneration:
+        """The generation in force, to be put in force again under a new number. Raises OSError when there is none."""
+        slot = _U32.pack(self.generation & 1)
+        outers = (*(self._prefixes[version] for version in _VERSIONS), self._coarse)
+        idents = [outer.lookup(slot) for outer in outers]
+        fds = [sysbpf.map_by_id(_U32.unpack(ident or bytes(4))[0]) for ident in idents]
+        return BuiltGeneration(dict(zip(_VERSIONS, fds, strict=False)), fds[-1])
+
     def swap(self, built: BuiltGeneration, *, after: int = 0) -> int:
         """Puts a built generation in force with one store, and lets go of it here.
 

@@ -54,15 +54,17 @@ def table_path(settings: Settings) -> Path:
     return compiled(sources, settings.geo_caches)
 
 
-def read_content(settings: Settings) -> Content:
-    """Raises PolicyError with all faults of all files, ConfigError or TableError."""
+def read_content(settings: Settings, previous: Content | None = None) -> Content:
+    """Keeps the table of `previous` where it is still the one. Raises PolicyError with all faults of all files,
+    ConfigError or TableError."""
     unknown = sorted(set(settings.record_mask) - detectors.NAMES)
     if unknown:
         known = ", ".join(sorted(detectors.NAMES))
         raise ConfigError(f"record_mask: unknown detector {unknown[0]!r}; known are {known}")
     policies = load_policies(policy_paths(settings), vocabulary(settings))
     path = table_path(settings)
-    return Content(policies, GeoTable.open(path), path)
+    same = previous is not None and previous.table_path == path
+    return Content(policies, previous.table if previous is not None and same else GeoTable.open(path), path)
 
 
 def coarse_verdicts(table: GeoTable) -> Mapping[int, CoarseVerdict]:

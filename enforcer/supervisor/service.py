@@ -8,6 +8,7 @@ Stopping it detaches nothing: executors then get an error, and only `enforcer un
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import fcntl
 import os
 import signal
@@ -24,7 +25,7 @@ import structlog
 from enforcer import privileges
 from enforcer.capture import cgroup, namespace, programs
 from enforcer.capture.programs import Pins
-from enforcer.capture.tables import Tables, build_generation
+from enforcer.capture.tables import BuiltGeneration, Tables, build_generation
 from enforcer.config import Settings, load_settings
 from enforcer.errors import EnforcerError, HostError, KernelError, UsageError
 from enforcer.flow import Endpoint
@@ -41,6 +42,11 @@ from enforcer.verdict import MaskSpec
 TICK = 0.25
 # Refusals taken per tick; with the kernel's queue of 8,192 this keeps up with 32,000 a second.
 REFUSALS_PER_TICK = 8192
+
+# malloc.h
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
+# Bytes from which on an allocation goes back to the system when it is freed.
+_LARGE_ALLOCATION = 1 << 20
 
 _log = structlog.get_logger()
 
@@ -63,6 +69,7 @@ class Supervisor:
         settings = self._settings
         if os.geteuid() != 0:
             raise HostError("the supervisor must be root; use sudo")
+        _tame_malloc()
         privileges.find_user(settings.user)
         groups_mount = cgroup.find_mount()
         self._content = read_content(settings)
@@ -244,8 +251,8 @@ class Supervisor:
             self._reload_again = False
             try:
                 settings = load_settings(self._settings.root)
-                content = await asyncio.to_thread(read_content, settings)
-                built = await asyncio.to_thread(build_generation, content.table, coarse_verdicts(content.table))
+                content = await asyncio.to_thread(read_content, settings, self._content)
+                built = await self._built(content)
                 content.table.forget_pages()
                 number = self._tables.swap(built)
             except (EnforcerError, OSError) as error:
@@ -253,6 +260,12 @@ class Supervisor:
                 _log.error("reload refused; the old generation stays", error=str(error))
             else:
                 self._take(settings, content, number)
+
+    async def _built(self, content: Content) -> BuiltGeneration:
+        """The kernel's tables for `content`: those in force, unless the table itself is another."""
+        if content.table is self._content.table:
+            return self._tables.in_force()
+        return await asyncio.to_thread(build_generation, content.table, coarse_verdicts(content.table))
 
     def _take(self, settings: Settings, content: Content, number: int) -> None:
         self._settings, self._content, self._number = settings, content, number
@@ -344,6 +357,13 @@ def _notify(state: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.connect("\0" + path[1:] if path.startswith("@") else path)
         sock.send(state.encode())
+
+
+def _tame_malloc() -> None:
+    """Reading tables takes 25 MB for a moment, on a thread: by default glibc would keep it, per thread (mallopt(3))."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_ARENA_MAX, 1)
+    libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_ALLOCATION)
 
 
 async def supervise(settings: Settings) -> None:

@@ -247,6 +247,17 @@ def test_a_new_generation_swaps_tables_at_once(kernel: Kernel) -> None:
         kernel.load(TABLE)
 
 
+def test_the_generation_in_force_can_be_put_in_force_again(kernel: Kernel) -> None:
+    """A reload that changes only policy keeps the tries: the other slot gets the same ones, under the next number."""
+    number = kernel.tables.swap(kernel.tables.in_force())
+    with kernel.executor() as executor:
+        executor.start(CONNECT + "connect(2, '3.120.0.10', 80)[0].recv(1)")
+        accepted, record = executor.accept()
+        accepted.close()
+        assert record is not None
+        assert (record.region_set, record.generation) == (8, number)
+
+
 def test_a_region_set_missing_from_the_coarse_table_is_refused(kernel: Kernel) -> None:
     """A slot never written is zero, and zero refuses."""
     kernel.load(Prefixes({"3.120.0.0/14": 200}))
