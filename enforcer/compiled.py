@@ -49,6 +49,7 @@ def find_tree() -> Path | None:
 
 def run_from(tree: Path) -> NoReturn:
     """Starts this command again with the package of `tree`; everything it starts in turn runs from there too."""
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    path = os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, "-P", "-m", "enforcer", *sys.argv[1:]]
     os.execve(sys.executable, command, environment)  # noqa: S606 - the same program, from another directory

@@ -300,9 +300,10 @@ def test_killing_exec_itself_ends_the_executor(instance: Instance, virginia: Wat
 
 
 def test_killing_exec_without_a_supervisor_frees_nobody(instance: Instance, virginia: Watch) -> None:
-    """Supervisor and `exec` both killed: what is left of the executor stays governed, also after the next start."""
-    log = instance.world.directory / "orphan.log"
-    code = f"""
+    """Supervisor and `exec` both killed: the command dies with `exec`, and what it had left in the background stays
+    governed, also after the next start."""
+    log, script = instance.world.directory / "orphan.log", instance.world.directory / "orphan.py"
+    script.write_text(f"""
 import socket, time
 while True:
     try:
@@ -313,22 +314,25 @@ while True:
     with open("{log}", "a") as stream:
         print(outcome, file=stream)
     time.sleep(0.05)
-"""
+""")
+    command = ("sh", "-c", f"{PYTHON} -I {script} & wait")
     # No pipes: what outlives `exec` would hold them open.
     process = subprocess.Popen(
-        instance.world.command("host", *instance.command("exec", "--user", "root", "--", PYTHON, "-I", "-c", code)),
+        instance.world.command("host", *instance.command("exec", "--user", "root", "--", *command)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
         eventually(lambda: log.exists() and "connected" in log.read_text(), "the executor's first connection")
-        orphan = psutil.Process(process.pid).children()[0]
+        shell = psutil.Process(process.pid).children()[0]
+        orphan = shell.children()[0]
         instance.kill()
     finally:
         process.kill()
         process.wait()
     try:
+        eventually(lambda: not shell.is_running(), "the end of the command")
         eventually(lambda: log.read_text().splitlines()[-1] == "ConnectionRefusedError", "refusals")
         instance.start()
         assert orphan.is_running()
