@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import click
 from enforcer.errors import PolicyError
 from enforcer.policy.expectations import run_expectations
 from enforcer.policy.loader import PolicySource, duplicate_faults, read_policy
+from enforcer.supervisor.generation import policy_paths
 
 if TYPE_CHECKING:
     from enforcer.cli.context import Context
@@ -57,7 +57,7 @@ def check(context: Context, files: tuple[Path, ...], as_json: bool) -> None:
 
     Names every fault of every file, and ends with exit code 4 if there is one.
     """
-    paths = files or tuple(_enabled_paths(context))
+    paths = files or tuple(policy_paths(context.settings()))
     sources: list[PolicySource] = []
     results = [_check(context, path, sources) for path in paths]
     # Files named on the command line may be two versions of one policy; enabled ones may not.
@@ -123,14 +123,9 @@ def _listed(context: Context, path: Path) -> Listed:
     return Listed(path.stem, enabled, file.mode, len(file.rules), " ".join(file.description.split()), [])
 
 
-def _enabled_paths(context: Context) -> Iterable[Path]:
-    settings = context.settings()
-    return [settings.policy_dir / f"{name}{SUFFIX}" for name in settings.policies]
-
-
 def _known_paths(context: Context) -> list[Path]:
     found = sorted(context.settings().policy_dir.glob(f"*{SUFFIX}"))
-    return list(dict.fromkeys([*_enabled_paths(context), *found]))
+    return list(dict.fromkeys([*policy_paths(context.settings()), *found]))
 
 
 def _count(number: int, noun: str) -> str:

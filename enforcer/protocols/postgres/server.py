@@ -41,7 +41,6 @@ mid-answer can still be read by the client."""
 
 _ROW: Final = ord("D")
 _COPY: Final = ord("d")
-_ERROR: Final = ord("E")
 _TAG: Final = re.compile(r"(?P<word>.*?)(?P<counts>(?: \d+)*)")
 _DEALLOCATE: Final = re.compile(r"\s*DEALLOCATE\s+(?:PREPARE\s+)?(\"?)([^\";\s]+)\1\s*;?\s*", re.IGNORECASE)
 _FREE_PARAMETERS: Final = frozenset({b"application_name", b"search_path"})
