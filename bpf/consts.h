@@ -5,29 +5,56 @@
 
 /* Connections open at one time over all executors. A host has 28,232 ephemeral ports per namespace and address. */
 #define MAX_FLOWS 262144
-/* Network namespaces with a listener: one per executor. */
+/* Executors, and cgroups waiting to be classified, at one time. */
 #define MAX_EXECUTORS 4096
+/* Listeners: an attached executor has one in each network namespace that its processes are in. */
+#define MAX_PLACES 8192
 /* Refusals not yet read; the supervisor reads four times a second. */
 #define MAX_REFUSALS 8192
+/* Beginnings and ends of direct flows not yet read: 30,000 a second at that rate of reading. */
+#define MAX_DIRECT_EVENTS 16384
+#define MAX_CGROUP_EVENTS 4096
+/* Processes and threads of attached executors: the default pid_max of a large host. */
+#define MAX_GOVERNED_TASKS 65536
+#define MAX_WATCHED_PATHS 4096
 /* Set ids are 16 bit in the table file. */
 #define MAX_REGION_SETS 65536
-/* Inner tries are created at their own size by the supervisor; this one is only the shape. */
-#define TEMPLATE_PREFIXES 1
+/* Inner maps are created at their own size by the supervisor; this one is only the shape. */
+#define TEMPLATE_ENTRIES 1
+/* Depth of the cgroup tree that is looked at: Kubernetes in systemd comes to 6. */
+#define MAX_CGROUP_LEVEL 16
 
-#define VERDICT_REFUSE 0      /* connect() returns EPERM */
+#define VERDICT_REFUSE 0      /* EPERM, or the packet is dropped */
 #define VERDICT_PASS 1
 
 #define FAMILY_IPV4 4
 #define FAMILY_IPV6 6
 #define LINUX_AF_INET 2
 #define LINUX_AF_INET6 10
-#define LEVEL_IP 0
-#define LEVEL_IPV6 41
+#define LINUX_SOCK_STREAM 1
+#define LINUX_SOCK_DGRAM 2
 #define PROTOCOL_TCP 6
+#define PROTOCOL_UDP 17
+#define PORT_DNS 53
 
+#define LEVEL_IP 0
+#define LEVEL_SOCKET 1
+#define LEVEL_TCP 6
+#define LEVEL_IPV6 41
 /* netfilter's SO_ORIGINAL_DST / IP6T_SO_ORIGINAL_DST: what transparent proxies ask for. */
 #define OPTION_ORIGINAL_DST 80
 /* Ours, far from any option the kernel knows at SOL_IP: the whole struct flow_record. */
 #define OPTION_FLOW_RECORD 17734
+/* The part of an option's value that a program is shown; longer ones must be passed on untouched (bpf sockopt documentation). */
+#define OPTION_VISIBLE 4096
+
+#define IPV4_HEADER 20        /* without options: more is refused */
+#define IPV6_HEADER 40
+#define TCP_SYN 0x02
+#define TCP_ACK 0x10
+
+#define TC_CONTINUE -1        /* TC_ACT_UNSPEC: other filters decide */
+#define TC_DROP 2             /* TC_ACT_SHOT */
+#define SIGNAL_KILL 9
 
 #endif

@@ -8,67 +8,167 @@
 #define bpf_htons(x) __builtin_bswap16(x)
 #define bpf_ntohs(x) __builtin_bswap16(x)
 #define barrier() asm volatile("" ::: "memory")
-#define BPF_TABLE_TRIE_SHAPE(name, key_type) BPF_F_TABLE("lpm_trie", key_type, u32, name, TEMPLATE_PREFIXES, BPF_F_NO_PREALLOC)
+#define BPF_TABLE_TRIE_SHAPE(name, key_type) BPF_F_TABLE("lpm_trie", key_type, u32, name, TEMPLATE_ENTRIES, BPF_F_NO_PREALLOC)
 
 #include "abi.h"
 #include "consts.h"
 #include "maps.h"
 #include "helpers.h"
 #include "decision.h"
+#include "hooks/owner.h"
 #include "hooks/connect.h"
+#include "hooks/datagram.h"
 #include "hooks/sockops.h"
 #include "hooks/getsockopt.h"
 #include "hooks/getpeername.h"
+#include "hooks/setsockopt.h"
+#include "hooks/egress.h"
+#include "hooks/cgroups.h"
+
+static inline void read_address4(struct bpf_sock_addr *ctx, struct flow_record *asked)
+{
+	asked->family = FAMILY_IPV4;
+	asked->address[0] = ctx->user_ip4;
+	asked->port = ctx->user_port;
+}
+
+/* An IPv4-mapped address is judged as the IPv4 address it is. */
+static inline void read_address6(struct bpf_sock_addr *ctx, struct flow_record *asked)
+{
+	asked->address[0] = ctx->user_ip6[0];
+	asked->address[1] = ctx->user_ip6[1];
+	asked->address[2] = ctx->user_ip6[2];
+	asked->address[3] = ctx->user_ip6[3];
+	asked->port = ctx->user_port;
+	asked->family = FAMILY_IPV6;
+	if (is_ipv4_mapped(asked->address)) {
+		asked->family = FAMILY_IPV4;
+		asked->address[0] = asked->address[3];
+		asked->address[1] = asked->address[2] = asked->address[3] = 0;
+	}
+}
+
+static inline void write_address4(struct bpf_sock_addr *ctx, u32 address, u16 port)
+{
+	ctx->user_ip4 = address;
+	barrier();
+	ctx->user_port = port;
+}
+
+/* An IPv4 address is written as mapped: the socket's family stays. */
+static inline void write_address6(struct bpf_sock_addr *ctx, u8 family, const u32 address[4], u16 port)
+{
+	ctx->user_ip6[0] = family == FAMILY_IPV6 ? address[0] : 0;
+	barrier();
+	ctx->user_ip6[1] = family == FAMILY_IPV6 ? address[1] : 0;
+	barrier();
+	ctx->user_ip6[2] = family == FAMILY_IPV6 ? address[2] : bpf_htonl(0x0000ffff);
+	barrier();
+	ctx->user_ip6[3] = family == FAMILY_IPV6 ? address[3] : address[0];
+	barrier();
+	ctx->user_port = port;
+}
+
+static inline void write_loopback6(struct bpf_sock_addr *ctx, u8 family, u16 port)
+{
+	u32 four[4] = { bpf_htonl(0x7f000001) }, six[4] = { 0, 0, 0, bpf_htonl(1) };
+
+	write_address6(ctx, family, family == FAMILY_IPV4 ? four : six, port);
+}
 
 int connect4(struct bpf_sock_addr *ctx)
 {
 	struct flow_record asked = {};
-	u16 listener_port = 0;
+	u16 port = 0;
 	int verdict;
 
-	asked.family = FAMILY_IPV4;
-	asked.address[0] = ctx->user_ip4;
-	asked.port = ctx->user_port;
-	verdict = judge_connect(ctx, &asked, &listener_port);
-	if (verdict == VERDICT_PASS && asked.redirected) {
-		ctx->user_ip4 = bpf_htonl(0x7f000001);
-		barrier();
-		ctx->user_port = listener_port;
-	}
+	read_address4(ctx, &asked);
+	verdict = judge_connect(ctx, &asked, &port);
+	if (verdict == VERDICT_PASS && is_rewritten(&asked))
+		write_address4(ctx, bpf_htonl(0x7f000001), port);
 	return verdict;
 }
 
 int connect6(struct bpf_sock_addr *ctx)
 {
 	struct flow_record asked = {};
-	u16 listener_port = 0;
+	u16 port = 0;
 	int verdict;
 
-	asked.address[0] = ctx->user_ip6[0];
-	asked.address[1] = ctx->user_ip6[1];
-	asked.address[2] = ctx->user_ip6[2];
-	asked.address[3] = ctx->user_ip6[3];
-	asked.port = ctx->user_port;
-	asked.family = FAMILY_IPV6;
-	if (is_ipv4_mapped(asked.address)) {
-		asked.family = FAMILY_IPV4;
-		asked.address[0] = asked.address[3];
-		asked.address[1] = asked.address[2] = asked.address[3] = 0;
-	}
-	verdict = judge_connect(ctx, &asked, &listener_port);
-	if (verdict == VERDICT_PASS && asked.redirected) {
-		/* Stay in the socket's family: ::ffff:127.0.0.1 for a mapped address, ::1 otherwise. */
-		ctx->user_ip6[0] = 0;
-		barrier();
-		ctx->user_ip6[1] = 0;
-		barrier();
-		ctx->user_ip6[2] = asked.family == FAMILY_IPV4 ? bpf_htonl(0x0000ffff) : 0;
-		barrier();
-		ctx->user_ip6[3] = asked.family == FAMILY_IPV4 ? bpf_htonl(0x7f000001) : bpf_htonl(1);
-		barrier();
-		ctx->user_port = listener_port;
-	}
+	read_address6(ctx, &asked);
+	verdict = judge_connect(ctx, &asked, &port);
+	if (verdict == VERDICT_PASS && is_rewritten(&asked))
+		write_loopback6(ctx, asked.family, port);
 	return verdict;
+}
+
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct flow_record asked = {};
+	u16 port = 0;
+	int verdict;
+
+	read_address4(ctx, &asked);
+	verdict = judge_datagram(ctx, &asked, &port);
+	if (verdict == VERDICT_PASS && port)
+		write_address4(ctx, bpf_htonl(0x7f000001), port);
+	return verdict;
+}
+
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct flow_record asked = {};
+	u16 port = 0;
+	int verdict;
+
+	read_address6(ctx, &asked);
+	verdict = judge_datagram(ctx, &asked, &port);
+	if (verdict == VERDICT_PASS && port)
+		write_loopback6(ctx, asked.family, port);
+	return verdict;
+}
+
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	struct owner *owner = owner_of_answer(ctx);
+
+	if (owner && owner->asked_family == FAMILY_IPV4)
+		write_address4(ctx, owner->asked[0], owner->asked_port);
+	return 1;
+}
+
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	struct owner *owner = owner_of_answer(ctx);
+
+	if (owner)
+		write_address6(ctx, owner->asked_family, owner->asked, owner->asked_port);
+	return 1;
+}
+
+int sock_create(struct bpf_sock *ctx)
+{
+	return judge_socket(ctx);
+}
+
+int bind4(struct bpf_sock_addr *ctx)
+{
+	return judge_bind_asked(ctx);
+}
+
+int bind6(struct bpf_sock_addr *ctx)
+{
+	return judge_bind_asked(ctx);
+}
+
+int post_bind4(struct bpf_sock *ctx)
+{
+	return judge_bind_done(ctx);
+}
+
+int post_bind6(struct bpf_sock *ctx)
+{
+	return judge_bind_done(ctx);
 }
 
 int sockops(struct bpf_sock_ops *ctx)
@@ -83,15 +183,17 @@ int getsockopt(struct bpf_sockopt *ctx)
 	return answer_original_destination(ctx);
 }
 
+int setsockopt(struct bpf_sockopt *ctx)
+{
+	return judge_option(ctx);
+}
+
 int getpeername4(struct bpf_sock_addr *ctx)
 {
 	struct flow_record *flow = flow_of_asker(ctx);
 
-	if (flow) {
-		ctx->user_ip4 = flow->address[0];
-		barrier();
-		ctx->user_port = flow->port;
-	}
+	if (flow)
+		write_address4(ctx, flow->address[0], flow->port);
 	return 1;
 }
 
@@ -99,26 +201,53 @@ int getpeername6(struct bpf_sock_addr *ctx)
 {
 	struct flow_record *flow = flow_of_asker(ctx);
 
-	if (flow && flow->family == FAMILY_IPV6) {
-		ctx->user_ip6[0] = flow->address[0];
-		barrier();
-		ctx->user_ip6[1] = flow->address[1];
-		barrier();
-		ctx->user_ip6[2] = flow->address[2];
-		barrier();
-		ctx->user_ip6[3] = flow->address[3];
-		barrier();
-		ctx->user_port = flow->port;
-	} else if (flow) {
-		ctx->user_ip6[0] = 0;
-		barrier();
-		ctx->user_ip6[1] = 0;
-		barrier();
-		ctx->user_ip6[2] = bpf_htonl(0x0000ffff);
-		barrier();
-		ctx->user_ip6[3] = flow->address[0];
-		barrier();
-		ctx->user_port = flow->port;
-	}
+	if (flow)
+		write_address6(ctx, flow->family, flow->address, flow->port);
 	return 1;
+}
+
+int egress(struct __sk_buff *skb)
+{
+	return judge_egress(skb);
+}
+
+int uplink(struct __sk_buff *skb)
+{
+	return judge_uplink(skb);
+}
+
+int cgroup_mkdir(struct tracepoint__cgroup__cgroup_mkdir *args)
+{
+	/* Hierarchy 0 is cgroup v2; others have no say. */
+	if (args->root == 0)
+		on_cgroup_made(args->id, (const char *)args + (args->data_loc_path & 0xffff));
+	return 0;
+}
+
+int cgroup_rmdir(struct tracepoint__cgroup__cgroup_rmdir *args)
+{
+	if (args->root == 0)
+		on_cgroup_gone(args->id);
+	return 0;
+}
+
+int cgroup_attach_task(struct tracepoint__cgroup__cgroup_attach_task *args)
+{
+	if (args->dst_root == 0)
+		on_task_moved(args->dst_id, (const char *)args + (args->data_loc_dst_path & 0xffff), args->pid);
+	return 0;
+}
+
+int sched_process_fork(struct tracepoint__sched__sched_process_fork *args)
+{
+	on_task_forked(args->child_pid);
+	return 0;
+}
+
+int sched_process_exit(struct tracepoint__sched__sched_process_exit *args)
+{
+	u32 pid = args->pid;
+
+	governed_tasks.delete(&pid);
+	return 0;
 }

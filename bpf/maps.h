@@ -3,19 +3,35 @@
 #ifndef ENFORCER_MAPS_H
 #define ENFORCER_MAPS_H
 
-/* Key: netns cookie. Value: its listener and executor. Written by the supervisor when an executor starts and ends, read at
- * connect(). On a miss: refused. When full: the supervisor cannot start another executor. */
-BPF_HASH(listener_by_netns, u64, struct listener, MAX_EXECUTORS);
+/* Key: cgroup id. Value: how it is governed. Written by the supervisor, and by cgroup_mkdir as MODE_REFUSED below a watched
+ * path; read by every hook. On a miss: not governed. When full: no further executor; cgroup_mkdir's miss is an event. */
+BPF_HASH(executor_by_cgroup, u64, struct executor, MAX_EXECUTORS);
 
-/* Key: the executor's socket. Value: its last connect(). Written at connect(), read by sock_ops and getpeername; the kernel
- * frees it with the socket. On a miss: not ours. No memory: refused. */
+/* Index 0: bit N is set when an executor's cgroup may be N levels below the root of the tree, so that others are not looked
+ * up. Written by the supervisor before the executor, read by every hook. Zero: nobody is governed yet. */
+BPF_ARRAY(executor_levels, u32, 1);
+
+/* Key: a socket. Value: whose it is. Written when it is created (or, for one that is older than its executor, when it is
+ * first used), inherited by what it accepts. On a miss: found by cgroup. No memory: the socket is refused. */
+BPF_F_TABLE("sk_storage", int, struct owner, owner_by_socket, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+
+/* Key: network namespace and executor. Value: the listener there. Written by the supervisor, read by connect, sendmsg and
+ * egress. On a miss: refused. When full: the supervisor cannot add a listener. */
+BPF_HASH(listener_by_place, struct place, struct listener, MAX_PLACES);
+
+/* Key: network namespace and port. Value: the executor whose listener it is. Written with the listener, read by bind. On a
+ * miss: anybody's port. When full: as above. */
+BPF_HASH(guarded_ports, struct guarded_port, u64, MAX_PLACES);
+
+/* Key: the executor's socket. Value: its last connect(). Written at connect(), read by sock_ops, getpeername and egress; the
+ * kernel frees it with the socket. On a miss: not ours. No memory: refused. */
 BPF_SK_STORAGE(flow_by_socket, struct flow_record);
 
 /* Key: netns and 4-tuple. Value: the flow. Written before the SYN leaves, deleted at close, read by the proxy through
  * getsockopt. On a miss: the proxy refuses the connection. When full: not written, hence the same. */
 BPF_HASH(original_dst_by_tuple, struct tuple, struct flow_record, MAX_FLOWS);
 
-/* Index 0: the current generation; its parity is the slot of the three outer maps below, so that one store swaps all three.
+/* Index 0: the current generation; its parity is the slot of the outer maps below, so that one store swaps all of them.
  * Written by the supervisor last. Zero, never loaded: everything is refused. */
 BPF_ARRAY(generation, u32, 1);
 
@@ -23,6 +39,8 @@ BPF_ARRAY(generation, u32, 1);
 BPF_TABLE_TRIE_SHAPE(prefixes4_shape, struct prefix4);
 BPF_TABLE_TRIE_SHAPE(prefixes6_shape, struct prefix6);
 BPF_ARRAY(coarse_shape, u32, MAX_REGION_SETS);
+BPF_HASH(audience_shape, u64, struct audience, TEMPLATE_ENTRIES);
+BPF_HASH(direct_shape, struct direct_key, struct direct_ports, TEMPLATE_ENTRIES);
 
 /* Slot: generation parity. Inner: prefix -> region set id. Written by the supervisor before it stores `generation`. On a miss
  * of the slot: refused; of the prefix: region set 0, unknown. */
@@ -32,10 +50,35 @@ BPF_ARRAY_OF_MAPS(prefixes6, "prefixes6_shape", 2);
 /* Slot: generation parity. Inner: region set id -> enum coarse_verdict. Same life. On a miss: refused. */
 BPF_ARRAY_OF_MAPS(coarse_by_region_set, "coarse_shape", 2);
 
+/* Slot: generation parity. Inner: executor's cgroup id -> its audience. Same life; also written when an executor starts. On a
+ * miss: nothing goes direct, nothing of the host's loopback is reached. */
+BPF_ARRAY_OF_MAPS(audience_by_executor, "audience_shape", 2);
+
+/* Slot: generation parity. Inner: audience and region set -> ports that go direct. Same life. On a miss: none. */
+BPF_ARRAY_OF_MAPS(direct_by_destination, "direct_shape", 2);
+
+/* Index 0: when the supervisor last said that it lives; index 1: for how long that holds. Nanoseconds since boot. Written by
+ * the supervisor, read where direct flows pass. Zero or old: direct flows are refused. */
+BPF_ARRAY(heartbeat, u64, 2);
+
+/* Key: beginning of a cgroup's path. Value: the executor at that path, or 0 for a path below which policies name cgroups.
+ * Written by the supervisor, read by the cgroup tracepoints. On a miss: nobody's. When full: the supervisor says so. */
+BPF_F_TABLE("lpm_trie", struct path_prefix, u64, executor_by_path, MAX_WATCHED_PATHS, BPF_F_NO_PREALLOC);
+
+/* Key: process or thread id. Value: its executor. Written as processes enter, fork and end, read when one is moved. On a miss:
+ * not ours. When full: counted, its leaving would not be noticed (its sockets are still judged by their cgroup). */
+BPF_HASH(governed_tasks, u32, u64, MAX_GOVERNED_TASKS);
+
 /* Index: enum counter. Read by the supervisor for `enforcer status`. */
 BPF_PERCPU_ARRAY(counters, u64, COUNTER_COUNT);
 
 /* Refusals for the record, first in first out. Read by the supervisor. When full: counted as REFUSAL_EVENT_LOST. */
 BPF_QUEUE(refusals, struct refusal, MAX_REFUSALS);
+
+/* Direct flows for the record. Read by the supervisor. When full: the flow is refused; an end is counted as lost. */
+BPF_QUEUE(direct_events, struct direct_event, MAX_DIRECT_EVENTS);
+
+/* Cgroups made and gone, processes that left. Read by the supervisor. When full: counted as CGROUP_EVENT_LOST. */
+BPF_QUEUE(cgroup_events, struct cgroup_event, MAX_CGROUP_EVENTS);
 
 #endif

@@ -8,7 +8,7 @@ static inline struct flow_record *flow_of_asker(struct bpf_sock_addr *ctx)
 {
 	struct flow_record *flow = flow_by_socket.sk_storage_get(ctx->sk, 0, 0);
 
-	return flow && flow->redirected ? flow : 0;
+	return flow && is_rewritten(flow) ? flow : 0;
 }
 
 #endif

@@ -32,7 +32,6 @@ static inline void remember_tuple(struct bpf_sock_ops *ctx, struct flow_record *
 	tuple_of_sockops(ctx, flow, &key);
 	if (original_dst_by_tuple.update(&key, &value))
 		count(UNMAPPED_TUPLE_FULL);
-	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
 /* The port may already belong to a newer connection: delete only what this socket wrote. */
@@ -47,6 +46,20 @@ static inline void forget_tuple(struct bpf_sock_ops *ctx, struct flow_record *fl
 		original_dst_by_tuple.delete(&key);
 }
 
+/* The end of a direct flow, with what went over it. Both counts are the kernel's own. */
+static inline void close_direct(struct bpf_sock_ops *ctx, const struct flow_record *flow)
+{
+	struct direct_event event = {};
+
+	event.flow = *flow;
+	event.time = bpf_ktime_get_boot_ns();
+	event.bytes_up = ctx->bytes_acked;
+	event.bytes_down = ctx->bytes_received;
+	event.ended = 1;
+	if (direct_events.push(&event, 0))
+		count(DIRECT_EVENT_LOST);
+}
+
 static inline void track_connection(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -55,12 +68,18 @@ static inline void track_connection(struct bpf_sock_ops *ctx)
 	if (!sk)
 		return;
 	flow = flow_by_socket.sk_storage_get(sk, 0, 0);
-	if (!flow || !flow->redirected)
+	if (!flow || (flow->path != PATH_PROXY && flow->path != PATH_DIRECT))
 		return;
-	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
-		remember_tuple(ctx, flow);
-	else if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE)
-		forget_tuple(ctx, flow);
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		if (flow->path == PATH_PROXY)
+			remember_tuple(ctx, flow);
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	} else if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE) {
+		if (flow->path == PATH_PROXY)
+			forget_tuple(ctx, flow);
+		else
+			close_direct(ctx, flow);
+	}
 }
 
 #endif

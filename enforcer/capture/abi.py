@@ -20,59 +20,145 @@ from enforcer.flow import Address
 OPTION_FLOW_RECORD = 17734  # bpf/consts.h
 
 
+_u8, _u16, _u32, _u64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
+
+
+class Executor(ctypes.Structure):
+    _fields_ = (("mode", _u32), ("pad", _u32))
+
+
+class Owner(ctypes.Structure):
+    _fields_ = (
+        ("executor", _u64),
+        ("netns", _u64),
+        ("asked", _u32 * 4),
+        ("asked_port", _u16),
+        ("asked_family", _u8),
+        ("pad", _u8 * 5),
+    )
+
+
 class FlowRecord(ctypes.Structure):
     _fields_ = (
-        ("cookie", ctypes.c_uint64),
-        ("executor", ctypes.c_uint64),
-        ("netns", ctypes.c_uint64),
-        ("address", ctypes.c_uint32 * 4),
-        ("region_set", ctypes.c_uint32),
-        ("generation", ctypes.c_uint32),
-        ("pid", ctypes.c_uint32),
-        ("uid", ctypes.c_uint32),
-        ("port", ctypes.c_uint16),
-        ("family", ctypes.c_uint8),
-        ("redirected", ctypes.c_uint8),
-        ("pad", ctypes.c_uint32),
+        ("cookie", _u64),
+        ("executor", _u64),
+        ("netns", _u64),
+        ("opened", _u64),
+        ("address", _u32 * 4),
+        ("region_set", _u32),
+        ("generation", _u32),
+        ("pid", _u32),
+        ("uid", _u32),
+        ("port", _u16),
+        ("family", _u8),
+        ("path", _u8),
+        ("rule", _u32),
     )
 
 
 class Tuple(ctypes.Structure):
     _fields_ = (
-        ("netns", ctypes.c_uint64),
-        ("source", ctypes.c_uint32 * 4),
-        ("target", ctypes.c_uint32 * 4),
-        ("source_port", ctypes.c_uint16),
-        ("target_port", ctypes.c_uint16),
-        ("pad", ctypes.c_uint32),
+        ("netns", _u64),
+        ("source", _u32 * 4),
+        ("target", _u32 * 4),
+        ("source_port", _u16),
+        ("target_port", _u16),
+        ("pad", _u32),
     )
 
 
+class Place(ctypes.Structure):
+    _fields_ = (("netns", _u64), ("executor", _u64))
+
+
 class Listener(ctypes.Structure):
-    _fields_ = (("executor", ctypes.c_uint64), ("port", ctypes.c_uint16), ("pad", ctypes.c_uint16 * 3))
+    _fields_ = (("port", _u16), ("resolver_port", _u16), ("pad", _u32))
+
+
+class GuardedPort(ctypes.Structure):
+    _fields_ = (("netns", _u64), ("port", _u16), ("pad", _u16 * 3))
+
+
+class PortRange(ctypes.Structure):
+    _fields_ = (("low", _u16), ("high", _u16))
+
+
+MAX_HOST_RANGES, MAX_DIRECT_RANGES = 8, 4  # bpf/abi.h
+
+
+class Audience(ctypes.Structure):
+    _fields_ = (("number", _u32), ("host_count", _u32), ("host", PortRange * MAX_HOST_RANGES))
+
+
+class DirectKey(ctypes.Structure):
+    _fields_ = (("audience", _u32), ("region_set", _u32))
+
+
+class DirectRange(ctypes.Structure):
+    _fields_ = (("low", _u16), ("high", _u16), ("rule", _u32))
+
+
+class DirectPorts(ctypes.Structure):
+    _fields_ = (("count", _u32), ("ranges", DirectRange * MAX_DIRECT_RANGES))
 
 
 class Refusal(ctypes.Structure):
     _fields_ = (
-        ("time", ctypes.c_uint64),
-        ("executor", ctypes.c_uint64),
-        ("address", ctypes.c_uint32 * 4),
-        ("pid", ctypes.c_uint32),
-        ("uid", ctypes.c_uint32),
-        ("port", ctypes.c_uint16),
-        ("family", ctypes.c_uint8),
-        ("reason", ctypes.c_uint8),
-        ("pad", ctypes.c_uint32),
+        ("time", _u64),
+        ("executor", _u64),
+        ("netns", _u64),
+        ("address", _u32 * 4),
+        ("pid", _u32),
+        ("uid", _u32),
+        ("port", _u16),
+        ("family", _u8),
+        ("reason", _u8),
+        ("pad", _u32),
     )
 
 
+class DirectEvent(ctypes.Structure):
+    _fields_ = (("flow", FlowRecord), ("time", _u64), ("bytes_up", _u64), ("bytes_down", _u64), ("ended", _u64))
+
+
+class CgroupEvent(ctypes.Structure):
+    _fields_ = (
+        ("time", _u64),
+        ("cgroup", _u64),
+        ("executor", _u64),
+        ("kind", _u32),
+        ("pid", _u32),
+        ("by", _u32),
+        ("pad", _u32),
+    )
+
+
+PATH_BYTES = 248  # bpf/abi.h
+
+
+class PathPrefix(ctypes.Structure):
+    _fields_ = (("length", _u32), ("path", _u8 * PATH_BYTES))
+
+
 # Every map whose key or value is a struct, and its mirror: what the loader compares.
-KEY_LAYOUTS: dict[str, type[ctypes.Structure]] = {"original_dst_by_tuple": Tuple}
+KEY_LAYOUTS: dict[str, type[ctypes.Structure]] = {
+    "listener_by_place": Place,
+    "guarded_ports": GuardedPort,
+    "original_dst_by_tuple": Tuple,
+    "direct_shape": DirectKey,
+    "executor_by_path": PathPrefix,
+}
 VALUE_LAYOUTS: dict[str, type[ctypes.Structure]] = {
-    "listener_by_netns": Listener,
+    "executor_by_cgroup": Executor,
+    "owner_by_socket": Owner,
+    "listener_by_place": Listener,
     "flow_by_socket": FlowRecord,
     "original_dst_by_tuple": FlowRecord,
+    "audience_shape": Audience,
+    "direct_shape": DirectPorts,
     "refusals": Refusal,
+    "direct_events": DirectEvent,
+    "cgroup_events": CgroupEvent,
 }
 
 
@@ -109,6 +195,29 @@ def enum_names(enum: str) -> tuple[str, ...]:
 class CoarseVerdict(IntEnum):
     REFUSE = 0
     REDIRECT = 1
+    MAYBE_DIRECT = 2
+
+
+class ExecutorMode(IntEnum):
+    """`REFUSED`: known to be governed, nothing let through yet."""
+
+    REFUSED = 0
+    ISOLATED = 1
+    ATTACHED = 2
+
+
+class FlowPath(IntEnum):
+    NONE = 0
+    PROXY = 1
+    LOOPBACK = 2
+    DIRECT = 3
+    RESOLVER = 4
+
+
+class CgroupEventKind(IntEnum):
+    MADE = 0
+    GONE = 1
+    ESCAPE = 2
 
 
 def address_of(words: ctypes.Array[ctypes.c_uint32], family: int) -> Address:

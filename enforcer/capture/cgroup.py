@@ -66,6 +66,11 @@ def cgroup_id(path: Path) -> int:
     return path.stat().st_ino
 
 
+def level(path: Path) -> int:
+    """How deep the cgroup lies below the root of the tree; the root itself is 0."""
+    return len(path.relative_to(find_mount()).parts)
+
+
 def join(path: Path, pid: int) -> None:
     """Moves a process, with all its threads. Sockets it already has keep their old cgroup."""
     (path / "cgroup.procs").write_text(str(pid))

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from enforcer.capture import abi, sysbpf
+from enforcer.capture import abi, events, sysbpf
 from enforcer.capture.headers import find_kernel_source
 from enforcer.capture.programs import HOOKS, MAPS
 from enforcer.capture.source import flatten, source_directory
@@ -30,6 +30,7 @@ def load(directory: Path) -> None:
         import bcc  # noqa: PLC0415 - tells its absence as one line
     except ImportError as error:
         raise HostError("Python's bcc module is missing; apt-get install python3-bpfcc") from error
+    events.check_tracefs()
     text = flatten(source_directory())
     with tempfile.TemporaryDirectory(prefix="enforcer-headers-") as scratch:
         tree = find_kernel_source(Path(scratch))
@@ -40,12 +41,15 @@ def load(directory: Path) -> None:
         except Exception as error:
             raise KernelError(f"the kernel programs did not compile: {error}; see the lines above") from error
     _check_layouts(bcc, module)
+    functions = {}
     for hook in HOOKS:
         try:
-            function = module.load_func(hook.program, hook.program_type, attach_type=int(hook.attach_type))
+            attach_type = -1 if hook.attach_type is None else int(hook.attach_type)
+            functions[hook.program] = module.load_func(hook.program, int(hook.program_type), attach_type=attach_type)
         except Exception as error:
             raise KernelError(f"the kernel refused program {hook.program}: {error}") from error
-        _pin(function.fd, directory / f"prog_{hook.program}")
+    for program, function in functions.items():
+        _pin(function.fd, directory / f"prog_{program}")
     for name in MAPS:
         _pin(_map_fd(bcc, module, name), directory / f"map_{name}")
 

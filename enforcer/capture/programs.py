@@ -1,64 +1,119 @@
-"""Step 1 of 6, capture: which program goes on which hook, and switching pinned links from one generation to the next.
+"""Step 1 of 6, capture: which program goes on which hook, and switching pinned links from one version to the next.
 
 Pins of one instance, under a root-only directory of the BPF file system:
 
-    <instance>/links/<program>       the links; they are what keeps enforcing when no process of ours lives
-    <instance>/<number>/prog_*,map_* one loaded set; the highest number is current once its links are switched
+    <instance>/links/<target>/<program>    cgroup links; they are what keeps enforcing when no process of ours lives
+    <instance>/<number>-<version>/         one loaded set: prog_*, map_*, and link_* of what is not switched in place
 
-A restart loads a new set aside, lets the caller fill its maps, then updates each link in place. Nothing is ever
-detached first.
+`<target>` is `executors`, `own`, or the id of a cgroup that was taken over. A restart of the same version goes on with
+the set that is there: sockets keep their owners, flows their verdicts. Another version is loaded aside, its maps are
+filled, then each link is updated in place. Nothing is ever detached first.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
-from enforcer.capture import cgroup, sysbpf
-from enforcer.capture.sysbpf import AttachType
+from enforcer.capture import cgroup, events, sysbpf
+from enforcer.capture.source import flatten, source_directory
+from enforcer.capture.sysbpf import AttachType, ProgramType
 from enforcer.errors import EnforcerError, HostError, KernelError
 
 BPF_MOUNT = Path("/sys/fs/bpf")
 # Compiling takes about a second; under emulation it was seen to take 70.
 LOAD_TIMEOUT = 300.0
+# Of the SHA-256 of the sources: tells versions apart in a directory's name.
+VERSION_DIGITS = 12
+EXECUTORS, OWN = "executors", "own"
 
-_SOCK_OPS, _CGROUP_SOCK_ADDR, _CGROUP_SOCKOPT = 13, 18, 25  # enum bpf_prog_type
+
+class Where(Enum):
+    """What a program is attached to."""
+
+    EXECUTORS = auto()  # the executors' cgroups
+    OWN = auto()  # the enforcer's cgroup
+    UPLINK = auto()  # every uplink, as a tc filter: see `uplinks`
+    EVENT = auto()  # a tracepoint
+    LSM = auto()  # a security hook; kernels without BPF LSM, or that refuse it, go without
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """One program and where it goes; `own` means the enforcer's cgroup instead of the executors'."""
+    """One program and where it goes. `event`: the tracepoint, as `group/name`."""
 
     program: str
-    program_type: int
-    attach_type: AttachType
-    own: bool = False
+    where: Where
+    program_type: ProgramType
+    attach_type: AttachType | None = None
+    event: str = ""
+
+
+def _address(program: str, attach_type: AttachType) -> Hook:
+    return Hook(program, Where.EXECUTORS, ProgramType.CGROUP_SOCK_ADDR, attach_type)
+
+
+def _socket(program: str, attach_type: AttachType) -> Hook:
+    return Hook(program, Where.EXECUTORS, ProgramType.CGROUP_SOCK, attach_type)
+
+
+def _event(group: str, name: str) -> Hook:
+    return Hook(name, Where.EVENT, ProgramType.TRACEPOINT, None, f"{group}/{name}")
 
 
 HOOKS = (
-    Hook("connect4", _CGROUP_SOCK_ADDR, AttachType.CGROUP_INET4_CONNECT),
-    Hook("connect6", _CGROUP_SOCK_ADDR, AttachType.CGROUP_INET6_CONNECT),
-    Hook("sockops", _SOCK_OPS, AttachType.CGROUP_SOCK_OPS),
-    Hook("getsockopt", _CGROUP_SOCKOPT, AttachType.CGROUP_GETSOCKOPT, own=True),
-    Hook("getpeername4", _CGROUP_SOCK_ADDR, AttachType.CGROUP_INET4_GETPEERNAME),
-    Hook("getpeername6", _CGROUP_SOCK_ADDR, AttachType.CGROUP_INET6_GETPEERNAME),
+    _socket("sock_create", AttachType.CGROUP_INET_SOCK_CREATE),
+    _address("bind4", AttachType.CGROUP_INET4_BIND),
+    _address("bind6", AttachType.CGROUP_INET6_BIND),
+    _socket("post_bind4", AttachType.CGROUP_INET4_POST_BIND),
+    _socket("post_bind6", AttachType.CGROUP_INET6_POST_BIND),
+    Hook("setsockopt", Where.EXECUTORS, ProgramType.CGROUP_SOCKOPT, AttachType.CGROUP_SETSOCKOPT),
+    _address("connect4", AttachType.CGROUP_INET4_CONNECT),
+    _address("connect6", AttachType.CGROUP_INET6_CONNECT),
+    _address("sendmsg4", AttachType.CGROUP_UDP4_SENDMSG),
+    _address("sendmsg6", AttachType.CGROUP_UDP6_SENDMSG),
+    _address("recvmsg4", AttachType.CGROUP_UDP4_RECVMSG),
+    _address("recvmsg6", AttachType.CGROUP_UDP6_RECVMSG),
+    Hook("sockops", Where.EXECUTORS, ProgramType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS),
+    Hook("getsockopt", Where.OWN, ProgramType.CGROUP_SOCKOPT, AttachType.CGROUP_GETSOCKOPT),
+    _address("getpeername4", AttachType.CGROUP_INET4_GETPEERNAME),
+    _address("getpeername6", AttachType.CGROUP_INET6_GETPEERNAME),
+    Hook("egress", Where.EXECUTORS, ProgramType.CGROUP_SKB, AttachType.CGROUP_INET_EGRESS),
+    Hook("uplink", Where.UPLINK, ProgramType.SCHED_CLS),
+    _event("cgroup", "cgroup_mkdir"),
+    _event("cgroup", "cgroup_rmdir"),
+    _event("cgroup", "cgroup_attach_task"),
+    _event("sched", "sched_process_fork"),
+    _event("sched", "sched_process_exit"),
 )
 # The maps user space reads or writes; the rest live only as long as the programs that use them.
 MAPS = (
-    "listener_by_netns",
+    "executor_by_cgroup",
+    "executor_levels",
+    "listener_by_place",
+    "guarded_ports",
     "original_dst_by_tuple",
     "generation",
     "prefixes4",
     "prefixes6",
     "coarse_by_region_set",
+    "audience_by_executor",
+    "direct_by_destination",
+    "heartbeat",
+    "executor_by_path",
+    "governed_tasks",
     "counters",
     "refusals",
+    "direct_events",
+    "cgroup_events",
 )
 
 
@@ -82,24 +137,34 @@ class Pins:
         """Loaded sets, oldest first."""
         if not self.directory.exists():
             return []
-        return sorted(
-            (path for path in self.directory.iterdir() if path.name.isdigit()), key=lambda path: int(path.name)
-        )
+        found = [path for path in self.directory.iterdir() if path.name.split("-")[0].isdigit()]
+        return sorted(found, key=lambda path: int(path.name.split("-")[0]))
 
     def next_set(self) -> Path:
         existing = self.sets()
-        path = self.directory / str(int(existing[-1].name) + 1 if existing else 1)
+        number = int(existing[-1].name.split("-")[0]) + 1 if existing else 1
+        path = self.directory / f"{number}-{version()}"
         path.mkdir(mode=0o700)
         return path
 
-    def linked(self) -> tuple[str, ...]:
-        """Names of the programs that have a pinned link."""
+    def targets(self) -> tuple[str, ...]:
+        """What has pinned links: `executors`, `own`, ids of cgroups taken over."""
         return tuple(sorted(path.name for path in self.links.iterdir())) if self.links.exists() else ()
+
+    def linked(self, target: str = EXECUTORS) -> tuple[str, ...]:
+        """Names of the programs that have a pinned link on `target`."""
+        directory = self.links / target
+        return tuple(sorted(path.name for path in directory.iterdir())) if directory.exists() else ()
 
     def remove(self) -> None:
         """Lets go of everything: the only thing that takes the enforcer off. Links detach as their pins go."""
         if self.directory.exists():
             shutil.rmtree(self.directory)
+
+
+def version() -> str:
+    """What tells this version's programs from another's."""
+    return hashlib.sha256(flatten(source_directory()).encode()).hexdigest()[:VERSION_DIGITS]
 
 
 def run_loader(directory: Path) -> None:
@@ -123,21 +188,55 @@ def run_loader(directory: Path) -> None:
 
 
 def load(pins: Pins, fill: Callable[[Path], None]) -> Path:
-    """Loads a new set and calls `fill(directory)` to fill its maps; nothing is attached yet.
+    """The set of this version, loaded now unless it is there already, whole and linked; `fill(directory)` gets it
+    before anything more is attached.
 
-    Returns the set's directory. Raises KernelError, HostError, or what `fill` raises, with the new set removed again.
+    Returns the set's directory. Raises KernelError, HostError, or what `fill` raises, with a new set removed again.
     """
     pins.prepare()
-    directory = pins.next_set()
+    present = _usable(pins)
+    directory = present or pins.next_set()
     try:
-        run_loader(directory)
+        if present is None:
+            run_loader(directory)
         fill(directory)
     except (EnforcerError, OSError, subprocess.SubprocessError) as error:
-        shutil.rmtree(directory)
+        if present is None:
+            shutil.rmtree(directory)
         if isinstance(error, EnforcerError):
             raise
         raise KernelError(f"loading the kernel programs failed: {error}") from error
     return directory
+
+
+def _usable(pins: Pins) -> Path | None:
+    """The newest set, when it is of this version and every link of the instance runs its programs."""
+    sets = pins.sets()
+    if not sets or sets[-1].name.split("-")[1:] != [version()]:
+        return None
+    try:
+        for name in MAPS:
+            os.close(sysbpf.get_pinned(sets[-1] / f"map_{name}"))
+        for hook in HOOKS:
+            if hook.where in (Where.EXECUTORS, Where.OWN):
+                target = OWN if hook.where is Where.OWN else EXECUTORS
+                _check_link(pins.links / target / hook.program, sets[-1] / f"prog_{hook.program}")
+    except OSError:
+        return None
+    return sets[-1]
+
+
+def _check_link(link_pin: Path, program_pin: Path) -> None:
+    """Raises OSError when the link is not there or runs another program."""
+    link, program = sysbpf.get_pinned(link_pin), -1
+    try:
+        program = sysbpf.get_pinned(program_pin)
+        if sysbpf.link_program(link) != sysbpf.program_id(program):
+            raise OSError(errno.ESTALE, f"{link_pin} runs another program")
+    finally:
+        os.close(link)
+        if program >= 0:
+            os.close(program)
 
 
 def switch(pins: Pins, groups: cgroup.Cgroups, directory: Path) -> None:
@@ -145,24 +244,64 @@ def switch(pins: Pins, groups: cgroup.Cgroups, directory: Path) -> None:
 
     Raises KernelError; until a link is switched its old program stays in force.
     """
-    for hook in HOOKS:
-        _switch(pins, hook, directory / f"prog_{hook.program}", groups.own if hook.own else groups.executors)
+    attach(pins, directory, OWN, groups.own)
+    attach(pins, directory, EXECUTORS, groups.executors)
+    for target in pins.targets():
+        if target not in (OWN, EXECUTORS):
+            _update(pins, directory, target)
+    _watch_events(directory)
     for path in pins.sets():
         if path != directory:
             shutil.rmtree(path)
 
 
-def _switch(pins: Pins, hook: Hook, program_pin: Path, target: Path) -> None:
+def attach(pins: Pins, directory: Path, target: str, path: Path) -> None:
+    """Has every hook of `target` on the cgroup at `path`, by the set in `directory`. Raises KernelError."""
+    where = Where.OWN if target == OWN else Where.EXECUTORS
+    (pins.links / target).mkdir(mode=0o700, exist_ok=True)
+    for hook in HOOKS:
+        if hook.where is where:
+            _switch(pins.links / target / hook.program, hook, directory / f"prog_{hook.program}", path)
+
+
+def detach(pins: Pins, target: str) -> None:
+    """Takes the hooks off a cgroup that was taken over."""
+    shutil.rmtree(pins.links / target, ignore_errors=True)
+
+
+def _update(pins: Pins, directory: Path, target: str) -> None:
+    """Points the links of a cgroup that was taken over at the new programs; lets go of one that is gone."""
+    for hook in HOOKS:
+        link_pin = pins.links / target / hook.program
+        if hook.where is not Where.EXECUTORS or not link_pin.exists():
+            continue
+        link = sysbpf.get_pinned(link_pin)
+        program = sysbpf.get_pinned(directory / f"prog_{hook.program}")
+        try:
+            sysbpf.link_update(link, program)
+        except OSError as error:
+            if error.errno != errno.ENOLINK:
+                raise KernelError(f"cannot switch {hook.program} on cgroup {target}: {error}; restart it") from error
+            detach(pins, target)
+            return
+        finally:
+            os.close(link)
+            os.close(program)
+
+
+def _switch(link_pin: Path, hook: Hook, program_pin: Path, path: Path) -> None:
     """Points the hook's pinned link at the new program, or attaches it when there is none for this cgroup."""
-    link_pin = pins.links / hook.program
+    if hook.attach_type is None:
+        raise RuntimeError(f"{hook.program} is not attached to cgroups")
     program = sysbpf.get_pinned(program_pin)
-    group = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    group = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if link_pin.exists():
             link = sysbpf.get_pinned(link_pin)
             try:
-                if sysbpf.link_cgroup(link) == cgroup.cgroup_id(target):
-                    sysbpf.link_update(link, program)
+                if sysbpf.link_cgroup(link) == cgroup.cgroup_id(path):
+                    if sysbpf.link_program(link) != sysbpf.program_id(program):
+                        sysbpf.link_update(link, program)
                     return
             except OSError as error:
                 if error.errno != errno.ENOLINK:
@@ -177,25 +316,43 @@ def _switch(pins: Pins, hook: Hook, program_pin: Path, target: Path) -> None:
             os.close(link)
     except OSError as error:
         raise KernelError(
-            f"cannot attach {hook.program} to {target}: {error}; 'enforcer status' shows what is"
+            f"cannot attach {hook.program} to {path}: {error}; 'enforcer doctor' shows what this kernel takes"
         ) from error
     finally:
         os.close(program)
         os.close(group)
-        program_pin.unlink()
 
 
-def attached(groups: cgroup.Cgroups) -> dict[str, int]:
-    """How many programs each hook has on its cgroup; 1 each is right."""
-    counts = {}
+def _watch_events(directory: Path) -> None:
+    """Attaches the tracepoints of a set, once; the older set's go with it, so that for a moment both look."""
     for hook in HOOKS:
-        target = groups.own if hook.own else groups.executors
-        if not target.exists():
-            counts[hook.program] = 0
+        link_pin = directory / f"link_{hook.program}"
+        if hook.where is not Where.EVENT or link_pin.exists():
             continue
-        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        program = sysbpf.get_pinned(directory / f"prog_{hook.program}")
         try:
-            counts[hook.program] = len(sysbpf.attached_programs(fd, hook.attach_type))
+            events.attach(program, hook.event, link_pin)
         finally:
-            os.close(fd)
+            os.close(program)
+
+
+def attached(pins: Pins, groups: cgroup.Cgroups) -> dict[str, int]:
+    """How many programs each hook has on its cgroup, and each tracepoint of the set in force; 1 each is right."""
+    counts = {}
+    sets = pins.sets()
+    for hook in HOOKS:
+        if hook.where is Where.EVENT:
+            counts[hook.program] = sum(1 for path in sets if (path / f"link_{hook.program}").exists())
+        elif hook.attach_type is not None and hook.where in (Where.EXECUTORS, Where.OWN):
+            counts[hook.program] = _count(groups.own if hook.where is Where.OWN else groups.executors, hook.attach_type)
     return counts
+
+
+def _count(path: Path, attach_type: AttachType) -> int:
+    if not path.exists():
+        return 0
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return len(sysbpf.attached_programs(fd, attach_type))
+    finally:
+        os.close(fd)

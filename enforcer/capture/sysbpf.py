@@ -44,23 +44,51 @@ class Command(IntEnum):
 
 
 class MapType(IntEnum):
+    HASH = 1
     ARRAY = 2
     LPM_TRIE = 11
 
 
-class AttachType(IntEnum):
-    """enum bpf_attach_type, the cgroup ones we use."""
+class ProgramType(IntEnum):
+    """enum bpf_prog_type, those we use."""
 
+    SCHED_CLS = 3
+    TRACEPOINT = 5
+    CGROUP_SKB = 8
+    CGROUP_SOCK = 9
+    SOCK_OPS = 13
+    CGROUP_SOCK_ADDR = 18
+    CGROUP_SOCKOPT = 25
+    LSM = 29
+
+
+class AttachType(IntEnum):
+    """enum bpf_attach_type, those we use."""
+
+    CGROUP_INET_EGRESS = 1
+    CGROUP_INET_SOCK_CREATE = 2
     CGROUP_SOCK_OPS = 3
+    CGROUP_INET4_BIND = 8
+    CGROUP_INET6_BIND = 9
     CGROUP_INET4_CONNECT = 10
     CGROUP_INET6_CONNECT = 11
+    CGROUP_INET4_POST_BIND = 12
+    CGROUP_INET6_POST_BIND = 13
+    CGROUP_UDP4_SENDMSG = 14
+    CGROUP_UDP6_SENDMSG = 15
+    CGROUP_UDP4_RECVMSG = 19
+    CGROUP_UDP6_RECVMSG = 20
     CGROUP_GETSOCKOPT = 21
+    CGROUP_SETSOCKOPT = 22
+    LSM_MAC = 27
     CGROUP_INET4_GETPEERNAME = 29
     CGROUP_INET6_GETPEERNAME = 30
+    PERF_EVENT = 41
 
 
 BPF_F_NO_PREALLOC = 1
-LINK_INFO_SIZE = 64
+# The beginnings of bpf_link_info, bpf_prog_info and bpf_map_info that are read here; the kernel fills in no more.
+INFO_SIZE = 64
 
 
 def bpf(command: Command, attribute: bytes) -> int:
@@ -98,8 +126,9 @@ def get_pinned(path: Path) -> int:
     return bpf(Command.OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0))
 
 
-def link_create(program: int, cgroup: int, attach_type: AttachType) -> int:
-    return bpf(Command.LINK_CREATE, struct.pack("=IIII", program, cgroup, attach_type, 0))
+def link_create(program: int, target: int, attach_type: AttachType) -> int:
+    """Attaches to a cgroup or a perf event by its descriptor (0 for LSM); the program stays until the link goes."""
+    return bpf(Command.LINK_CREATE, struct.pack("=IIII", program, target, attach_type, 0))
 
 
 def link_update(link: int, program: int) -> None:
@@ -107,11 +136,25 @@ def link_update(link: int, program: int) -> None:
     bpf(Command.LINK_UPDATE, struct.pack("=IIII", link, program, 0, 0))
 
 
+def _info(fd: int) -> bytes:
+    info = ctypes.create_string_buffer(INFO_SIZE)
+    bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, INFO_SIZE, ctypes.addressof(info)))
+    return info.raw
+
+
+def link_program(link: int) -> int:
+    """The id of the program a link runs (struct bpf_link_info.prog_id)."""
+    return int(struct.unpack_from("=I", _info(link), 8)[0])
+
+
 def link_cgroup(link: int) -> int:
     """The cgroup id a link is attached to, 0 once that cgroup is gone (struct bpf_link_info.cgroup)."""
-    info = ctypes.create_string_buffer(LINK_INFO_SIZE)
-    bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", link, LINK_INFO_SIZE, ctypes.addressof(info)))
-    return int(struct.unpack_from("=Q", info.raw, 16)[0])
+    return int(struct.unpack_from("=Q", _info(link), 16)[0])
+
+
+def program_id(program: int) -> int:
+    """struct bpf_prog_info.id."""
+    return int(struct.unpack_from("=I", _info(program), 4)[0])
 
 
 def attached_programs(cgroup: int, attach_type: AttachType) -> tuple[int, ...]:
@@ -209,6 +252,24 @@ class Map:
         (done,) = struct.unpack_from("=I", after, 32)
         if done != count:
             raise OSError(errno.EIO, f"only {done} of {count} entries were inserted")
+
+    @classmethod
+    def open(cls, path: Path, key_size: int, value_size: int, *, values: int = 1) -> Map:
+        """The map pinned at `path`; a per-CPU one has `values` values per key.
+
+        OSError(EINVAL) when its sizes are others: it is of another version of ours.
+        """
+        fd = get_pinned(path)
+        found = struct.unpack_from("=II", _info(fd), 8)  # struct bpf_map_info.key_size, value_size
+        if found != (key_size, value_size):
+            os.close(fd)
+            raise OSError(errno.EINVAL, f"{path.name} holds {found}, not {(key_size, value_size)} bytes")
+        return cls(fd, key_size, value_size * values)
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """All of a map that may change meanwhile: what goes as it is read is left out."""
+        found = [(key, self.lookup(key)) for key in list(self.keys())]
+        return [(key, value) for key, value in found if value is not None]
 
     def close(self) -> None:
         os.close(self.fd)

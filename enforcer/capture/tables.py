@@ -4,118 +4,187 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import struct
-from collections.abc import Iterator, Mapping
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
 
-from enforcer.capture import abi, sysbpf
-from enforcer.capture.abi import CoarseVerdict
-from enforcer.capture.sysbpf import Map, MapType
+from enforcer.capture import abi, cgroup, sysbpf
+from enforcer.capture.abi import CgroupEventKind, ExecutorMode
+from enforcer.capture.cgroup import Cgroups
+from enforcer.capture.generation import VERSIONS, AudienceEntry, BuiltGeneration, Tries, audience_value
+from enforcer.capture.sysbpf import Map
 from enforcer.flow import Endpoint
 
-MAX_REGION_SETS = 65536  # bpf/consts.h
+# Depth of the cgroup tree that the programs look at (bpf/consts.h).
+MAX_CGROUP_LEVEL = 16
+# What an older set hands on to the one that replaces it: who is governed, and where their flows go.
+_CARRIED = ("executor_by_cgroup", "executor_levels", "listener_by_place", "guarded_ports", "executor_by_path")
+_PER_GENERATION = ("coarse_by_region_set", "audience_by_executor", "direct_by_destination")
 _U32 = struct.Struct("=I")
-_VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
-
-
-class PrefixSource(Protocol):
-    """What a generation is built from; `enforcer.geo`'s table is one."""
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Number of prefixes, as `v4` and `v6`."""
-
-    def kernel_entries(self, version: Literal[4, 6]) -> Iterator[tuple[int, bytes, bytes]]:
-        """(count, packed keys, packed values) in chunks."""
+_U64 = struct.Struct("=Q")
+# Map -> key and value size in bytes; per-CPU values and the rest are worked out where the map is opened.
+_SIZES: dict[str, tuple[int, int]] = {
+    "executor_by_cgroup": (8, ctypes.sizeof(abi.Executor)),
+    "executor_levels": (4, 4),
+    "listener_by_place": (ctypes.sizeof(abi.Place), ctypes.sizeof(abi.Listener)),
+    "guarded_ports": (ctypes.sizeof(abi.GuardedPort), 8),
+    "original_dst_by_tuple": (ctypes.sizeof(abi.Tuple), ctypes.sizeof(abi.FlowRecord)),
+    "generation": (4, 4),
+    "prefixes4": (4, 4),
+    "prefixes6": (4, 4),
+    "coarse_by_region_set": (4, 4),
+    "audience_by_executor": (4, 4),
+    "direct_by_destination": (4, 4),
+    "heartbeat": (4, 8),
+    "executor_by_path": (ctypes.sizeof(abi.PathPrefix), 8),
+    "governed_tasks": (4, 8),
+    "refusals": (0, ctypes.sizeof(abi.Refusal)),
+    "direct_events": (0, ctypes.sizeof(abi.DirectEvent)),
+    "cgroup_events": (0, ctypes.sizeof(abi.CgroupEvent)),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class KernelRefusal:
-    """One refusal made at connect(). `time_ns` is on the monotonic clock."""
+    """One refusal made in the kernel. `time_ns` is on the monotonic clock; `destination` is None where the refused
+    thing has no address; `netns` is a cookie, 0 where it is not known."""
 
     time_ns: int
     executor: int
-    destination: Endpoint
+    netns: int
+    destination: Endpoint | None
     pid: int
     uid: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltGeneration:
-    """Descriptors of the inner maps of a generation not in force yet: it can be built before its set is loaded."""
+class DirectEvent:
+    """A direct flow begins, or has ended. Times are nanoseconds since boot, suspend included; bytes are TCP payload."""
 
-    tries: Mapping[Literal[4, 6], int]
-    coarse: int
+    executor: int
+    cookie: int
+    destination: Endpoint
+    region_set: int
+    generation: int
+    rule: int
+    pid: int
+    uid: int
+    opened_ns: int
+    time_ns: int
+    ended: bool
+    bytes_up: int
+    bytes_down: int
 
-    def close(self) -> None:
-        for fd in (*self.tries.values(), self.coarse):
-            os.close(fd)
 
+@dataclass(frozen=True, slots=True)
+class CgroupEvent:
+    """Something happened in the cgroup tree: see `CgroupEventKind`. `pid` left `executor`, moved by process `by`."""
 
-def build_generation(source: PrefixSource, coarse: Mapping[int, CoarseVerdict]) -> BuiltGeneration:
-    """Both tries, counted, and the coarse verdicts; region sets missing from `coarse` are refused. Raises OSError."""
-    fds: list[int] = []
-    try:
-        for version in _VERSIONS:
-            fds.append(_build_trie(source, version))
-        fds.append(_build_coarse(coarse))
-    except OSError:
-        for fd in fds:
-            os.close(fd)
-        raise
-    return BuiltGeneration(dict(zip(_VERSIONS, fds, strict=False)), fds[-1])
+    kind: CgroupEventKind
+    cgroup: int
+    executor: int
+    pid: int
+    by: int
 
 
 class Tables:
-    """Opens every map of the set in `directory`."""
+    """Opens every map of the set in `directory`. Raises OSError, EINVAL when the set is of another layout."""
 
     def __init__(self, directory: Path) -> None:
-        def opened(name: str, key: int, value: int) -> Map:
-            return Map(sysbpf.get_pinned(directory / f"map_{name}"), key, value)
-
         self._cpus = _possible_cpus()
-        self._listeners = opened("listener_by_netns", 8, ctypes.sizeof(abi.Listener))
-        self._flows = opened("original_dst_by_tuple", ctypes.sizeof(abi.Tuple), ctypes.sizeof(abi.FlowRecord))
-        self._generation = opened("generation", 4, 4)
-        self._prefixes: dict[Literal[4, 6], Map] = {4: opened("prefixes4", 4, 4), 6: opened("prefixes6", 4, 4)}
-        self._coarse = opened("coarse_by_region_set", 4, 4)
-        self._counters = opened("counters", 4, 8 * self._cpus)
-        self._refusals = opened("refusals", 0, ctypes.sizeof(abi.Refusal))
+        self._maps: dict[str, Map] = {}
+        try:
+            for name, (key, value) in _SIZES.items():
+                self._maps[name] = Map.open(directory / f"map_{name}", key, value)
+            self._maps["counters"] = Map.open(directory / "map_counters", 4, 8, values=self._cpus)
+        except OSError:
+            self.close()
+            raise
 
     def close(self) -> None:
-        for table in (
-            self._listeners,
-            self._flows,
-            self._generation,
-            *self._prefixes.values(),
-            self._coarse,
-            self._counters,
-            self._refusals,
-        ):
+        for table in self._maps.values():
             table.close()
 
-    def set_listener(self, netns: int, executor: int, port: int) -> None:
-        """Flows of network namespace cookie `netns` go to `port` there and belong to cgroup id `executor`."""
-        self._listeners.update(_u64(netns), struct.pack("=Q2s6x", executor, struct.pack("!H", port)))
+    # --- executors and their listeners
 
-    def delete_listener(self, netns: int) -> None:
-        self._listeners.delete(_u64(netns))
+    def govern(self, groups: Cgroups) -> None:
+        """Everything below `executors` is governed from now on, and refused until it is known as what."""
+        level = cgroup.level(groups.executors)
+        self.watch_level(level)
+        self.watch_level(level + 1)
+        self.set_executor(cgroup.cgroup_id(groups.executors), ExecutorMode.REFUSED)
+
+    def watch_level(self, level: int) -> None:
+        """Cgroups `level` below the root of the tree may be executors' from now on. OSError when that is too deep."""
+        if not 1 <= level <= MAX_CGROUP_LEVEL:
+            raise OSError(f"a cgroup {level} levels deep; the kernel programs look at levels 1 to {MAX_CGROUP_LEVEL}")
+        levels = _U32.unpack(self._maps["executor_levels"].lookup(_U32.pack(0)) or bytes(4))[0]
+        self._maps["executor_levels"].update(_U32.pack(0), _U32.pack(levels | 1 << (level - 1)))
+
+    def set_executor(self, cgroup_id: int, mode: ExecutorMode) -> None:
+        """Governs everything in the cgroup, whose level is watched. Raises OSError when full."""
+        self._maps["executor_by_cgroup"].update(_U64.pack(cgroup_id), bytes(abi.Executor(mode)))
+
+    def delete_executor(self, cgroup_id: int) -> None:
+        self._maps["executor_by_cgroup"].delete(_U64.pack(cgroup_id))
+
+    def executors(self) -> dict[int, ExecutorMode]:
+        """Mode by cgroup id of all that are governed."""
+        rows = self._maps["executor_by_cgroup"].items()
+        return {_U64.unpack(key)[0]: ExecutorMode(abi.Executor.from_buffer_copy(value).mode) for key, value in rows}
+
+    def set_listener(self, netns: int, executor: int, port: int, *, resolver_port: int = 0) -> None:
+        """Flows of cgroup id `executor` in network namespace cookie `netns` go to `port` there; datagrams to port 53
+        go to `resolver_port`, or nowhere when it is 0. Nobody else may bind either port."""
+        for guarded in filter(None, (port, resolver_port)):
+            self._maps["guarded_ports"].update(_guarded(netns, guarded), _U64.pack(executor))
+        listener = abi.Listener(socket.htons(port), socket.htons(resolver_port))
+        self._maps["listener_by_place"].update(bytes(abi.Place(netns, executor)), bytes(listener))
+
+    def delete_listener(self, netns: int, executor: int) -> None:
+        place = bytes(abi.Place(netns, executor))
+        found = self._maps["listener_by_place"].lookup(place)
+        self._maps["listener_by_place"].delete(place)
+        if found is not None:
+            listener = abi.Listener.from_buffer_copy(found)
+            for port in (listener.port, listener.resolver_port):
+                self._maps["guarded_ports"].delete(_guarded(netns, socket.ntohs(port)))
+
+    # --- cgroup paths and the tasks in them
+
+    def set_path(self, path: str, executor: int) -> None:
+        """Tasks moved at or below `path` (from the root of the tree, with its first slash) belong to `executor`; with 0
+        cgroups made below it are governed from their first moment, as REFUSED. OSError when it is too long."""
+        self._maps["executor_by_path"].update(_path_key(path), _U64.pack(executor))
+
+    def delete_path(self, path: str) -> None:
+        self._maps["executor_by_path"].delete(_path_key(path))
+
+    def track_task(self, pid: int, executor: int) -> None:
+        self._maps["governed_tasks"].update(_U32.pack(pid), _U64.pack(executor))
+
+    def untrack_tasks(self, executor: int) -> None:
+        for pid, owner in self._maps["governed_tasks"].items():
+            if _U64.unpack(owner)[0] == executor:
+                self._maps["governed_tasks"].delete(pid)
+
+    # --- generations
 
     @property
     def generation(self) -> int:
         """The number of the generation in force, 0 before the first."""
-        return int(_U32.unpack(self._generation.lookup(_U32.pack(0)) or bytes(4))[0])
+        return int(_U32.unpack(self._maps["generation"].lookup(_U32.pack(0)) or bytes(4))[0])
 
-    def in_force(self) -> BuiltGeneration:
-        """The generation in force, to be put in force again under a new number. Raises OSError when there is none."""
+    def tries_in_force(self) -> Tries:
+        """The tries in force, to be put in force again under a new number. Raises OSError when there are none."""
         slot = _U32.pack(self.generation & 1)
-        outers = (*(self._prefixes[version] for version in _VERSIONS), self._coarse)
-        idents = [outer.lookup(slot) for outer in outers]
-        fds = [sysbpf.map_by_id(_U32.unpack(ident or bytes(4))[0]) for ident in idents]
-        return BuiltGeneration(dict(zip(_VERSIONS, fds, strict=False)), fds[-1])
+        return {version: self._inner(f"prefixes{version}", slot) for version in VERSIONS}
+
+    def _inner(self, outer: str, slot: bytes) -> int:
+        return sysbpf.map_by_id(_U32.unpack(self._maps[outer].lookup(slot) or bytes(4))[0])
 
     def swap(self, built: BuiltGeneration, *, after: int = 0) -> int:
         """Puts a built generation in force with one store, and lets go of it here.
@@ -125,81 +194,120 @@ class Tables:
         number = max(self.generation, after) % 0xFFFFFFFE + 1
         slot = _U32.pack(number & 1)
         try:
-            for version, outer in self._prefixes.items():
-                outer.update(slot, _U32.pack(built.tries[version]))
-            self._coarse.update(slot, _U32.pack(built.coarse))
+            for version in VERSIONS:
+                self._maps[f"prefixes{version}"].update(slot, _U32.pack(built.tries[version]))
+            for name, fd in zip(_PER_GENERATION, (built.coarse, built.audiences, built.direct), strict=True):
+                self._maps[name].update(slot, _U32.pack(fd))
         finally:
             built.close()
-        self._generation.update(_U32.pack(0), _U32.pack(number))
+        self._maps["generation"].update(_U32.pack(0), _U32.pack(number))
         return number
+
+    def set_audience(self, executor: int, entry: AudienceEntry) -> None:
+        """An executor that started after the generation in force was built. Raises OSError."""
+        fd = self._inner("audience_by_executor", _U32.pack(self.generation & 1))
+        try:
+            Map(fd, 8, ctypes.sizeof(abi.Audience)).update(_U64.pack(executor), audience_value(entry))
+        finally:
+            os.close(fd)
+
+    def beat(self, limit: float) -> None:
+        """Says that the supervisor lives; direct flows pass for `limit` seconds from now on."""
+        self._maps["heartbeat"].update(_U32.pack(1), _U64.pack(int(limit * 1e9)))
+        self._maps["heartbeat"].update(_U32.pack(0), _U64.pack(time.clock_gettime_ns(time.CLOCK_BOOTTIME)))
+
+    # --- what the kernel tells
 
     def counters(self) -> dict[str, int]:
         """Every counter by its name in `bpf/abi.h`, summed over CPUs."""
         totals = {}
         for index, name in enumerate(abi.enum_names("counter")):
-            raw = self._counters.lookup(_U32.pack(index)) or bytes(8 * self._cpus)
+            raw = self._maps["counters"].lookup(_U32.pack(index)) or bytes(8 * self._cpus)
             totals[name] = sum(struct.unpack(f"={self._cpus}Q", raw))
         return totals
 
-    def carry_counters(self, totals: Mapping[str, int]) -> None:
-        """Adds an older set's totals, so that counters go on over a restart."""
+    def carry_over(self, older: Tables) -> None:
+        """Takes over who is governed and where to from the set before this one, and goes on counting from there."""
+        for name in _CARRIED:
+            for key, value in older._maps[name].items():
+                self._maps[name].update(key, value)
+        totals = older.counters()
         for index, name in enumerate(abi.enum_names("counter")):
-            raw = self._counters.lookup(_U32.pack(index)) or bytes(8 * self._cpus)
+            raw = self._maps["counters"].lookup(_U32.pack(index)) or bytes(8 * self._cpus)
             values = list(struct.unpack(f"={self._cpus}Q", raw))
-            values[0] += totals.get(name, 0)
-            self._counters.update(_U32.pack(index), struct.pack(f"={self._cpus}Q", *values))
+            values[0] += totals[name]
+            self._maps["counters"].update(_U32.pack(index), struct.pack(f"={self._cpus}Q", *values))
 
     def pop_refusals(self, limit: int) -> list[KernelRefusal]:
         """Takes up to `limit` refusals, oldest first."""
         names = abi.enum_names("counter")
         taken: list[KernelRefusal] = []
-        while len(taken) < limit and (raw := self._refusals.pop()) is not None:
+        while len(taken) < limit and (raw := self._maps["refusals"].pop()) is not None:
             event = abi.Refusal.from_buffer_copy(raw)
-            destination = Endpoint(abi.address_of(event.address, event.family), abi.port_of(event.port))
             taken.append(
-                KernelRefusal(event.time, event.executor, destination, event.pid, event.uid, names[event.reason])
+                KernelRefusal(
+                    event.time,
+                    event.executor,
+                    event.netns,
+                    _endpoint(event) if event.family else None,
+                    event.pid,
+                    event.uid,
+                    names[event.reason],
+                )
             )
+        return taken
+
+    def pop_direct_events(self, limit: int) -> list[DirectEvent]:
+        """Takes up to `limit` beginnings and ends of direct flows, oldest first."""
+        taken: list[DirectEvent] = []
+        while len(taken) < limit and (raw := self._maps["direct_events"].pop()) is not None:
+            event = abi.DirectEvent.from_buffer_copy(raw)
+            flow = event.flow
+            taken.append(
+                DirectEvent(
+                    executor=flow.executor,
+                    cookie=flow.cookie,
+                    destination=_endpoint(flow),
+                    region_set=flow.region_set,
+                    generation=flow.generation,
+                    rule=flow.rule,
+                    pid=flow.pid,
+                    uid=flow.uid,
+                    opened_ns=flow.opened,
+                    time_ns=event.time,
+                    ended=bool(event.ended),
+                    bytes_up=event.bytes_up,
+                    bytes_down=event.bytes_down,
+                )
+            )
+        return taken
+
+    def pop_cgroup_events(self, limit: int) -> list[CgroupEvent]:
+        """Takes up to `limit` events of the cgroup tree, oldest first."""
+        taken: list[CgroupEvent] = []
+        while len(taken) < limit and (raw := self._maps["cgroup_events"].pop()) is not None:
+            event = abi.CgroupEvent.from_buffer_copy(raw)
+            taken.append(CgroupEvent(CgroupEventKind(event.kind), event.cgroup, event.executor, event.pid, event.by))
         return taken
 
     def open_flows(self) -> int:
         """Redirected connections the kernel holds at this moment."""
-        return sum(1 for _ in self._flows.keys())  # noqa: SIM118 - a map, not a mapping
+        return sum(1 for _ in self._maps["original_dst_by_tuple"].keys())  # noqa: SIM118 - a map, not a mapping
 
 
-def _build_trie(source: PrefixSource, version: Literal[4, 6]) -> int:
-    key_size = 8 if version == 4 else 20
-    promised = source.counts[f"v{version}"]
-    fd = sysbpf.map_create(
-        MapType.LPM_TRIE, key_size=key_size, value_size=4, max_entries=max(promised, 1), flags=sysbpf.BPF_F_NO_PREALLOC
-    )
-    try:
-        inserted = 0
-        trie = Map(fd, key_size, 4)
-        for count, keys, values in source.kernel_entries(version):
-            trie.update_batch(keys, values, count)
-            inserted += count
-        if inserted != promised:
-            raise OSError(f"the IPv{version} table promises {promised} prefixes and holds {inserted}")
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+def _endpoint(event: abi.Refusal | abi.FlowRecord) -> Endpoint:
+    return Endpoint(abi.address_of(event.address, event.family), abi.port_of(event.port))
 
 
-def _build_coarse(coarse: Mapping[int, CoarseVerdict]) -> int:
-    fd = sysbpf.map_create(MapType.ARRAY, key_size=4, value_size=4, max_entries=MAX_REGION_SETS)
-    table = Map(fd, 4, 4)
-    try:
-        for region_set, verdict in coarse.items():
-            table.update(_U32.pack(region_set), _U32.pack(verdict))
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+def _guarded(netns: int, port: int) -> bytes:
+    return bytes(abi.GuardedPort(netns, socket.htons(port)))
 
 
-def _u64(value: int) -> bytes:
-    return struct.pack("=Q", value)
+def _path_key(path: str) -> bytes:
+    raw = path.encode().rstrip(b"/") + b"/"
+    if len(raw) > abi.PATH_BYTES:
+        raise OSError(f"cgroup path {path} is longer than {abi.PATH_BYTES - 1} bytes")
+    return bytes(abi.PathPrefix(len(raw) * 8, (ctypes.c_uint8 * abi.PATH_BYTES)(*raw)))
 
 
 def _possible_cpus() -> int:

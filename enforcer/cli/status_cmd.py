@@ -37,8 +37,9 @@ def status(context: Context, as_json: bool) -> None:
 def _left_behind(settings: Settings) -> str:
     """What still enforces without a supervisor: executors are refused, not free."""
     try:
-        linked = Pins(settings.instance).linked()
-        counts = programs.attached(cgroup.Cgroups(cgroup.find_mount() / settings.instance))
+        pins = Pins(settings.instance)
+        linked = pins.linked()
+        counts = programs.attached(pins, cgroup.Cgroups(cgroup.find_mount() / settings.instance))
     except OSError:
         return ""
     if not linked:

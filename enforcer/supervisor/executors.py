@@ -17,6 +17,7 @@ import orjson
 import structlog
 
 from enforcer.capture import cgroup, namespace
+from enforcer.capture.abi import ExecutorMode
 from enforcer.capture.cgroup import Cgroups
 from enforcer.capture.tables import Tables
 from enforcer.config import Settings
@@ -90,7 +91,8 @@ class Executors:
         """Kills what is left of the executor and forgets it. Safe to repeat."""
         active = self._active.pop(ident, None)
         if active is not None:
-            self._tables.delete_listener(active.netns_cookie)
+            self._tables.delete_executor(active.executor.cgroup_id)
+            self._tables.delete_listener(active.netns_cookie, active.executor.cgroup_id)
             for worker in self._workers:
                 worker.unlisten(ident)
         # On a thread: processes may take seconds to die, and nothing else may wait for that.
@@ -139,6 +141,7 @@ class Executors:
         last = min(active.port + namespace.PORT_ATTEMPTS, 65536)
         self._listen_at(active, range(active.port, last), workers)
         self._write_state(active)
+        self._tables.set_executor(active.executor.cgroup_id, ExecutorMode.ISOLATED)
         self._tables.set_listener(active.netns_cookie, active.executor.cgroup_id, active.port)
 
     def _listen_at(self, active: Active, ports: Iterable[int], workers: list[Worker]) -> None:

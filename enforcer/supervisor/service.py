@@ -24,8 +24,9 @@ import structlog
 
 from enforcer import privileges
 from enforcer.capture import cgroup, namespace, programs
+from enforcer.capture.generation import BuiltGeneration, DirectPlan, Tries, build_generation, build_tries
 from enforcer.capture.programs import Pins
-from enforcer.capture.tables import BuiltGeneration, Tables, build_generation
+from enforcer.capture.tables import Tables
 from enforcer.config import Settings, load_settings
 from enforcer.errors import EnforcerError, HostError, KernelError, UsageError
 from enforcer.flow import Endpoint
@@ -42,6 +43,9 @@ from enforcer.verdict import MaskSpec
 TICK = 0.25
 # Refusals taken per tick; with the kernel's queue of 8,192 this keeps up with 32,000 a second.
 REFUSALS_PER_TICK = 8192
+# Seconds of silence after which the kernel refuses direct flows: longer than any restart takes (3 s), short enough that
+# a supervisor that hangs does not leave them unwatched.
+HEARTBEAT_LIMIT = 10.0
 
 # malloc.h
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
@@ -131,21 +135,23 @@ class Supervisor:
         self._number = previous + 1
         self._workers = Workers(self._settings, self._writer, self._serve_worker)
         stack.callback(self._workers.stop)
-        building = asyncio.to_thread(build_generation, self._content.table, coarse_verdicts(self._content.table))
+        building = asyncio.to_thread(build_tries, self._content.table)
         loading = asyncio.to_thread(programs.load, self._pins, self._open_tables)
         starting = self._workers.start(self._content, self._number)
         try:
-            built, directory, _ = await asyncio.gather(building, loading, starting)
+            tries, directory, _ = await asyncio.gather(building, loading, starting)
         except OSError as error:
             raise KernelError(
                 f"the kernel refused the tables: {error}; bpf(2) needs root with CAP_BPF and CAP_SYS_ADMIN"
             ) from error
         stack.callback(self._tables.close)
         self._content.table.forget_pages()
-        self._tables.swap(built, after=previous)
+        self._tables.swap(self._built_with(tries, self._content), after=previous)
         for older in self._older_tables(directory):
-            self._tables.carry_counters(older.counters())
+            self._tables.carry_over(older)
             older.close()
+        self._tables.govern(self._groups)
+        self._tables.beat(HEARTBEAT_LIMIT)
         programs.switch(self._pins, self._groups, directory)
 
     def _open_tables(self, directory: Path) -> None:
@@ -183,6 +189,7 @@ class Supervisor:
                 continue
 
     def _tick(self) -> None:
+        self._tables.beat(HEARTBEAT_LIMIT)
         self._record_refusals()
         held = set(self._holders.values())
         for ident in self._executors.ended():
@@ -197,7 +204,7 @@ class Supervisor:
 
     def _record_refusals(self) -> None:
         """Kernel refusals of one tick, counted per executor, destination and reason."""
-        counted: dict[tuple[str, Endpoint, str], RefusalRow] = {}
+        counted: dict[tuple[str, Endpoint | None, str], RefusalRow] = {}
         for refusal in self._tables.pop_refusals(REFUSALS_PER_TICK):
             key = (self._executors.name_of(refusal.executor), refusal.destination, refusal.reason)
             row = counted.setdefault(
@@ -206,7 +213,7 @@ class Supervisor:
                     "table": "refusals",
                     "time_ns": time.time_ns(),
                     "executor": key[0],
-                    "destination": str(refusal.destination),
+                    "destination": str(refusal.destination or ""),
                     "reason": refusal.reason,
                     "count": 0,
                 },
@@ -264,8 +271,11 @@ class Supervisor:
     async def _built(self, content: Content) -> BuiltGeneration:
         """The kernel's tables for `content`: those in force, unless the table itself is another."""
         if content.table is self._content.table:
-            return self._tables.in_force()
-        return await asyncio.to_thread(build_generation, content.table, coarse_verdicts(content.table))
+            return self._built_with(self._tables.tries_in_force(), content)
+        return self._built_with(await asyncio.to_thread(build_tries, content.table), content)
+
+    def _built_with(self, tries: Tries, content: Content) -> BuiltGeneration:
+        return build_generation(tries, coarse_verdicts(content.table), DirectPlan())
 
     def _take(self, settings: Settings, content: Content, number: int) -> None:
         self._settings, self._content, self._number = settings, content, number
@@ -338,7 +348,7 @@ class Supervisor:
                 {"ident": one.executor.ident, "name": one.executor.name, "user": one.executor.user, "port": one.port}
                 for one in self._executors
             ],
-            "programs": programs.attached(self._groups),
+            "programs": programs.attached(self._pins, self._groups),
             "open_flows": self._tables.open_flows(),
             "counters": self._tables.counters(),
             "recorder": {

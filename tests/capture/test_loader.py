@@ -60,8 +60,8 @@ def test_a_struct_that_drifted_is_refused_before_anything_is_pinned(package: Pat
     """A header with one more field than its mirror."""
     header = package / "bpf/abi.h"
     text = header.read_text()
-    assert text.count("\t__u8 redirected;") == 1
-    header.write_text(text.replace("\t__u8 redirected;", "\t__u8 surprise;\n\t__u8 redirected;"))
+    assert text.count("\t__u8 path;") == 1
+    header.write_text(text.replace("\t__u8 path;", "\t__u8 surprise;\n\t__u8 path;"))
     assert "ABI drift in " in one_line(pins)
 
 
@@ -169,12 +169,14 @@ def test_sets_are_numbered_in_order_and_ten_comes_after_nine(tmp_path: Path) -> 
     assert pins.sets() == []
     assert pins.linked() == ()
     pins.links.mkdir(parents=True)
-    for name in ("2", "10", "9"):
+    for name in ("2", "10-abc", "9-1"):
         (pins.directory / name).mkdir()
-    assert [path.name for path in pins.sets()] == ["2", "9", "10"]
-    assert pins.next_set().name == "11"
-    (pins.links / "connect4").touch()
+    assert [path.name for path in pins.sets()] == ["2", "9-1", "10-abc"]
+    assert pins.next_set().name == f"11-{programs.version()}"
+    (pins.links / "executors").mkdir()
+    (pins.links / "executors/connect4").touch()
     assert pins.linked() == ("connect4",)
+    assert pins.targets() == ("executors",)
     pins.remove()
     pins.remove()
     assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from enforcer.capture import sysbpf
+from enforcer.capture.generation import build_tries
 from enforcer.capture.sysbpf import BPF_F_NO_PREALLOC, Map, MapType
-from enforcer.capture.tables import build_generation
 from enforcer.errors import KernelError
 from tests.fixtures.kernel import Prefixes
 
@@ -90,7 +90,7 @@ def test_a_table_that_promises_more_than_it_holds_is_not_built() -> None:
 
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(OSError, match="promises 2 prefixes and holds 1"):
-        build_generation(Lying({"10.0.0.0/8": 1}), {})
+        build_tries(Lying({"10.0.0.0/8": 1}))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* cgroup sendmsg4/6 and recvmsg4/6: datagrams on sockets that are not connected, or that carry control messages. Port 53 of every
+ * address goes to the resolver, whose answer seems to come from the address that was asked; nothing else leaves. */
+#ifndef ENFORCER_HOOKS_DATAGRAM_H
+#define ENFORCER_HOOKS_DATAGRAM_H
+
+/* Judges one datagram. `*port` is where to rewrite to, 0 for not at all. */
+static inline int judge_datagram(struct bpf_sock_addr *ctx, struct flow_record *asked, u16 *port)
+{
+	struct flow_record *flow;
+	struct listener *listener;
+	struct owner *owner;
+	int mode = claim(ctx, asked);
+
+	if (mode < 0)
+		return VERDICT_PASS;
+	if (mode == MODE_REFUSED)
+		return refuse(asked, REFUSED_PENDING);
+	listener = find_listener(asked);
+	if (!listener)
+		return refuse(asked, REFUSED_NO_LISTENER);
+	if (is_null(asked)) {
+		/* No address given: it goes where connect() went, which was judged there. */
+		flow = flow_by_socket.sk_storage_get(ctx->sk, 0, 0);
+		return flow && flow->path != PATH_NONE ? VERDICT_PASS : refuse(asked, REFUSED_UDP);
+	}
+	if (is_loopback(asked)) {
+		/* A connected socket's send() may name the resolver's own address, as connect() was rewritten to it. */
+		if (asked->port == listener->port || (listener->resolver_port && asked->port == listener->resolver_port))
+			return refuse(asked, REFUSED_DIRECT_DIAL);
+		if (mode != MODE_ISOLATED && !reaches_own(ctx, asked))
+			return refuse(asked, REFUSED_LOOPBACK);
+		count(LOOPBACK_PASSED);
+		return VERDICT_PASS;
+	}
+	if (asked->port != bpf_htons(PORT_DNS) || !listener->resolver_port)
+		return refuse(asked, REFUSED_UDP);
+	owner = owner_by_socket.sk_storage_get(ctx->sk, 0, 0);
+	if (!owner)
+		return refuse(asked, REFUSED_STORAGE_FULL);
+	remember_asked(owner, asked);
+	*port = listener->resolver_port;
+	count(DNS_REDIRECTED);
+	return VERDICT_PASS;
+}
+
+/* The owner of a socket that receives from its namespace's resolver what it asked elsewhere, or null: for the client's comfort,
+ * which takes answers only from where it asked. */
+static inline struct owner *owner_of_answer(struct bpf_sock_addr *ctx)
+{
+	struct owner *owner = owner_by_socket.sk_storage_get(ctx->sk, 0, 0);
+	struct place place = {};
+	struct listener *listener;
+
+	if (!owner || !owner->asked_family)
+		return 0;
+	place.netns = owner->netns;
+	place.executor = owner->executor;
+	listener = listener_by_place.lookup(&place);
+	return listener && listener->resolver_port && listener->resolver_port == (u16)ctx->user_port ? owner : 0;
+}
+
+#endif
