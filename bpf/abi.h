@@ -196,7 +196,7 @@ struct cgroup_event {
 	__u32 kind;
 	__u32 pid;
 	__u32 by;                 /* process that moved it */
-	__u32 pad;
+	__u32 killed;             /* the mover was of an executor itself, and was killed */
 };
 
 /* A cgroup's path with a final slash; longest-prefix key in bits. */

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from enforcer.errors import ConfigError
 
@@ -20,6 +20,15 @@ from enforcer.errors import ConfigError
 MAX_SOCKET_PATH = 107
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute() or ".." in path.parts or path == Path("/"):
+        raise ValueError("must be an absolute path without '..', and not '/'")
+    return path
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Settings(BaseModel):
@@ -31,6 +40,8 @@ class Settings(BaseModel):
     to every recorded text. `identify_timeout`: seconds to wait for a client's first bytes before the flow counts as
     opaque.
     `connect_timeout`: seconds to wait for an upstream connection. `groups`: operator-defined region groups.
+    `expose`: paths that executors see although they lie below /run or /dev. `unix_sockets`: executors may open Unix
+    sockets, and so reach any service whose socket they see.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +55,8 @@ class Settings(BaseModel):
     identify_timeout: Annotated[float, Field(gt=0, le=60)] = 1.0
     connect_timeout: Annotated[float, Field(gt=0, le=120)] = 10.0
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    expose: tuple[AbsolutePath, ...] = ()
+    unix_sockets: bool = False
 
     @property
     def etc(self) -> Path:

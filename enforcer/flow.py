@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
+from typing import Literal
 
 Address = IPv4Address | IPv6Address
+Mode = Literal["isolated", "attached"]
 
 
 class Side(Enum):
@@ -33,7 +35,9 @@ class Executor:
     """A governed process tree: one cgroup subtree.
 
     `ident` is unique per start (also the cgroup's directory name); `name` is what policies match.
-    `uid`/`user` are the ones the tree was started as; `cgroup_id` is the kernel's id of its cgroup.
+    `uid`/`user` are the ones the tree was started as; `cgroup_id` is the kernel's id of its cgroup. `mode`: `isolated`
+    in a network namespace without a route, or `attached` where it already ran. `cgroup`: an attached tree's path
+    relative to the cgroup v2 mount, `system.slice/agent.service`; empty for an isolated one, whose cgroup is ours.
     """
 
     ident: str
@@ -41,6 +45,8 @@ class Executor:
     uid: int
     user: str
     cgroup_id: int
+    cgroup: str = ""
+    mode: Mode = "isolated"
 
 
 @dataclass(frozen=True, slots=True)

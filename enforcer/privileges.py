@@ -6,6 +6,7 @@ import ctypes
 import os
 import pwd
 import signal
+from collections.abc import Iterable
 
 from enforcer.errors import HostError
 
@@ -30,14 +31,19 @@ def find_user(name: str) -> pwd.struct_passwd:
 
 
 def drop_privileges(user: str) -> None:
-    """Becomes `user` with its groups, without any capability now or after any exec. Raises HostError, OSError."""
+    """Becomes `user` with its groups, as `become` does. Raises HostError, OSError."""
     account = find_user(user)
+    become(account.pw_uid, account.pw_gid, os.getgrouplist(account.pw_name, account.pw_gid))
+
+
+def become(uid: int, gid: int, groups: Iterable[int]) -> None:
+    """Has these ids and no capability, now or after any exec. Raises HostError, OSError."""
     # The bounding set first: dropping from it is itself privileged.
     for capability in range(_LAST_CAPABILITY + 1):
         _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # EINVAL beyond the kernel's last one
-    os.initgroups(account.pw_name, account.pw_gid)
-    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
-    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    os.setgroups(list(groups))
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
     _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     _clear_capabilities()
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:

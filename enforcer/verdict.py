@@ -58,7 +58,8 @@ class Verdict:
     """The decision on one flow or exchange.
 
     `observed` is set when the policy is in observe mode: the verdict was a denial, is recorded as one, and
-    the traffic passes all the same. `detail` is one line for people, e.g. the first difference of a rule.
+    the traffic passes all the same. `detail` is one line for people, e.g. the first difference of a rule. `direct`: the
+    rule asks for no inspection.
     """
 
     action: Action
@@ -69,6 +70,7 @@ class Verdict:
     mask: MaskSpec = field(default_factory=MaskSpec)
     durable: bool = False
     observed: bool = False
+    direct: bool = False
 
     @property
     def passes(self) -> bool:

@@ -52,7 +52,7 @@ class Worker:
         self._loop = loop
         self._environment: Environment | None = None
         self._journal: Journal | None = None
-        self._servers: dict[str, list[asyncio.Server]] = {}
+        self._servers: dict[tuple[str, int], list[asyncio.Server]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, records: socket.socket) -> None:
@@ -72,8 +72,7 @@ class Worker:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             case "unlisten":
-                for server in self._servers.pop(message["ident"], []):
-                    server.close()
+                self._unlisten(message["ident"], message["place"])
             case "stop":
                 self._stop()
             case unknown:
@@ -122,12 +121,20 @@ class Worker:
             session.end("enforcer stopped")
         self._journal.commit(lambda _error: supervisor_gone())
 
+    def _unlisten(self, ident: str, place: int | None) -> None:
+        """Closes an executor's listeners at one place, or at all of them."""
+        for key in [key for key in self._servers if key[0] == ident and place in (None, key[1])]:
+            for server in self._servers.pop(key):
+                server.close()
+
     async def _listen(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if self._environment is None:
             raise RuntimeError("listener before the first generation")
         executor = Executor(**message["executor"])
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        self._servers[executor.ident] = await listen(sockets, executor, self._environment)
+        servers = await listen(sockets, executor, self._environment)
+        self._unlisten(executor.ident, message["place"])
+        self._servers[executor.ident, message["place"]] = servers
         self._control.send(orjson.dumps({"op": "listening", "ident": executor.ident}))
 
 

@@ -7,7 +7,7 @@ what=${1:-dev}
 [ "$(id -u)" = 0 ] || { echo "setup: must be root; use sudo make setup" >&2; exit 1; }
 [ -f /etc/debian_version ] || { echo "setup: needs Debian 12 or later, this is not Debian" >&2; exit 1; }
 
-packages=(python3 python3-venv python3-dev gcc python3-bpfcc "linux-headers-$(dpkg --print-architecture)" iproute2 util-linux)
+packages=(python3 python3-venv python3-dev gcc python3-bpfcc python3-seccomp "linux-headers-$(dpkg --print-architecture)" iproute2 util-linux)
 if [ "$what" = dev ]; then
     packages+=(bpftool nginx-light postgresql curl haproxy wrk psmisc xz-utils)
 fi

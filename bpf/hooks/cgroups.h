@@ -4,7 +4,7 @@
 #ifndef ENFORCER_HOOKS_CGROUPS_H
 #define ENFORCER_HOOKS_CGROUPS_H
 
-static inline void tell(int kind, u64 cgroup, u64 executor, u32 pid)
+static inline void tell(int kind, u64 cgroup, u64 executor, u32 pid, u32 killed)
 {
 	struct cgroup_event event = {};
 
@@ -14,6 +14,7 @@ static inline void tell(int kind, u64 cgroup, u64 executor, u32 pid)
 	event.executor = executor;
 	event.pid = pid;
 	event.by = bpf_get_current_pid_tgid() >> 32;
+	event.killed = killed;
 	if (cgroup_events.push(&event, 0))
 		count(CGROUP_EVENT_LOST);
 }
@@ -49,13 +50,13 @@ static inline void on_cgroup_made(u64 id, const char *path)
 	if (!executor || *executor)
 		return;
 	executor_by_cgroup.update(&id, &pending);
-	tell(CGROUP_MADE, id, 0, 0);
+	tell(CGROUP_MADE, id, 0, 0, 0);
 }
 
 static inline void on_cgroup_gone(u64 id)
 {
 	if (executor_by_cgroup.lookup(&id))
-		tell(CGROUP_GONE, id, 0, 0);
+		tell(CGROUP_GONE, id, 0, 0, 0);
 }
 
 static inline void on_task_moved(u64 id, const char *path, u32 pid)
@@ -63,6 +64,7 @@ static inline void on_task_moved(u64 id, const char *path, u32 pid)
 	u64 *now = find_by_path(path);
 	u64 *before = governed_tasks.lookup(&pid);
 	u32 mover = bpf_get_current_pid_tgid() >> 32;
+	u32 killed = 0;
 
 	if (now && *now) {
 		track_task(pid, *now);
@@ -71,12 +73,13 @@ static inline void on_task_moved(u64 id, const char *path, u32 pid)
 	if (!before)
 		return;
 	count(ESCAPE_NOTICED);
-	tell(CGROUP_ESCAPE, id, *before, pid);
 	/* Root outside may move whom it likes; an executor's process may not, and dies before it returns from the attempt. */
 	if (governed_tasks.lookup(&mover)) {
 		bpf_send_signal(SIGNAL_KILL);
 		count(ESCAPE_KILLED);
+		killed = 1;
 	}
+	tell(CGROUP_ESCAPE, id, *before, pid, killed);
 }
 
 static inline void on_task_forked(u32 child)

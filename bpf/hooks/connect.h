@@ -20,21 +20,27 @@ static inline int open_direct(struct flow_record *asked)
 	return VERDICT_PASS;
 }
 
-/* Loopback: the executor's own servers, and where a rule names a port of the host's, the proxy. */
+/* Loopback: the executor's own servers; the resolver in place of the host's; and where a rule names a port of the host's, the
+ * proxy. */
 static inline int judge_loopback(struct bpf_sock_addr *ctx, struct flow_record *asked, u32 mode, struct listener *listener)
 {
 	int index = 0;
 	u32 *current_generation;
 
-	if (asked->port == listener->port || (listener->resolver_port && asked->port == listener->resolver_port))
-		return refuse(asked, REFUSED_DIRECT_DIAL);
 	asked->path = PATH_LOOPBACK;
 	if (reaches_own(ctx, asked))
 		return VERDICT_PASS;
+	if (ctx->protocol == PROTOCOL_UDP && is_question(asked, listener)) {
+		asked->path = PATH_RESOLVER;
+		return VERDICT_PASS;
+	}
+	if (is_ours(asked, listener))
+		return refuse(asked, REFUSED_DIRECT_DIAL);
 	current_generation = generation.lookup(&index);
 	if (ctx->protocol == PROTOCOL_TCP && current_generation && *current_generation &&
 	    is_host_port(asked, *current_generation & 1)) {
 		asked->generation = *current_generation;
+		asked->region_set = find_region_set(asked, *current_generation & 1);
 		asked->path = PATH_PROXY;
 		return VERDICT_PASS;
 	}
@@ -69,7 +75,6 @@ static inline int judge_connect(struct bpf_sock_addr *ctx, struct flow_record *a
 {
 	struct flow_record *flow;
 	struct listener *listener;
-	struct owner *owner;
 	int mode = claim(ctx, asked);
 	int verdict;
 
@@ -84,23 +89,19 @@ static inline int judge_connect(struct bpf_sock_addr *ctx, struct flow_record *a
 
 	if (is_loopback(asked)) {
 		verdict = judge_loopback(ctx, asked, mode, listener);
-		*port = listener->port;
 	} else if (ctx->protocol == PROTOCOL_TCP) {
 		verdict = judge_tcp(asked, mode);
-		*port = listener->port;
-	} else if (asked->port == bpf_htons(PORT_DNS) && listener->resolver_port) {
-		owner = owner_by_socket.sk_storage_get(ctx->sk, 0, 0);
-		if (!owner)
-			return refuse(asked, REFUSED_STORAGE_FULL);
-		remember_asked(owner, asked);
+	} else if (is_question(asked, listener)) {
 		asked->path = PATH_RESOLVER;
-		*port = listener->resolver_port;
 		verdict = VERDICT_PASS;
 	} else {
-		return refuse(asked, REFUSED_UDP);
+		verdict = refuse(asked, REFUSED_UDP);
 	}
 	if (verdict != VERDICT_PASS)
 		return verdict;
+	*port = asked->path == PATH_RESOLVER ? listener->resolver_port : listener->port;
+	if (asked->path == PATH_RESOLVER && !remember_asked(ctx, asked))
+		return refuse(asked, REFUSED_STORAGE_FULL);
 
 	flow = flow_by_socket.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!flow)

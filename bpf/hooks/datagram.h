@@ -9,7 +9,6 @@ static inline int judge_datagram(struct bpf_sock_addr *ctx, struct flow_record *
 {
 	struct flow_record *flow;
 	struct listener *listener;
-	struct owner *owner;
 	int mode = claim(ctx, asked);
 
 	if (mode < 0)
@@ -19,28 +18,32 @@ static inline int judge_datagram(struct bpf_sock_addr *ctx, struct flow_record *
 	listener = find_listener(asked);
 	if (!listener)
 		return refuse(asked, REFUSED_NO_LISTENER);
-	if (is_null(asked)) {
-		/* No address given: it goes where connect() went, which was judged there. */
-		flow = flow_by_socket.sk_storage_get(ctx->sk, 0, 0);
+	flow = flow_by_socket.sk_storage_get(ctx->sk, 0, 0);
+	/* No address given: it goes where connect() went, which was judged there. */
+	if (is_null(asked))
 		return flow && flow->path != PATH_NONE ? VERDICT_PASS : refuse(asked, REFUSED_UDP);
-	}
-	if (is_loopback(asked)) {
-		/* A connected socket's send() may name the resolver's own address, as connect() was rewritten to it. */
-		if (asked->port == listener->port || (listener->resolver_port && asked->port == listener->resolver_port))
-			return refuse(asked, REFUSED_DIRECT_DIAL);
-		if (mode != MODE_ISOLATED && !reaches_own(ctx, asked))
-			return refuse(asked, REFUSED_LOOPBACK);
+	if (is_loopback(asked) && reaches_own(ctx, asked)) {
 		count(LOOPBACK_PASSED);
 		return VERDICT_PASS;
 	}
-	if (asked->port != bpf_htons(PORT_DNS) || !listener->resolver_port)
+	if (is_question(asked, listener)) {
+		if (!remember_asked(ctx, asked))
+			return refuse(asked, REFUSED_STORAGE_FULL);
+		*port = listener->resolver_port;
+		count(DNS_REDIRECTED);
+		return VERDICT_PASS;
+	}
+	if (!is_loopback(asked))
 		return refuse(asked, REFUSED_UDP);
-	owner = owner_by_socket.sk_storage_get(ctx->sk, 0, 0);
-	if (!owner)
-		return refuse(asked, REFUSED_STORAGE_FULL);
-	remember_asked(owner, asked);
-	*port = listener->resolver_port;
-	count(DNS_REDIRECTED);
+	if (is_ours(asked, listener)) {
+		/* The kernel fills in the address that connect() was rewritten to, where an IPv6 socket speaks IPv4. */
+		if (flow && flow->path == PATH_RESOLVER && asked->port == listener->resolver_port)
+			return VERDICT_PASS;
+		return refuse(asked, REFUSED_DIRECT_DIAL);
+	}
+	if (mode != MODE_ISOLATED)
+		return refuse(asked, REFUSED_LOOPBACK);
+	count(LOOPBACK_PASSED);
 	return VERDICT_PASS;
 }
 

@@ -6,6 +6,8 @@
 
 struct packet {
 	struct flow_record to;    /* destination in address, port, family */
+	u32 source[4];
+	u16 source_port;
 	u8 protocol;
 	u8 flags;                 /* TCP's */
 };
@@ -26,6 +28,7 @@ static inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
 			return -1;
 		packet->protocol = header[9];
 		packet->to.family = FAMILY_IPV4;
+		packet->source[0] = *(u32 *)(header + 12);
 		packet->to.address[0] = *(u32 *)(header + 16);
 		transport = IPV4_HEADER;
 	} else if ((first >> 4) == 6) {
@@ -33,6 +36,10 @@ static inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
 			return -1;
 		packet->protocol = header[6];
 		packet->to.family = FAMILY_IPV6;
+		packet->source[0] = *(u32 *)(header + 8);
+		packet->source[1] = *(u32 *)(header + 12);
+		packet->source[2] = *(u32 *)(header + 16);
+		packet->source[3] = *(u32 *)(header + 20);
 		packet->to.address[0] = *(u32 *)(header + 24);
 		packet->to.address[1] = *(u32 *)(header + 28);
 		packet->to.address[2] = *(u32 *)(header + 32);
@@ -45,6 +52,7 @@ static inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
 		return -1;
 	if (bpf_skb_load_bytes_relative(skb, transport, ports, 4, BPF_HDR_START_NET))
 		return -1;
+	packet->source_port = *(u16 *)ports;
 	packet->to.port = *(u16 *)(ports + 2);
 	if (packet->protocol == PROTOCOL_TCP) {
 		if (bpf_skb_load_bytes_relative(skb, transport + 13, &flags, 1, BPF_HDR_START_NET))
@@ -54,32 +62,43 @@ static inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
 	return 0;
 }
 
-/* Is the packet's destination a bound UDP socket of the same executor? */
-static inline int reaches_own_datagram(struct __sk_buff *skb, const struct flow_record *to)
+/* The executor whose socket in this namespace will receive the packet, found as the kernel will find it; 0 for nobody's. */
+static inline u64 receiver_of(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;
 	struct owner *owner;
+	u64 executor = 0;
 	u32 size;
-	int own = 0;
 
-	if (to->family == FAMILY_IPV4) {
-		tuple.ipv4.daddr = to->address[0];
-		tuple.ipv4.dport = to->port;
+	if (packet->to.family == FAMILY_IPV4) {
+		tuple.ipv4.saddr = packet->source[0];
+		tuple.ipv4.daddr = packet->to.address[0];
+		tuple.ipv4.sport = packet->source_port;
+		tuple.ipv4.dport = packet->to.port;
 		size = sizeof(tuple.ipv4);
 	} else {
-		tuple.ipv6.daddr[3] = to->address[3];
-		tuple.ipv6.dport = to->port;
+		/* Both ends of loopback: ::1, or the packet does not come back. */
+		tuple.ipv6.saddr[0] = packet->source[0];
+		tuple.ipv6.saddr[1] = packet->source[1];
+		tuple.ipv6.saddr[2] = packet->source[2];
+		tuple.ipv6.saddr[3] = packet->source[3];
+		tuple.ipv6.daddr[3] = packet->to.address[3];
+		tuple.ipv6.sport = packet->source_port;
+		tuple.ipv6.dport = packet->to.port;
 		size = sizeof(tuple.ipv6);
 	}
-	sk = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (packet->protocol == PROTOCOL_TCP)
+		sk = bpf_sk_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return 0;
 	owner = owner_by_socket.sk_storage_get(sk, 0, 0);
 	if (owner)
-		own = owner->executor == to->executor;
+		executor = owner->executor;
 	bpf_sk_release(sk);
-	return own;
+	return executor;
 }
 
 static inline int covers_direct(const struct flow_record *flow, const struct packet *packet)
@@ -88,24 +107,28 @@ static inline int covers_direct(const struct flow_record *flow, const struct pac
 }
 
 /* TCP within this host: the listener for what was redirected, the executor's own servers, and answers to whoever came in by
- * loopback. A SYN without a judged connect() is nobody's. */
-static inline int covers_local_tcp(const struct flow_record *flow, const struct packet *packet, const struct listener *listener)
+ * loopback. A SYN is looked at again: where several sockets share the port, this one packet decides who gets the connection. */
+static inline int covers_local_tcp(struct __sk_buff *skb, const struct flow_record *flow, const struct packet *packet,
+				   const struct listener *listener, u32 mode)
 {
-	if (packet->to.port == listener->port)
-		return flow && flow->path == PATH_PROXY;
+	int opens = (packet->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+
 	if (!flow)
-		return (packet->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN;
-	return flow->path == PATH_LOOPBACK && flow->port == packet->to.port;
+		return !opens && packet->to.port != listener->port;
+	if (packet->to.port == listener->port)
+		return flow->path == PATH_PROXY && (!opens || !receiver_of(skb, packet));
+	if (flow->path != PATH_LOOPBACK || flow->port != packet->to.port)
+		return 0;
+	return !opens || mode == MODE_ISOLATED || receiver_of(skb, packet) == packet->to.executor;
 }
 
-static inline int covers_local_udp(struct __sk_buff *skb, const struct flow_record *flow, const struct packet *packet,
-				   const struct listener *listener, u32 mode)
+static inline int covers_local_udp(struct __sk_buff *skb, const struct packet *packet, const struct listener *listener, u32 mode)
 {
 	if (packet->to.port == listener->port)
 		return 0;
 	if (listener->resolver_port && packet->to.port == listener->resolver_port)
-		return 1;
-	return mode == MODE_ISOLATED || reaches_own_datagram(skb, &packet->to);
+		return !receiver_of(skb, packet);
+	return mode == MODE_ISOLATED || receiver_of(skb, packet) == packet->to.executor;
 }
 
 static inline int judge_egress(struct __sk_buff *skb)
@@ -150,8 +173,8 @@ static inline int judge_egress(struct __sk_buff *skb)
 	listener = find_listener(&packet.to);
 	if (!listener)
 		return refuse(&packet.to, REFUSED_PACKET);
-	if (packet.protocol == PROTOCOL_TCP ? covers_local_tcp(flow, &packet, listener)
-					    : covers_local_udp(skb, flow, &packet, listener, mode))
+	if (packet.protocol == PROTOCOL_TCP ? covers_local_tcp(skb, flow, &packet, listener, mode)
+					    : covers_local_udp(skb, &packet, listener, mode))
 		return VERDICT_PASS;
 	return refuse(&packet.to, REFUSED_PACKET);
 }

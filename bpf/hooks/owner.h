@@ -35,15 +35,20 @@ static inline int claim(struct bpf_sock_addr *ctx, struct flow_record *asked)
 	return executor ? executor->mode : MODE_REFUSED;
 }
 
-/* What the next answer of the resolver should seem to come from. */
-static inline void remember_asked(struct owner *owner, const struct flow_record *asked)
+/* What the next answer of the resolver should seem to come from. Returns 0 when there is nowhere to keep it. */
+static inline int remember_asked(struct bpf_sock_addr *ctx, const struct flow_record *asked)
 {
+	struct owner *owner = owner_by_socket.sk_storage_get(ctx->sk, 0, 0);
+
+	if (!owner)
+		return 0;
 	owner->asked[0] = asked->address[0];
 	owner->asked[1] = asked->address[1];
 	owner->asked[2] = asked->address[2];
 	owner->asked[3] = asked->address[3];
 	owner->asked_port = asked->port;
 	owner->asked_family = asked->family;
+	return 1;
 }
 
 static inline struct listener *find_listener(const struct flow_record *asked)
@@ -53,21 +58,39 @@ static inline struct listener *find_listener(const struct flow_record *asked)
 	return listener_by_place.lookup(&place);
 }
 
+/* A datagram for the resolver, whoever it names. */
+static inline int is_question(const struct flow_record *asked, const struct listener *listener)
+{
+	return asked->port == bpf_htons(PORT_DNS) && listener->resolver_port;
+}
+
+/* The port of the listener or of the resolver itself. */
+static inline int is_ours(const struct flow_record *asked, const struct listener *listener)
+{
+	return asked->port == listener->port || (listener->resolver_port && asked->port == listener->resolver_port);
+}
+
 /* Does a socket of this executor listen there? For TCP the listener, for UDP the bound socket, as the kernel itself finds it, so
- * that a bind() beside a service of the host's counts for nothing. */
+ * that a bind() beside a service of the host's counts for nothing. A connected UDP socket is found by its peer, this socket, for
+ * whose address the one that loopback uses must do; the last line sees the packet's own. */
 static inline int reaches_own(struct bpf_sock_addr *ctx, const struct flow_record *asked)
 {
 	struct bpf_sock_tuple tuple = {};
-	struct bpf_sock *sk;
+	struct bpf_sock *sk = ctx->sk;
 	struct owner *owner;
+	u16 port = sk ? bpf_htons((u16)sk->src_port) : 0;
 	u32 size;
 	int own = 0;
 
 	if (asked->family == FAMILY_IPV4) {
+		tuple.ipv4.saddr = bpf_htonl(0x7f000001);
+		tuple.ipv4.sport = port;
 		tuple.ipv4.daddr = asked->address[0] ? asked->address[0] : bpf_htonl(0x7f000001);
 		tuple.ipv4.dport = asked->port;
 		size = sizeof(tuple.ipv4);
 	} else {
+		tuple.ipv6.saddr[3] = bpf_htonl(1);
+		tuple.ipv6.sport = port;
 		tuple.ipv6.daddr[3] = bpf_htonl(1);
 		tuple.ipv6.dport = asked->port;
 		size = sizeof(tuple.ipv6);

@@ -46,15 +46,21 @@ static inline void forget_tuple(struct bpf_sock_ops *ctx, struct flow_record *fl
 		original_dst_by_tuple.delete(&key);
 }
 
-/* The end of a direct flow, with what went over it. Both counts are the kernel's own. */
+/* The end of a direct flow, with the payload that went over it. The kernel counts sequence numbers: a SYN or FIN that was
+ * acknowledged, or a FIN that came, is one. Which did, the last state says (a half-closed connection that timed out in
+ * FIN_WAIT2 counts one too few down). */
 static inline void close_direct(struct bpf_sock_ops *ctx, const struct flow_record *flow)
 {
 	struct direct_event event = {};
+	u32 last = ctx->args[0];
+	int finished = last == BPF_TCP_FIN_WAIT2 || last == BPF_TCP_CLOSING || last == BPF_TCP_LAST_ACK;
+	u64 up = ctx->bytes_acked, down = ctx->bytes_received;
+	u64 extra_up = 1 + finished, extra_down = finished || last == BPF_TCP_CLOSE_WAIT;
 
 	event.flow = *flow;
 	event.time = bpf_ktime_get_boot_ns();
-	event.bytes_up = ctx->bytes_acked;
-	event.bytes_down = ctx->bytes_received;
+	event.bytes_up = up > extra_up ? up - extra_up : 0;
+	event.bytes_down = down > extra_down ? down - extra_down : 0;
 	event.ended = 1;
 	if (direct_events.push(&event, 0))
 		count(DIRECT_EVENT_LOST);

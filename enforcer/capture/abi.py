@@ -129,7 +129,7 @@ class CgroupEvent(ctypes.Structure):
         ("kind", _u32),
         ("pid", _u32),
         ("by", _u32),
-        ("pad", _u32),
+        ("killed", _u32),
     )
 
 

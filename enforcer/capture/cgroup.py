@@ -6,6 +6,7 @@ ROOT/<instance>/executors/<id>    one per executor; the connect hooks are attach
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import time
@@ -16,6 +17,9 @@ from enforcer.errors import HostError
 
 # How long processes may take to die after SIGKILL before a cgroup cannot be removed.
 _KILL_SECONDS = 5.0
+_IN_CREATE = 0x100  # sys/inotify.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def find_mount(mounts: Path = Path("/proc/mounts")) -> Path:
@@ -74,6 +78,49 @@ def level(path: Path) -> int:
 def join(path: Path, pid: int) -> None:
     """Moves a process, with all its threads. Sockets it already has keep their old cgroup."""
     (path / "cgroup.procs").write_text(str(pid))
+
+
+class ChildWatch:
+    """A descriptor that becomes readable when a cgroup is made directly below one of those added (inotify(7))."""
+
+    def __init__(self) -> None:
+        self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._fd < 0:
+            code = ctypes.get_errno()
+            raise HostError(f"no inotify: {os.strerror(code)}; raise fs.inotify.max_user_instances")
+
+    def fileno(self) -> int:
+        return int(self._fd)
+
+    def add(self, path: Path) -> None:
+        """Raises HostError. Adding one twice is fine."""
+        if _libc.inotify_add_watch(self._fd, bytes(path), _IN_CREATE) < 0:
+            raise HostError(
+                f"cannot watch {path}: {os.strerror(ctypes.get_errno())}; raise fs.inotify.max_user_watches"
+            )
+
+    def drain(self) -> None:
+        """Forgets what made it readable."""
+        try:
+            while os.read(self._fd, 65536):
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def processes(path: Path) -> list[int]:
+    """Every process in the cgroup and below. What is removed meanwhile has none."""
+    found: list[int] = []
+    for directory, _children, _files in os.walk(path):
+        try:
+            found += map(int, (Path(directory) / "cgroup.procs").read_text().split())
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+                raise
+    return found
 
 
 def is_populated(path: Path) -> bool:

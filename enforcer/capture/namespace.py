@@ -116,6 +116,22 @@ def _listen(family: socket.AddressFamily, address: tuple[str, int]) -> socket.so
     return sock
 
 
+def every_namespace() -> list[int]:
+    """A descriptor of each network namespace that a process of this host is in; they are the caller's to close."""
+    found: dict[int, int] = {}
+    for process in Path("/proc").glob("[0-9]*/ns/net"):
+        try:
+            netns = os.open(process, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue  # it has ended
+        inode = os.fstat(netns).st_ino
+        if inode in found:
+            os.close(netns)
+        else:
+            found[inode] = netns
+    return list(found.values())
+
+
 def keep(netns: int, path: Path) -> None:
     """Bind-mounts the namespace on `path`, so that a restarted supervisor finds it again."""
     path.touch(mode=0o600)

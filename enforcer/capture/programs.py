@@ -96,6 +96,7 @@ HOOKS = (
 )
 # The maps user space reads or writes; the rest live only as long as the programs that use them.
 MAPS = (
+    "owner_by_socket",
     "executor_by_cgroup",
     "executor_levels",
     "listener_by_place",

@@ -26,6 +26,7 @@ _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 # Map -> key and value size in bytes; per-CPU values and the rest are worked out where the map is opened.
 _SIZES: dict[str, tuple[int, int]] = {
+    "owner_by_socket": (4, ctypes.sizeof(abi.Owner)),
     "executor_by_cgroup": (8, ctypes.sizeof(abi.Executor)),
     "executor_levels": (4, 4),
     "listener_by_place": (ctypes.sizeof(abi.Place), ctypes.sizeof(abi.Listener)),
@@ -81,13 +82,15 @@ class DirectEvent:
 
 @dataclass(frozen=True, slots=True)
 class CgroupEvent:
-    """Something happened in the cgroup tree: see `CgroupEventKind`. `pid` left `executor`, moved by process `by`."""
+    """Something happened in the cgroup tree: see `CgroupEventKind`. `pid` left `executor`, moved by process `by`, which
+    was `killed` when it was of an executor itself."""
 
     kind: CgroupEventKind
     cgroup: int
     executor: int
     pid: int
     by: int
+    killed: bool
 
 
 class Tables:
@@ -153,15 +156,38 @@ class Tables:
             for port in (listener.port, listener.resolver_port):
                 self._maps["guarded_ports"].delete(_guarded(netns, socket.ntohs(port)))
 
+    @property
+    def owners(self) -> Map:
+        """Socket descriptor -> owner; for `takeover`."""
+        return self._maps["owner_by_socket"]
+
+    def places(self) -> list[tuple[int, int]]:
+        """(network namespace cookie, executor) of every listener."""
+        places = [abi.Place.from_buffer_copy(key) for key, _ in self._maps["listener_by_place"].items()]
+        return [(place.netns, place.executor) for place in places]
+
     # --- cgroup paths and the tasks in them
 
     def set_path(self, path: str, executor: int) -> None:
-        """Tasks moved at or below `path` (from the root of the tree, with its first slash) belong to `executor`; with 0
-        cgroups made below it are governed from their first moment, as REFUSED. OSError when it is too long."""
-        self._maps["executor_by_path"].update(_path_key(path), _U64.pack(executor))
+        """Tasks moved to the cgroup at `path`, relative to the mount, or below it belong to `executor`. Raises OSError
+        when it is too long, or the map is full."""
+        self._maps["executor_by_path"].update(_path_key(f"/{path}/"), _U64.pack(executor))
 
     def delete_path(self, path: str) -> None:
-        self._maps["executor_by_path"].delete(_path_key(path))
+        self._maps["executor_by_path"].delete(_path_key(f"/{path}/"))
+
+    def watch_prefix(self, prefix: str) -> None:
+        """Cgroups made at paths that begin so, relative to the mount, are governed from their first moment: as REFUSED,
+        until they are known as what. OSError as above."""
+        self._maps["executor_by_path"].update(_path_key(f"/{prefix}"), _U64.pack(0))
+
+    def watched_prefixes(self) -> list[str]:
+        rows = self._maps["executor_by_path"].items()
+        keys = [abi.PathPrefix.from_buffer_copy(key) for key, value in rows if value == bytes(8)]
+        return [bytes(key.path[: key.length // 8]).decode()[1:] for key in keys]
+
+    def unwatch_prefix(self, prefix: str) -> None:
+        self._maps["executor_by_path"].delete(_path_key(f"/{prefix}"))
 
     def track_task(self, pid: int, executor: int) -> None:
         self._maps["governed_tasks"].update(_U32.pack(pid), _U64.pack(executor))
@@ -287,7 +313,11 @@ class Tables:
         taken: list[CgroupEvent] = []
         while len(taken) < limit and (raw := self._maps["cgroup_events"].pop()) is not None:
             event = abi.CgroupEvent.from_buffer_copy(raw)
-            taken.append(CgroupEvent(CgroupEventKind(event.kind), event.cgroup, event.executor, event.pid, event.by))
+            taken.append(
+                CgroupEvent(
+                    CgroupEventKind(event.kind), event.cgroup, event.executor, event.pid, event.by, bool(event.killed)
+                )
+            )
         return taken
 
     def open_flows(self) -> int:
@@ -304,9 +334,9 @@ def _guarded(netns: int, port: int) -> bytes:
 
 
 def _path_key(path: str) -> bytes:
-    raw = path.encode().rstrip(b"/") + b"/"
+    raw = path.encode()
     if len(raw) > abi.PATH_BYTES:
-        raise OSError(f"cgroup path {path} is longer than {abi.PATH_BYTES - 1} bytes")
+        raise OSError(f"cgroup path {path} is longer than {abi.PATH_BYTES - 2} bytes")
     return bytes(abi.PathPrefix(len(raw) * 8, (ctypes.c_uint8 * abi.PATH_BYTES)(*raw)))
 
 

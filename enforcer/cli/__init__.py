@@ -13,9 +13,11 @@ from enforcer.errors import EnforcerError
 # Verb -> module and object. Imported when used: `enforcer exec` must not wait for what `policy check` needs.
 _COMMANDS = {
     "demo": "demo_cmd:demo",
+    "doctor": "doctor_cmd:doctor",
     "exec": "exec_cmd:execute",
     "explain": "explain_cmd:explain",
     "policy": "policy_cmd:policy",
+    "release": "release_cmd:release",
     "run": "run_cmd:run",
     "sessions": "sessions_cmd:sessions",
     "status": "status_cmd:status",

@@ -10,9 +10,11 @@ import click
 
 from enforcer.errors import UsageError
 from enforcer.flow import Endpoint, Executor, Flow
+from enforcer.policy.cgroups import parse_cgroup_path
 from enforcer.policy.compiled import PolicySet
 from enforcer.policy.destinations import parse_destination
-from enforcer.policy.engine import OPAQUE, decide
+from enforcer.policy.direct import why_proxied
+from enforcer.policy.engine import OPAQUE, decide, relayed
 from enforcer.policy.explain import Explanation, Trial
 from enforcer.policy.explain import explain as explain_flow
 from enforcer.verdict import MaskSpec, Verdict
@@ -26,7 +28,8 @@ ASSUMED_PORT = 443
 
 @dataclass(frozen=True)
 class Answer:
-    """Everything that is printed. `others`: the verdicts with the protocols that were not asked about."""
+    """Everything that is printed. `others`: the verdicts with the protocols that were not asked about. `path`: `direct`
+    or `proxy`, and `path_detail`: why not direct although the rule says so; both of the flow as asked about."""
 
     flow: Flow
     host: str | None
@@ -36,6 +39,8 @@ class Answer:
     generation: str
     explanation: Explanation
     others: dict[str, Verdict]
+    path: str
+    path_detail: str
 
 
 @click.command()
@@ -44,6 +49,7 @@ class Answer:
 @click.option("--host", help="Host that the client names in its request.")
 @click.option("--executor", default="any", show_default=True, help="Name of the executor that asks.")
 @click.option("--user", default="", help="User that the executor was started as.")
+@click.option("--cgroup", default="", help="Cgroup of an attached one, as in /proc/PID/cgroup.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def explain(
@@ -54,6 +60,7 @@ def explain(
     host: str | None,
     executor: str,
     user: str,
+    cgroup: str,
     as_json: bool,
 ) -> None:
     """Show the region of DEST, every rule tried, the first difference of each, and the verdict.
@@ -65,13 +72,16 @@ def explain(
         raise UsageError(f"unknown protocol {protocol!r}; known are {', '.join(sorted(known))}")
     try:
         address, port = parse_destination(destination)
+        cgroup = parse_cgroup_path(cgroup.removeprefix("/")) if cgroup else ""
     except ValueError as error:
         raise UsageError(str(error)) from error
-    who = Executor("explain", executor, uid=0, user=user, cgroup_id=0)
+    who = Executor("explain", executor, 0, user, 0, cgroup, "attached" if cgroup else "isolated")
     endpoint = Endpoint(address, port or ASSUMED_PORT)
     flow = Flow(who, endpoint, context.geo().lookup(address), cookie=0, pid=0, uid=0, opened_ns=0)
     policies = context.policies()
     facts = {"host": host} if host else {}
+    explanation = explain_flow(policies, flow, protocol or OPAQUE, facts)
+    path, path_detail = _path(policies, flow, explanation.verdict)
     answer = Answer(
         flow=flow,
         host=host,
@@ -79,8 +89,10 @@ def explain(
         port_assumed=port is None,
         protocol_assumed=protocol is None,
         generation=policies.generation,
-        explanation=explain_flow(policies, flow, protocol or OPAQUE, facts),
+        explanation=explanation,
         others=_others(policies, flow, facts, known) if protocol is None else {},
+        path=path,
+        path_detail=path_detail,
     )
     click.echo(json.dumps(_as_plain(answer)) if as_json else "\n".join(_as_lines(answer)))
 
@@ -88,6 +100,16 @@ def explain(
 def _others(policies: PolicySet, flow: Flow, facts: dict[str, str], known: frozenset[str]) -> dict[str, Verdict]:
     """A destination without a protocol is half a question: say what the other answers would be."""
     return {name: decide(policies, flow, name, facts) for name in sorted(known - {OPAQUE})}
+
+
+def _path(policies: PolicySet, flow: Flow, verdict: Verdict) -> tuple[str, str]:
+    """The way a flow takes, and in words why it is not the direct one that its rule asks for."""
+    if not verdict.direct:
+        return "proxy", ""
+    why = why_proxied(policies, flow.executor, flow.region, flow.destination.port)
+    if not why:
+        return "direct", ""
+    return "proxy", f"{why}; relayed unread" if relayed(policies, flow) else why
 
 
 def _as_lines(answer: Answer) -> list[str]:
@@ -100,7 +122,7 @@ def _as_lines(answer: Answer) -> list[str]:
         f"region       {'/'.join(sorted(region.regions)) or 'none'} ({region.kind})",
         f"prefix       {region.prefix or 'none'}",
         f"source       {region.source or 'none'}",
-        f"executor     {executor.name}{f', user {executor.user}' if executor.user else ''}",
+        f"executor     {_who(executor)}",
         f"protocol     {answer.protocol}{' (assumed)' if answer.protocol_assumed else ''}",
         *([f"host         {answer.host}"] if answer.host else []),
         "",
@@ -113,6 +135,7 @@ def _as_lines(answer: Answer) -> list[str]:
         ),
         "",
         f"verdict: {_say(answer.explanation.verdict)}",
+        *([f"path: {_say_path(answer)}"] if answer.explanation.verdict.direct else []),
         *(f"with --protocol {name}: {_say(verdict)}" for name, verdict in answer.others.items()),
     ]
 
@@ -128,12 +151,15 @@ def _as_plain(answer: Answer) -> dict[str, object]:
         "source": region.source,
         "executor": executor.name,
         "user": executor.user,
+        "cgroup": executor.cgroup,
         "protocol": answer.protocol,
         "protocol_assumed": answer.protocol_assumed,
         "host": answer.host,
         "generation": answer.generation,
         "trials": [asdict(trial) for trial in answer.explanation.trials],
         "verdict": _verdict_as_plain(answer.explanation.verdict),
+        "path": answer.path,
+        "path_detail": answer.path_detail,
         "other_protocols": {name: _verdict_as_plain(verdict) for name, verdict in answer.others.items()},
     }
 
@@ -147,6 +173,7 @@ def _verdict_as_plain(verdict: Verdict) -> dict[str, object]:
         "detail": verdict.detail,
         "durable": verdict.durable,
         "observed": verdict.observed,
+        "direct": verdict.direct,
         "masks": _masks(verdict.mask),
     }
 
@@ -154,6 +181,17 @@ def _verdict_as_plain(verdict: Verdict) -> dict[str, object]:
 def _masks(mask: MaskSpec) -> list[str]:
     columns, paths = [column.pattern for column in mask.columns], [path.path for path in mask.json_paths]
     return [*mask.detectors, *columns, *paths]
+
+
+def _who(executor: Executor) -> str:
+    user = f", user {executor.user}" if executor.user else ""
+    return executor.name + user + (f", cgroup {executor.cgroup}" if executor.cgroup else "")
+
+
+def _say_path(answer: Answer) -> str:
+    if answer.path == "direct":
+        return "direct: decided in the kernel, neither read nor masked"
+    return f"proxy: {answer.path_detail}"
 
 
 def _place(trial: Trial) -> str:

@@ -18,6 +18,7 @@ import click
 
 from enforcer.errors import RecordError, UsageError
 from enforcer.recording.reader import Filter, Reader, Record
+from enforcer.recording.rows import DIRECT
 from enforcer.recording.verify import Report, verify
 from enforcer.verdict import Action
 
@@ -185,7 +186,10 @@ def _list_row(record: Record) -> tuple[str, ...]:
 
 def _session_page(session: Record) -> list[str]:
     end = session["end"]
-    process = f"pid {session['pid']}, uid {session['uid']} ({session['user']})"
+    user = (
+        f" ({session['user']})" if session["user"] else ""
+    )  # an attached executor was started as nobody in particular
+    process = f"pid {session['pid']}, uid {session['uid']}{user}"
     facts = {
         "session": session["id"],
         "opened": _time(session["time_ns"]) + " UTC",
@@ -196,6 +200,7 @@ def _session_page(session: Record) -> list[str]:
         "destination": session["destination"] + (f" ({session['host']})" if session["host"] else ""),
         "region": f"{session['region'] or 'unknown'} ({session['region_kind']}, {session['prefix']})",
         "table": f"{session['table_source']} {session['table_version']}",
+        "path": "direct: judged in the kernel, not read" if session["protocol"] == DIRECT else "proxy",
         "protocol": session["protocol"] or "-",
         "verdict": f"{_verdict(session)}, rule {_rule(session)}, generation {session['generation']}",
         "reason": session["reason"] + (f": {session['detail']}" if session["detail"] else ""),

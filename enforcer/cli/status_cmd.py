@@ -68,6 +68,13 @@ def _text(answer: dict[str, Any]) -> str:
     if answer["worker_restarts"]:
         lines.append(f"            {answer['worker_restarts']} restarts")
     lines += [f"executor    {one['ident']} ({one['user']}), port {one['port']}" for one in answer["executors"]]
+    lines += [
+        f"attached    {one['cgroup']}, port {', '.join(map(str, one['ports'])) or 'none yet'}"
+        for one in answer["attached"]
+    ]
+    lines += [f"released    {path}: not governed until 'enforcer release --undo'" for path in answer["released"]]
+    uplinks = ", ".join(f"{name} {count}" for name, count in answer["uplinks"].items())
+    lines.append(f"uplinks     {uplinks or 'none'} (1 per interface is right)")
     programs_line = ", ".join(f"{name} {count}" for name, count in answer["programs"].items())
     lines.append(f"programs    {programs_line} (1 per hook is right)")
     lines.append(f"flows       {answer['open_flows']} open")

@@ -95,6 +95,10 @@ class Instance:
             self._supervisor.kill()
             self._supervisor.wait()
 
+    def alive(self) -> bool:
+        """Is the supervisor's process there? Whether it answers, `status` tells."""
+        return self._supervisor is not None and self._supervisor.poll() is None
+
     def status(self) -> dict[str, Any]:
         with ControlClient(self.root / "run/enforcer/control.sock") as client:
             return client.request({"op": "status"})

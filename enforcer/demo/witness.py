@@ -36,17 +36,23 @@ class Witness:
         """What was sent to `address` since the last call, a line per IP packet: `TCP 80 SYN`, `UDP 53`, `ICMP 8`,
         `protocol 253`. Neighbour discovery and everything else that is not addressed to it is left out."""
         lines: list[str] = []
-        while True:
-            try:
-                frame, (_, _, kind, *_) = self._socket.recvfrom(_SNAPLEN)
-            except BlockingIOError:
-                return lines
-            if kind == socket.PACKET_OUTGOING:
-                continue
+        for frame in self.frames():
             packet = Ether(frame)
             layer = packet.getlayer(IP) or packet.getlayer(IPv6)
             if layer is not None and layer.dst == address:
                 lines.append(_describe(layer))
+        return lines
+
+    def frames(self) -> list[bytes]:
+        """Every frame that came in since the last call, from its link-layer header on."""
+        found: list[bytes] = []
+        while True:
+            try:
+                frame, (_, _, kind, *_) = self._socket.recvfrom(_SNAPLEN)
+            except BlockingIOError:
+                return found
+            if kind != socket.PACKET_OUTGOING:
+                found.append(frame)
 
 
 def _describe(layer: Packet) -> str:

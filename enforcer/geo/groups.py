@@ -17,6 +17,9 @@ import yaml
 from enforcer.errors import TableError
 from enforcer.geo.iso import countries
 
+# Words of policies that mean no place: the host itself, and everywhere.
+_RESERVED = frozenset({"HOST", "*"})
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -45,7 +48,7 @@ class Groups:
         own: dict[str, Group] = {}
         faults: list[str] = []
         for name, members in (extra or {}).items():
-            if name in shipped.names or name in countries():
+            if name in shipped.names or name in countries() or name in _RESERVED:
                 faults.append(f"region group {name!r}: the name is taken; choose another")
                 continue
             if isinstance(members, str) or not (listed := list(members)):

@@ -16,6 +16,8 @@ from enforcer.policy.destinations import Network, parse_network
 from enforcer.verdict import Action, Column, JsonPath, MaskSpec
 
 ANY_REGION = "*"
+# The host's own loopback: no place, so it stands alone in a rule, and no other word reaches it.
+HOST_REGION = "HOST"
 # 48 bits: enough to tell generations apart in a record and short enough to read aloud.
 GENERATION_DIGITS = 12
 
@@ -25,7 +27,7 @@ class Rule:
     """One rule. `region_words`: regions as written; `regions`: the ISO codes they stand for (`*` adds none).
 
     `hosts`: exact names and `suffixes`: `.suffix` texts, A-labels. `ports`: inclusive ranges. `durable`: the exchange's
-    row is committed before its bytes go on.
+    row is committed before its bytes go on. `direct`: neither read nor masked, in the kernel where that is possible.
     """
 
     name: str
@@ -39,22 +41,29 @@ class Rule:
     protocols: frozenset[str] = frozenset()
     mask: MaskSpec = field(default_factory=MaskSpec)
     durable: bool = False
+    direct: bool = False
 
     @property
     def any_region(self) -> bool:
         return ANY_REGION in self.region_words
 
+    @property
+    def loopback(self) -> bool:
+        """Is it for the host's own loopback, and for nothing else?"""
+        return HOST_REGION in self.region_words
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One enabled file. `observe`: its denials are recorded and not enforced. It applies to the executors that a glob
-    of `executors` names, and to those started as one of `users`."""
+    """One enabled file. `observe`: its denials are recorded and not enforced. It applies to executors that a glob of
+    `executors` names, to those started as one of `users`, and to those at or below a cgroup that `cgroups` names."""
 
     name: str
     observe: bool
     executors: tuple[str, ...]
     users: frozenset[str]
     rules: tuple[Rule, ...]
+    cgroups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,10 @@ class PolicySet:
     def of(cls, policies: tuple[Policy, ...]) -> PolicySet:
         canonical = json.dumps([_policy_to_plain(policy) for policy in policies], sort_keys=True)
         return cls(policies, hashlib.sha256(canonical.encode()).hexdigest()[:GENERATION_DIGITS])
+
+    def cgroup_patterns(self) -> tuple[str, ...]:
+        """The cgroups that attached mode takes over: every pattern once, in the order of the policies."""
+        return tuple(dict.fromkeys(pattern for policy in self.policies for pattern in policy.cgroups))
 
     def to_json(self) -> str:
         plain = {"generation": self.generation, "policies": [_policy_to_plain(policy) for policy in self.policies]}
@@ -93,6 +106,7 @@ def _policy_to_plain(policy: Policy) -> dict[str, Any]:
         "observe": policy.observe,
         "executors": list(policy.executors),
         "users": sorted(policy.users),
+        "cgroups": list(policy.cgroups),
         "rules": [_rule_to_plain(rule) for rule in policy.rules],
     }
 
@@ -103,6 +117,7 @@ def _policy_from_plain(plain: dict[str, Any]) -> Policy:
         observe=plain["observe"],
         executors=tuple(plain["executors"]),
         users=frozenset(plain["users"]),
+        cgroups=tuple(plain["cgroups"]),
         rules=tuple(_rule_from_plain(rule) for rule in plain["rules"]),
     )
 
@@ -122,6 +137,7 @@ def _rule_to_plain(rule: Rule) -> dict[str, Any]:
         "columns": [column.pattern for column in rule.mask.columns],
         "json_paths": [path.path for path in rule.mask.json_paths],
         "durable": rule.durable,
+        "direct": rule.direct,
     }
 
 
@@ -142,4 +158,5 @@ def _rule_from_plain(plain: dict[str, Any]) -> Rule:
             tuple(JsonPath(path) for path in plain["json_paths"]),
         ),
         durable=plain["durable"],
+        direct=plain["direct"],
     )

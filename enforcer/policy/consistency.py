@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from enforcer.policy.compiled import ANY_REGION, HOST_REGION
 from enforcer.policy.destinations import parse_network
 from enforcer.policy.document import Location, Plain
 
 Fault = tuple[Location, str]
+
+# What an entry of `applies_to` may name, one each.
+_AUDIENCE = ("executor", "user", "cgroup", "unit")
+# Conditions on what the kernel knows of a destination, and on what it does not.
+_KERNEL_KNOWS = ("region", "port")
+_PROXY_KNOWS = ("address", "host", "protocol")
 
 
 def consistency_faults(data: dict[str, Plain], stem: str) -> Iterator[Fault]:
@@ -20,10 +27,10 @@ def consistency_faults(data: dict[str, Plain], stem: str) -> Iterator[Fault]:
     if isinstance(name, str) and name and name != stem:
         yield ("policy",), f"{name!r} is not the file's name; write {stem!r}, or rename the file to {name}.yaml"
     for number, entry in _mappings(data.get("applies_to")):
-        if len({"executor", "user"} & entry.keys()) != 1:
+        if len(entry.keys() & set(_AUDIENCE)) != 1:
             yield (
                 ("applies_to", number),
-                "names neither or both of executor and user; name one, and add an entry for more",
+                f"names none or several of {', '.join(_AUDIENCE)}; name one, and add an entry for more",
             )
     names: dict[str, int] = {}
     for number, rule in _mappings(data.get("rules")):
@@ -55,6 +62,10 @@ def _rule_faults(rule: dict[str, Plain], location: Location) -> Iterator[Fault]:
     to, action = rule.get("to"), rule.get("action")
     if not isinstance(to, dict):
         return
+    yield from _host_faults(to, (*location, "to"))
+    if rule.get("path") == "direct":
+        yield from _direct_faults(rule, to, location)
+        return
     if not to:
         yield (*location, "to"), 'names nothing; write at least one condition, such as region: ["*"]'
     elif action == "allow" and not to.keys() & {"region", "address"}:
@@ -68,6 +79,42 @@ def _rule_faults(rule: dict[str, Plain], location: Location) -> Iterator[Fault]:
     protocols = to.get("protocol")
     if isinstance(protocols, list) and "opaque" in protocols:
         yield (*location, "mask"), "opaque traffic cannot be masked; give opaque a rule of its own without mask"
+
+
+def _direct_faults(rule: dict[str, Plain], to: dict[str, Plain], location: Location) -> Iterator[Fault]:
+    """A direct flow is judged by the kernel, from region and port, and nothing ever reads it."""
+    if rule.get("action") == "deny":
+        yield (*location, "path"), "a deny rule has no path; remove path"
+        return
+    for key in _KERNEL_KNOWS:
+        if key not in to:
+            yield (*location, "to"), f"a direct rule must name regions and ports; add {key}"
+    for key in _PROXY_KNOWS:
+        if key in to:
+            message = f"a direct rule is judged by region and port alone; remove {key}, or path: direct"
+            yield (*location, "to", key), message
+    regions = to.get("region")
+    for number, name in enumerate(regions if isinstance(regions, list) else []):
+        if name in (ANY_REGION, HOST_REGION):
+            message = f"a direct rule must name places, not {name!r}; write their regions, or remove path: direct"
+            yield (*location, "to", "region", number), message
+    if rule.get("mask") is not None:
+        yield (*location, "mask"), "a direct flow is not read, so nothing is masked; remove mask, or path: direct"
+    if rule.get("record") == "durable":
+        message = "a direct flow is recorded after it began; remove record: durable, or path: direct"
+        yield (*location, "record"), message
+
+
+def _host_faults(to: dict[str, Plain], location: Location) -> Iterator[Fault]:
+    """The host's own loopback is no place among others."""
+    regions = to.get("region")
+    if not isinstance(regions, list) or HOST_REGION not in regions:
+        return
+    if any(name != HOST_REGION for name in regions):
+        message = f"{HOST_REGION} is the loopback of this host and no place; give it a rule of its own"
+        yield (*location, "region"), message
+    if "address" in to:
+        yield (*location, "address"), f"{HOST_REGION} is every loopback address of this host; remove address"
 
 
 def _wide_networks(networks: Plain, location: Location) -> Iterator[Fault]:

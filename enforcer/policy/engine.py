@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from enforcer.flow import Executor, Flow
-from enforcer.policy.compiled import Policy, PolicySet, Rule
+from enforcer.flow import Address, Executor, Flow
+from enforcer.policy.cgroups import cgroup_matches
+from enforcer.policy.compiled import HOST_REGION, Policy, PolicySet, Rule
 from enforcer.policy.destinations import canonical_host
 from enforcer.verdict import Action, Reason, Verdict
 
 OPAQUE = "opaque"
-# No rule reaches these: they are this host, or nobody in particular.
+# Neither a region nor an address reaches these: they are this host (only HOST does), or nobody in particular.
 UNREACHABLE = frozenset({"loopback", "multicast"})
 # Only a rule whose address is exactly this one reaches these: credentials of the host, and neighbours on the link.
 NAMED_ONLY = frozenset({"metadata", "link-local"})
@@ -48,13 +49,30 @@ def decide(policies: PolicySet, flow: Flow, protocol: str, facts: Mapping[str, s
     return conclude(flow, steps(policies, flow, protocol, facts))
 
 
+def relayed(policies: PolicySet, flow: Flow) -> bool:
+    """Is `flow` decided by a direct rule whatever it carries? Then it passes unread, from its first byte on.
+
+    False where an earlier rule may match once protocol and host are known: the flow has to be read up to there.
+    """
+    question = Question(flow, special_class(flow), OPAQUE, None)
+    rules = (rule for policy in policies.policies if applies(policy, flow.executor) for rule in policy.rules)
+    first = next((rule for rule in rules if not any(differ(rule, question) for differ in _BY_ADDRESS)), None)
+    return first is not None and goes_direct(first)
+
+
+def goes_direct(rule: Rule) -> bool:
+    """Does a match by region and port alone settle it? Of a direct rule that a file can hold, it does."""
+    more = rule.networks or rule.protocols or rule.hosts or rule.suffixes
+    return rule.direct and rule.action is Action.ALLOW and not more
+
+
 def steps(policies: PolicySet, flow: Flow, protocol: str, facts: Mapping[str, str]) -> Iterator[Step]:
     """The rules in the order they are tried, up to and including the one that matches."""
     host = facts.get("host")
     question = Question(flow, special_class(flow), protocol, canonical_host(host) if host else None)
     for policy in policies.policies:
-        if not _applies(policy, flow.executor):
-            yield Step(policy, None, f"applies to {_audience(policy)}, not to executor {flow.executor.name}")
+        if not applies(policy, flow.executor):
+            yield Step(policy, None, f"applies to {_audience(policy)}, not to {_who(flow.executor)}")
             continue
         for rule in policy.rules:
             difference = first_difference(rule, question)
@@ -74,7 +92,10 @@ def conclude(flow: Flow, tried: Iterable[Step]) -> Verdict:
         if difference is None:
             observed = rule.action is Action.DENY and policy.observe and observable
             mask, durable = rule.mask, rule.durable
-            return Verdict(rule.action, Reason.RULE, policy.name, rule.name, "", mask, durable, observed)
+            detail = "its path is direct" if rule.direct else ""
+            return Verdict(
+                rule.action, Reason.RULE, policy.name, rule.name, detail, mask, durable, observed, rule.direct
+            )
         count += 1
         all_observe = all_observe and policy.observe
     observed = count > 0 and all_observe and observable
@@ -84,17 +105,21 @@ def conclude(flow: Flow, tried: Iterable[Step]) -> Verdict:
 def special_class(flow: Flow) -> str:
     """`loopback`, `multicast`, `metadata` or `link-local`, or an empty text.
 
-    By the table's kind and by the address itself, so that no row can turn this host into a region. The unspecified
-    address is loopback: Linux connects 0.0.0.0 and :: to the local host.
+    By the table's kind and by the address itself, so that no row can turn this host into a region.
     """
     kind, address = flow.region.kind, flow.destination.address
     if kind in UNREACHABLE or kind in NAMED_ONLY:
         return kind
-    if address.is_loopback or address.is_unspecified:
+    if is_host(address):
         return "loopback"
     if address.is_multicast:
         return "multicast"
     return "link-local" if address.is_link_local else ""
+
+
+def is_host(address: Address) -> bool:
+    """Does the address itself mean this host? Linux connects 0.0.0.0 and :: to the local host."""
+    return address.is_loopback or address.is_unspecified
 
 
 def first_difference(rule: Rule, question: Question) -> str | None:
@@ -107,9 +132,14 @@ def first_difference(rule: Rule, question: Question) -> str | None:
 
 
 def _special(rule: Rule, question: Question) -> str | None:
+    address = question.flow.destination.address
+    if rule.loopback:
+        # Not by the table's kind: in it, 64:ff9b::7f00:1 is loopback too, and would be dialled beyond this host.
+        return None if is_host(address) else f"{address} is not the loopback of this host"
     if not question.special:
         return None
-    address = question.flow.destination.address
+    if is_host(address):
+        return f"{address} is {question.special}, which only a rule for region {HOST_REGION} reaches"
     if question.special in UNREACHABLE:
         return f"{address} is {question.special}, which no rule reaches"
     if any(network.single and network.holds(address.version, int(address)) for network in rule.networks):
@@ -117,21 +147,27 @@ def _special(rule: Rule, question: Question) -> str | None:
     return f"{address} is {question.special}, which only a rule for address {address}/{address.max_prefixlen} reaches"
 
 
-def _region(rule: Rule, question: Question) -> str | None:
+def region_fits(rule: Rule, known: frozenset[str]) -> bool:
+    """Do the rule's regions fit an address that may be in any of `known`? Also where it names none, and may."""
     if not rule.region_words:
-        if rule.action is Action.ALLOW and not rule.networks:
-            return "the rule says neither region nor address"
-        return None
+        return rule.action is Action.DENY or bool(rule.networks)
+    if rule.action is Action.DENY:
+        return rule.any_region or not known.isdisjoint(rule.regions)
+    return bool(known) and (rule.any_region or known <= rule.regions)
+
+
+def _region(rule: Rule, question: Question) -> str | None:
     known = question.flow.region.regions
+    if rule.loopback or region_fits(rule, known):
+        return None
+    if not rule.region_words:
+        return "the rule says neither region nor address"
     words = ", ".join(rule.region_words)
     if rule.action is Action.DENY:
-        fits = rule.any_region or not known.isdisjoint(rule.regions)
-        return None if fits else f"region {question.flow.region} is not in {words}"
+        return f"region {question.flow.region} is not in {words}"
     if not known:
         kind = question.flow.region.kind
         return "the region is unknown" if kind == "unknown" else f"a {kind} address has no region"
-    if rule.any_region or known <= rule.regions:
-        return None
     wholly = "not" if known.isdisjoint(rule.regions) else "not wholly"
     return f"region {question.flow.region} is {wholly} in {words}"
 
@@ -155,7 +191,7 @@ def _protocol(rule: Rule, question: Question) -> str | None:
         return None
     if rule.protocols:
         return f"protocol {question.protocol} is not in {_some(sorted(rule.protocols))}"
-    if rule.action is Action.ALLOW and question.protocol == OPAQUE:
+    if rule.action is Action.ALLOW and question.protocol == OPAQUE and not rule.direct:
         return f"protocol {OPAQUE} passes only where a rule names it"
     return None
 
@@ -172,15 +208,27 @@ def _host(rule: Rule, question: Question) -> str | None:
 
 
 # In the order of certainty: what the kernel and the tables say first, what the client says of itself last.
-MATCHERS: tuple[Callable[[Rule, Question], str | None], ...] = (_special, _region, _address, _port, _protocol, _host)
+_Matcher = Callable[[Rule, Question], str | None]
+_BY_ADDRESS: tuple[_Matcher, ...] = (_special, _region, _address, _port)
+MATCHERS: tuple[_Matcher, ...] = (*_BY_ADDRESS, _protocol, _host)
 
 
-def _applies(policy: Policy, executor: Executor) -> bool:
-    return executor.user in policy.users or any(fnmatchcase(executor.name, glob) for glob in policy.executors)
+def applies(policy: Policy, executor: Executor) -> bool:
+    return (
+        executor.user in policy.users
+        or any(fnmatchcase(executor.name, glob) for glob in policy.executors)
+        or any(cgroup_matches(pattern, executor.cgroup) for pattern in policy.cgroups)
+    )
 
 
 def _audience(policy: Policy) -> str:
-    return _some([f"executor {glob}" for glob in policy.executors] + [f"user {user}" for user in sorted(policy.users)])
+    names = [f"executor {glob}" for glob in policy.executors]
+    users = [f"user {user}" for user in sorted(policy.users)]
+    return _some([*names, *users, *(f"cgroup {pattern}" for pattern in policy.cgroups)])
+
+
+def _who(executor: Executor) -> str:
+    return f"executor {executor.name}" + (f" in cgroup {executor.cgroup}" if executor.cgroup else "")
 
 
 def _unmatched_reason(flow: Flow) -> Reason:

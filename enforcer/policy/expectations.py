@@ -29,7 +29,9 @@ def run_expectations(source: PolicySource, lookup: Callable[[Address], Region]) 
 
 
 def _flow(expectation: Expectation, region: Region) -> Flow:
-    executor = Executor("expect", expectation.executor, uid=0, user=expectation.user or "", cgroup_id=0)
+    executor = Executor(
+        "expect", expectation.executor, 0, expectation.user or "", 0, expectation.cgroup or "", expectation.mode
+    )
     return Flow(executor, expectation.to, region, cookie=0, pid=0, uid=0, opened_ns=0)
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from enforcer.errors import PolicyError
-from enforcer.policy.compiled import ANY_REGION, Policy, PolicySet, Rule
+from enforcer.policy.compiled import ANY_REGION, HOST_REGION, Policy, PolicySet, Rule
 from enforcer.policy.consistency import Fault, blank_fields, consistency_faults
 from enforcer.policy.document import Location, Plain, read_document
 from enforcer.policy.schema import MODELS, NO_RULES, PolicyFile, RuleEntry
@@ -155,6 +155,7 @@ def _compile(file: PolicyFile, vocabulary: Vocabulary) -> Policy:
         observe=file.mode == "observe",
         executors=tuple(entry.executor for entry in file.applies_to if entry.executor),
         users=frozenset(entry.user for entry in file.applies_to if entry.user),
+        cgroups=tuple(pattern for entry in file.applies_to if (pattern := entry.cgroup or entry.unit)),
         rules=tuple(_compile_rule(entry, vocabulary) for entry in file.rules),
     )
 
@@ -162,11 +163,12 @@ def _compile(file: PolicyFile, vocabulary: Vocabulary) -> Policy:
 def _compile_rule(entry: RuleEntry, vocabulary: Vocabulary) -> Rule:
     to = entry.to
     masked = entry.mask.response if entry.mask else ()
+    places = [name for name in to.region if name not in (ANY_REGION, HOST_REGION)]
     return Rule(
         name=entry.name,
         action=Action(entry.action),
         region_words=to.region,
-        regions=frozenset(chain.from_iterable(vocabulary.regions(name) for name in to.region if name != ANY_REGION)),
+        regions=frozenset(chain.from_iterable(map(vocabulary.regions, places))),
         networks=to.address,
         hosts=frozenset(host for host in to.host if not host.startswith("*.")),
         suffixes=tuple(host.removeprefix("*") for host in to.host if host.startswith("*.")),
@@ -178,4 +180,5 @@ def _compile_rule(entry: RuleEntry, vocabulary: Vocabulary) -> Rule:
             json_paths=tuple(item for item in masked if isinstance(item, JsonPath)),
         ),
         durable=entry.record == "durable",
+        direct=entry.path == "direct",
     )

@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo
 
-from enforcer.flow import Endpoint
-from enforcer.policy.compiled import ANY_REGION
+from enforcer.flow import Endpoint, Mode
+from enforcer.policy.cgroups import parse_cgroup_path, parse_cgroup_pattern, parse_unit
+from enforcer.policy.compiled import ANY_REGION, HOST_REGION
 from enforcer.policy.destinations import Network, parse_endpoint, parse_host, parse_network, parse_ports
 from enforcer.policy.vocabulary import Vocabulary
 from enforcer.verdict import Column, JsonPath
@@ -69,7 +70,7 @@ def _exact_host(value: object) -> str:
 
 def _region(value: object, info: ValidationInfo) -> str:
     name = _text(value)
-    if name != ANY_REGION:
+    if name not in (ANY_REGION, HOST_REGION):
         _vocabulary(info).regions(name)
     return name
 
@@ -108,6 +109,9 @@ NetworkText = Annotated[Network, PlainValidator(lambda value: parse_network(_tex
 HostText = Annotated[str, PlainValidator(lambda value: parse_host(_text(value)))]
 PortsText = Annotated[tuple[int, int], PlainValidator(lambda value: parse_ports(_text(value)))]
 EndpointText = Annotated[Endpoint, PlainValidator(lambda value: parse_endpoint(_text(value)))]
+CgroupGlob = Annotated[str, PlainValidator(lambda value: parse_cgroup_pattern(_text(value)))]
+CgroupPath = Annotated[str, PlainValidator(lambda value: parse_cgroup_path(_text(value)))]
+UnitGlob = Annotated[str, PlainValidator(lambda value: parse_unit(_text(value)))]
 Masked = Annotated[str | Column | JsonPath, PlainValidator(_masked)]
 NotEmpty = BeforeValidator(_not_empty)
 
@@ -117,10 +121,13 @@ class _Model(BaseModel):
 
 
 class AppliesTo(_Model):
-    """`executor`: a glob over executor names; or `user`: the user an executor was started as. One of the two."""
+    """One of: `executor`, a glob over executor names; `user`, the user an executor was started as; `cgroup`, a glob
+    over cgroups, whose trees are attached; `unit`, a systemd unit, read as the glob of its cgroup."""
 
     executor: Text | None = None
     user: Text | None = None
+    cgroup: CgroupGlob | None = None
+    unit: UnitGlob | None = None
 
 
 class Destination(_Model):
@@ -143,6 +150,7 @@ class RuleEntry(_Model):
     action: Literal["allow", "deny"]
     mask: Mask | None = None
     record: Literal["durable", "batched"] = "batched"
+    path: Literal["proxy", "direct"] = "proxy"
 
 
 class Expectation(_Model):
@@ -153,8 +161,13 @@ class Expectation(_Model):
     host: Annotated[str, PlainValidator(_exact_host)] | None = None
     executor: Text = "any"
     user: Text | None = None
+    cgroup: CgroupPath | None = None
     verdict: Annotated[Literal["allow", "deny"], Field(alias="is")]
     rule: Name | None = None
+
+    @property
+    def mode(self) -> Mode:
+        return "attached" if self.cgroup else "isolated"
 
 
 class PolicyFile(_Model):

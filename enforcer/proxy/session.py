@@ -21,7 +21,7 @@ from enforcer.flow import Flow, Side
 from enforcer.identify.protocol import identify
 from enforcer.masking.errors import MaskError
 from enforcer.masking.masker import Masker, masker_for
-from enforcer.policy.engine import decide
+from enforcer.policy.engine import decide, relayed
 from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Reply, Request, Rows, Text, Unmaskable
 from enforcer.protocols.registry import by_name
 from enforcer.proxy.denial import denial
@@ -75,7 +75,10 @@ class Session:
         self._writing = False  # at the end of this turn
         self._full: set[Side] = set()
         self._eof: set[Side] = set()
-        self._patience = environment.loop.call_later(environment.identify_timeout, self._client_silent)
+        # A direct rule settles it whatever the flow carries: it is relayed unread, from its first byte on.
+        self._unread = relayed(environment.policies, flow)
+        patience = 0 if self._unread else environment.identify_timeout
+        self._patience = environment.loop.call_later(patience, self._client_silent)
 
     # --- the client's transport
 
@@ -145,7 +148,7 @@ class Session:
                 self._fail(error)
 
     def _identify(self) -> None:
-        protocol = identify(self._first)
+        protocol = by_name("opaque") if self._unread else identify(self._first)
         if protocol is not None:
             self._begin(protocol.name)
 

@@ -11,13 +11,17 @@ from typing import Literal, NotRequired, TypedDict
 
 from enforcer.errors import RecordError
 
+# `protocol` of a flow that the kernel let go directly: nobody read what it carried. No protocol bears this name.
+DIRECT = "direct"
+
 
 class InvalidRow(RecordError):
     """A row that no sound sender sends: what is wrong with it, never the value."""
 
 
 class SessionRow(TypedDict):
-    """A flow was opened and judged. `region` is the set of regions joined by `/`; empty strings mean none."""
+    """A flow was opened and judged. `region` is the set of regions joined by `/`; empty strings mean none. `protocol`
+    is DIRECT for a flow that did not pass the proxy: then it has no exchanges."""
 
     table: Literal["sessions"]
     time_ns: int
@@ -125,7 +129,8 @@ class RefusalRow(TypedDict):
 
 
 class EventRow(TypedDict):
-    """Something that happened to the enforcer itself: start, stop, policy generation, executor started or ended."""
+    """Something that happened to the enforcer itself or to an executor as a whole; `kind` says what, in free words
+    that docs/records.md lists."""
 
     table: Literal["events"]
     time_ns: int

@@ -33,7 +33,10 @@ _NAME = re.compile(r"\w[\w.-]{0,99}")
 
 @dataclass(slots=True)
 class Active:
-    """A running executor: its namespace (kept alive under `run/netns`), and where its flows are listened for."""
+    """A running executor: its namespace (kept alive under `run/netns`), and where its flows are listened for.
+
+    `netns_cookie` is 0 while it has no namespace yet.
+    """
 
     executor: Executor
     netns_cookie: int
@@ -59,38 +62,52 @@ class Executors:
     def __iter__(self) -> Any:
         return iter(list(self._active.values()))
 
-    def name_of(self, cgroup_id: int) -> str:
-        """The executor's name by its cgroup id, as kernel events have it; empty when it is none of ours."""
-        return next((one.executor.name for one in self._active.values() if one.executor.cgroup_id == cgroup_id), "")
+    def places(self) -> set[tuple[int, int]]:
+        """(network namespace cookie, cgroup id) of every listener."""
+        return {(one.netns_cookie, one.executor.cgroup_id) for one in self._active.values()}
 
     def cgroup_of(self, ident: str) -> Path:
         return self._groups.executors / ident
 
-    def start(self, name: str, uid: int, netns: int) -> Active:
-        """Makes a cgroup and listeners for the network namespace behind `netns`. Raises UsageError for a bad name,
-        HostError, OSError; then nothing of it remains."""
+    def create(self, name: str, uid: int) -> Active:
+        """Makes a cgroup that is governed before anything runs in it; it reaches nothing until `listen`. Raises
+        UsageError for a bad name, HostError, OSError; then nothing of it remains."""
         if not _NAME.fullmatch(name):
             raise UsageError(f"{name[:80]!r} is no name for an executor; use up to 100 letters, digits, '.', '_', '-'")
-        cookie = namespace.netns_cookie(netns)
         ident = f"{name}-{secrets.token_hex(3)}"
         path = self._groups.create_executor(ident)
         executor = Executor(ident, name, uid, _user_name(uid), cgroup.cgroup_id(path))
-        active = Active(executor, cookie, self._first_port, time.time_ns())
+        active = self._active[ident] = Active(executor, 0, self._first_port, time.time_ns())
         try:
-            if any(one.netns_cookie == active.netns_cookie for one in self._active.values()):
+            self._write_state(active)
+            self._tables.set_executor(executor.cgroup_id, ExecutorMode.ISOLATED)
+        except OSError:
+            self.end(ident)
+            raise
+        return active
+
+    def listen(self, ident: str, netns: int) -> None:
+        """Makes listeners in the executor's network namespace, behind `netns`. Raises UsageError when it has one,
+        HostError, OSError; then the executor is ended."""
+        active = self._active.get(ident)
+        if active is None or active.netns_cookie:
+            raise UsageError("that executor has its network namespace, or has ended; start another one")
+        try:
+            cookie = namespace.netns_cookie(netns)
+            if any(one.netns_cookie == cookie for one in self._active.values()):
                 raise HostError("that network namespace already belongs to an executor; start with a new one")
             namespace.keep(netns, self._namespaces / ident)
-            self._active[ident] = active
+            active.netns_cookie = cookie
             self._listen(active, list(self._workers))
         except (EnforcerError, OSError):
             self.end(ident)
             raise
-        return active
 
     def end(self, ident: str) -> Active | None:
         """Kills what is left of the executor and forgets it. Safe to repeat."""
         active = self._active.pop(ident, None)
         if active is not None:
+            # What still lives in the cgroup then belongs to nobody known, and is refused.
             self._tables.delete_executor(active.executor.cgroup_id)
             self._tables.delete_listener(active.netns_cookie, active.executor.cgroup_id)
             for worker in self._workers:
@@ -110,10 +127,10 @@ class Executors:
         for state in sorted(self._states.iterdir()):
             ident = state.name
             try:
-                active = _read_state(state)
-                if not cgroup.is_populated(self.cgroup_of(ident)):
-                    raise HostError("it has ended")
-                self._active[ident] = active
+                active = self._active[ident] = _read_state(state)
+                if not active.netns_cookie or not cgroup.is_populated(self.cgroup_of(ident)):
+                    raise HostError("it has ended, or had not begun")
+                self._tables.set_executor(active.executor.cgroup_id, ExecutorMode.ISOLATED)
                 self._listen(active, list(self._workers))
             except (EnforcerError, OSError, ValueError, TypeError, KeyError) as error:
                 _log.warning("executor not taken over", ident=ident, reason=str(error))
@@ -121,11 +138,17 @@ class Executors:
         for directory in self._groups.executors.iterdir():
             if directory.is_dir() and directory.name not in self._active:
                 self.end(directory.name)
+        known = {active.executor.cgroup_id for active in self._active.values()}
+        for cgroup_id, mode in self._tables.executors().items():
+            if mode is ExecutorMode.ISOLATED and cgroup_id not in known:
+                self._tables.delete_executor(cgroup_id)
         return len(self._active)
 
     def serve(self, worker: Worker) -> None:
         """Gives a new worker its listeners for every executor."""
         for active in list(self._active.values()):
+            if not active.netns_cookie:
+                continue
             try:
                 self._listen_at(active, range(active.port, active.port + 1), [worker])
             except (EnforcerError, OSError):
@@ -141,7 +164,6 @@ class Executors:
         last = min(active.port + namespace.PORT_ATTEMPTS, 65536)
         self._listen_at(active, range(active.port, last), workers)
         self._write_state(active)
-        self._tables.set_executor(active.executor.cgroup_id, ExecutorMode.ISOLATED)
         self._tables.set_listener(active.netns_cookie, active.executor.cgroup_id, active.port)
 
     def _listen_at(self, active: Active, ports: Iterable[int], workers: list[Worker]) -> None:

@@ -24,25 +24,29 @@ import structlog
 
 from enforcer import privileges
 from enforcer.capture import cgroup, namespace, programs
-from enforcer.capture.generation import BuiltGeneration, DirectPlan, Tries, build_generation, build_tries
+from enforcer.capture.generation import Tries, build_generation, build_tries
 from enforcer.capture.programs import Pins
 from enforcer.capture.tables import Tables
+from enforcer.capture.uplinks import Uplinks, watch_interfaces
 from enforcer.config import Settings, load_settings
 from enforcer.errors import EnforcerError, HostError, KernelError, UsageError
-from enforcer.flow import Endpoint
+from enforcer.flow import Executor
 from enforcer.masking.masker import masker_for
-from enforcer.recording.rows import EventRow, RefusalRow
+from enforcer.recording.rows import EventRow
 from enforcer.recording.writer import Writer
+from enforcer.supervisor.attached import Attached, check_patterns
 from enforcer.supervisor.control import ControlServer
 from enforcer.supervisor.executors import Executors
 from enforcer.supervisor.generation import Content, coarse_verdicts, read_content
+from enforcer.supervisor.kernel_events import KernelEvents
+from enforcer.supervisor.plan import EMPTY, plan_for
 from enforcer.supervisor.workers import Worker, Workers
 from enforcer.verdict import MaskSpec
 
 # Seconds between looks at what sends no event: kernel refusals, ended executors, the recorder's health.
 TICK = 0.25
-# Refusals taken per tick; with the kernel's queue of 8,192 this keeps up with 32,000 a second.
-REFUSALS_PER_TICK = 8192
+# Seconds between looks at what processes of attached executors made for themselves: namespaces, interfaces in them.
+TIDY = 2.0
 # Seconds of silence after which the kernel refuses direct flows: longer than any restart takes (3 s), short enough that
 # a supervisor that hangs does not leave them unwatched.
 HEARTBEAT_LIMIT = 10.0
@@ -64,6 +68,7 @@ class Supervisor:
         self._holders: dict[object, str] = {}
         self._failing = ""
         self._started = time.time()
+        self._tidied = time.monotonic()
         self._stop = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = False
@@ -86,7 +91,9 @@ class Supervisor:
             cgroup.join(self._groups.own, os.getpid())
             await self._capture(stack)
             self._executors = Executors(settings, self._groups, self._tables, self._workers)
+            self._events = KernelEvents(self._tables, self._executor_of)
             taken_over = self._executors.recover()
+            self._attach(stack)
             control = ControlServer(settings.control_socket, self._handle, self._released)
             stack.callback(control.close)
             self._record("started", cgroup=str(groups_mount / settings.instance), executors=taken_over)
@@ -146,13 +153,78 @@ class Supervisor:
             ) from error
         stack.callback(self._tables.close)
         self._content.table.forget_pages()
-        self._tables.swap(self._built_with(tries, self._content), after=previous)
+        self._plan = EMPTY
+        built = build_generation(tries, coarse_verdicts(self._content.table), self._plan.kernel)
+        self._number = self._tables.swap(built, after=previous)
         for older in self._older_tables(directory):
             self._tables.carry_over(older)
             older.close()
         self._tables.govern(self._groups)
         self._tables.beat(HEARTBEAT_LIMIT)
         programs.switch(self._pins, self._groups, directory)
+        self._directory = directory
+
+    def _attach(self, stack: ExitStack) -> None:
+        """Guards the uplinks, takes over what policies name, and drops what the supervisor before us left behind."""
+        self._uplinks = Uplinks(self._settings.instance, self._directory / "prog_uplink")
+        watcher = watch_interfaces()
+        stack.callback(watcher.close)
+        asyncio.get_running_loop().add_reader(watcher, self._interface_changed, watcher)
+        self._uplinks.ensure()
+        self._attached = Attached(
+            settings=self._settings,
+            pins=self._pins,
+            tables=self._tables,
+            workers=self._workers,
+            uplinks=self._uplinks,
+            record=self._record,
+            on_change=self._admit,
+        )
+        stack.callback(self._attached.close)
+        self._attached.take(self._content.policies.cgroup_patterns(), self._directory)
+        for one in self._executors:
+            self._admit(one.executor)
+        known = self._attached.places() | self._executors.places()
+        for netns, executor in self._tables.places():
+            if (netns, executor) not in known:
+                self._tables.delete_listener(netns, executor)
+
+    def _interface_changed(self, watcher: socket.socket) -> None:
+        while True:
+            try:
+                watcher.recv(65536)
+            except BlockingIOError:
+                break
+            except OSError:
+                continue  # messages were lost: there is all the more to look at
+        try:
+            self._uplinks.ensure()
+        except EnforcerError as error:
+            _log.error("an interface is not guarded", error=str(error))
+
+    def _executor_of(self, cgroup_id: int) -> Executor | None:
+        return next((one for one in self._all_executors() if one.cgroup_id == cgroup_id), None)
+
+    def _all_executors(self) -> list[Executor]:
+        return [one.executor for one in self._executors] + self._attached.executors()
+
+    def _admit(self, executor: Executor) -> None:
+        """Tells the kernel what the generation in force says of a new executor, before it lets anything through."""
+        entry = self._plan.entry_for(self._content.policies, executor)
+        if entry is not None:
+            self._tables.set_audience(executor.cgroup_id, entry)
+            return
+        number = self._swap(self._tables.tries_in_force(), self._content)
+        self._take(self._settings, self._content, number)
+
+    def _swap(self, tries: Tries, content: Content, *, after: int = 0) -> int:
+        """Puts a generation in force: the tables, and the plan of the policies for the executors. Raises OSError."""
+        plan = plan_for(content.policies, self._all_executors(), content.table.sets)
+        built = build_generation(tries, coarse_verdicts(content.table), plan.kernel)
+        number = self._tables.swap(built, after=after)
+        self._plan = plan
+        self._events.rules_of(number, plan.rules)
+        return number
 
     def _open_tables(self, directory: Path) -> None:
         self._tables = Tables(directory)
@@ -190,7 +262,10 @@ class Supervisor:
 
     def _tick(self) -> None:
         self._tables.beat(HEARTBEAT_LIMIT)
-        self._record_refusals()
+        self._look()
+        if time.monotonic() - self._tidied > TIDY:
+            self._tidied = time.monotonic()
+            self._attached.tidy()
         held = set(self._holders.values())
         for ident in self._executors.ended():
             if ident not in held:
@@ -202,25 +277,15 @@ class Supervisor:
             for worker in self._workers:
                 worker.stream.tell_failing(failing)
 
-    def _record_refusals(self) -> None:
-        """Kernel refusals of one tick, counted per executor, destination and reason."""
-        counted: dict[tuple[str, Endpoint | None, str], RefusalRow] = {}
-        for refusal in self._tables.pop_refusals(REFUSALS_PER_TICK):
-            key = (self._executors.name_of(refusal.executor), refusal.destination, refusal.reason)
-            row = counted.setdefault(
-                key,
-                {
-                    "table": "refusals",
-                    "time_ns": time.time_ns(),
-                    "executor": key[0],
-                    "destination": str(refusal.destination or ""),
-                    "reason": refusal.reason,
-                    "count": 0,
-                },
-            )
-            row["count"] += 1
-            row["pid"], row["uid"] = refusal.pid, refusal.uid
-        self._submit(list(counted.values()))
+    def _look(self) -> None:
+        """Reads what the kernel tells: refusals, direct flows, what happened in the cgroup tree."""
+        rows, refusals = self._events.refusals()
+        self._submit(rows)
+        for refusal in refusals:
+            if refusal.reason == "REFUSED_NO_LISTENER":
+                self._attached.need_listener(refusal.executor, refusal.pid)
+        self._submit(self._events.direct_flows(self._settings, self._content))
+        self._attached.look()
 
     def _record(self, kind: str, **detail: object) -> None:
         row: EventRow = {"table": "events", "time_ns": time.time_ns(), "kind": kind, "detail": detail}
@@ -259,23 +324,30 @@ class Supervisor:
             try:
                 settings = load_settings(self._settings.root)
                 content = await asyncio.to_thread(read_content, settings, self._content)
-                built = await self._built(content)
+                check_patterns(content.policies.cgroup_patterns(), settings.instance)
+                tries = await self._tries(content)
                 content.table.forget_pages()
-                number = self._tables.swap(built)
+                number = self._swap(tries, content)
             except (EnforcerError, OSError) as error:
                 self._record("reload refused", error=str(error))
                 _log.error("reload refused; the old generation stays", error=str(error))
             else:
                 self._take(settings, content, number)
+                self._take_trees()
 
-    async def _built(self, content: Content) -> BuiltGeneration:
-        """The kernel's tables for `content`: those in force, unless the table itself is another."""
+    def _take_trees(self) -> None:
+        """Governs what the new policies name. What fails stays refused; the rest of the generation is in force."""
+        try:
+            self._attached.take(self._content.policies.cgroup_patterns(), self._directory)
+        except (EnforcerError, OSError) as error:
+            self._record("reload refused", error=str(error))
+            _log.error("cgroups not taken over", error=str(error))
+
+    async def _tries(self, content: Content) -> Tries:
+        """The kernel's tries for `content`: those in force, unless the table itself is another."""
         if content.table is self._content.table:
-            return self._built_with(self._tables.tries_in_force(), content)
-        return self._built_with(await asyncio.to_thread(build_tries, content.table), content)
-
-    def _built_with(self, tries: Tries, content: Content) -> BuiltGeneration:
-        return build_generation(tries, coarse_verdicts(content.table), DirectPlan())
+            return self._tables.tries_in_force()
+        return await asyncio.to_thread(build_tries, content.table)
 
     def _take(self, settings: Settings, content: Content, number: int) -> None:
         self._settings, self._content, self._number = settings, content, number
@@ -287,22 +359,30 @@ class Supervisor:
 
     def _serve_worker(self, worker: Worker) -> None:
         self._executors.serve(worker)
+        self._attached.serve(worker)
 
     def _handle(self, request: dict[str, Any], descriptors: list[int], connection: object) -> dict[str, Any]:
         match request["op"]:
             case "status":
                 return self._status()
-            case "start executor":
-                return self._start_executor(request, descriptors, connection)
+            case "create executor":
+                return self._create_executor(request, connection)
+            case "listen":
+                return self._listen(descriptors, connection)
+            case "release":
+                return {"cgroup": self._attached.release(request["name"])}
+            case "retake":
+                return {"cgroup": self._attached.retake(request["name"])}
             case unknown:
                 raise UsageError(f"unknown request {unknown!r}; command and supervisor differ in version")
 
-    def _start_executor(self, request: dict[str, Any], descriptors: list[int], connection: object) -> dict[str, Any]:
-        if len(descriptors) != 1 or connection in self._holders:
-            raise UsageError("an executor is started with one network namespace, once per connection")
-        active = self._executors.start(request["name"], request["uid"], descriptors[0])
-        executor = active.executor
+    def _create_executor(self, request: dict[str, Any], connection: object) -> dict[str, Any]:
+        """The executor lives as long as the connection, or as long as its last process if we restart meanwhile."""
+        if connection in self._holders:
+            raise UsageError("an executor is created once per connection; open another one")
+        executor = self._executors.create(request["name"], request["uid"]).executor
         self._holders[connection] = executor.ident
+        self._admit(executor)
         self._record(
             "executor started",
             ident=executor.ident,
@@ -311,6 +391,12 @@ class Supervisor:
             argv=self._masked(request["argv"]),
         )
         return {"ident": executor.ident, "cgroup": str(self._executors.cgroup_of(executor.ident))}
+
+    def _listen(self, descriptors: list[int], connection: object) -> dict[str, Any]:
+        if len(descriptors) != 1 or connection not in self._holders:
+            raise UsageError("listening needs an executor created on this connection, and its network namespace")
+        self._executors.listen(self._holders[connection], descriptors[0])
+        return {}
 
     def _masked(self, arguments: list[str]) -> list[str]:
         masker = masker_for(MaskSpec(detectors=self._settings.record_mask))
@@ -348,6 +434,17 @@ class Supervisor:
                 {"ident": one.executor.ident, "name": one.executor.name, "user": one.executor.user, "port": one.port}
                 for one in self._executors
             ],
+            "attached": [
+                {
+                    "ident": tree.executor.ident,
+                    "name": tree.executor.name,
+                    "cgroup": tree.executor.cgroup,
+                    "ports": [place.port for place in tree.places.values()],
+                }
+                for tree in self._attached
+            ],
+            "released": self._attached.released(),
+            "uplinks": self._uplinks.guarded(),
             "programs": programs.attached(self._pins, self._groups),
             "open_flows": self._tables.open_flows(),
             "counters": self._tables.counters(),
@@ -394,7 +491,26 @@ def uninstall(settings: Settings) -> None:
                 raise UsageError("the supervisor is running; stop it first") from None
     groups = cgroup.Cgroups(cgroup.find_mount() / settings.instance)
     cgroup.remove(groups.top)
+    _let_go(settings.instance)
     for directory in ("netns", "executors"):
         for path in sorted((settings.run / directory).glob("*")):
             namespace.release(path)
     Pins(settings.instance).remove()
+
+
+def _let_go(instance: str) -> None:
+    """Nobody is governed any more, whatever program still runs somewhere; then the uplinks of every namespace."""
+    for directory in Pins(instance).sets():
+        try:
+            tables = Tables(directory)
+        except OSError:  # never finished, or of another version: its programs end with its pins
+            continue
+        for cgroup_id in tables.executors():
+            tables.delete_executor(cgroup_id)
+        tables.close()
+        uplinks = Uplinks(instance, directory / "prog_uplink")
+        for netns in namespace.every_namespace():
+            try:
+                namespace.run_inside(netns, uplinks.remove)
+            finally:
+                os.close(netns)

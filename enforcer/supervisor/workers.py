@@ -102,16 +102,19 @@ class Worker:
             os.close(table)
             os.close(policy)
 
-    def listen(self, executor: Executor, listeners: tuple[socket.socket, socket.socket]) -> None:
-        """Hands over a pair of listeners and closes our copies."""
+    def listen(self, executor: Executor, listeners: tuple[socket.socket, socket.socket], *, place: int = 0) -> None:
+        """Hands over a pair of listeners and closes our copies. `place`: which of the executor's network namespaces
+        they are in, where it may have more than one."""
         try:
-            self._send({"op": "listen", "executor": asdict(executor)}, [sock.fileno() for sock in listeners])
+            message = {"op": "listen", "executor": asdict(executor), "place": place}
+            self._send(message, [sock.fileno() for sock in listeners])
         finally:
             for sock in listeners:
                 sock.close()
 
-    def unlisten(self, ident: str) -> None:
-        self._send({"op": "unlisten", "ident": ident}, [])
+    def unlisten(self, ident: str, *, place: int | None = None) -> None:
+        """Closes the executor's listeners: at one place, or all."""
+        self._send({"op": "unlisten", "ident": ident, "place": place}, [])
 
     def stop(self) -> None:
         """Asks it to end its sessions, have them recorded, and end."""

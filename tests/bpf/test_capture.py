@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,37 +12,10 @@ import pytest
 from enforcer.capture import programs
 from enforcer.capture.original_dst import flow_record
 from enforcer.capture.tables import Tables
+from tests.bpf.conftest import TABLE
 from tests.fixtures.kernel import Kernel, Prefixes, destination
 
 pytestmark = pytest.mark.kernel
-
-TABLE = Prefixes(
-    {
-        "3.120.0.0/14": 7,
-        "3.120.0.0/24": 8,
-        "8.8.8.0/24": 9,
-        "2a05:d014::/36": 17,
-        "2a05:d014:1::/48": 18,
-        "224.0.0.0/4": Kernel.REFUSED_SET,
-        "2001:db8::/32": Kernel.REFUSED_SET,
-    }
-)
-CONNECT = """
-def connect(family, address, port):
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.settimeout(5)
-    try:
-        sock.connect((address, port))
-    except OSError as error:
-        return sock, error.errno
-    return sock, 0
-"""
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Kernel]:
-    with Kernel(TABLE) as kernel:
-        yield kernel
 
 
 @pytest.mark.parametrize(
@@ -63,7 +35,7 @@ def test_a_connection_reaches_the_listener_with_its_original_destination_and_lon
 ) -> None:
     """The accepted socket tells destination, region set, executor and namespace of the connection, in every family."""
     with kernel.executor() as executor:
-        executor.start(CONNECT + f"sock, answer['errno'] = connect(socket.{family}, {address!r}, 5432)\nsock.recv(1)")
+        executor.start(f"sock, answer['errno'] = connect(socket.{family}, {address!r}, 5432)\nsock.recv(1)")
         accepted, record = executor.accept(listener)
         accepted.close()
         assert record is not None
@@ -79,8 +51,7 @@ def test_the_client_sees_the_peer_it_asked_for(kernel: Kernel) -> None:
     """getpeername answers with the original destination in IPv4, IPv6 and IPv4-mapped sockets."""
     with kernel.executor() as executor:
         executor.start(
-            CONNECT
-            + """
+            """
             peers = []
             for family, address in ((2, "3.120.0.10"), (10, "2a05:d014::1"), (10, "::ffff:8.8.8.8")):
                 sock, _ = connect(family, address, 443)
@@ -99,7 +70,7 @@ def test_a_region_set_whose_coarse_verdict_is_refuse_gets_eperm_and_an_event(
     kernel.tables.pop_refusals(1000)
     before = kernel.tables.counters()["REFUSED_REGION_CLASS"]
     with kernel.executor() as executor:
-        answer = executor.run(CONNECT + f"_, answer['errno'] = connect(socket.{family}, {address!r}, 80)")
+        answer = executor.run(f"_, answer['errno'] = connect(socket.{family}, {address!r}, 80)")
         assert answer == {"errno": errno.EPERM}
         assert kernel.tables.counters()["REFUSED_REGION_CLASS"] == before + 1
         refusal = kernel.tables.pop_refusals(10)[-1]
@@ -111,7 +82,7 @@ def test_a_region_set_whose_coarse_verdict_is_refuse_gets_eperm_and_an_event(
 def test_a_namespace_without_listener_is_refused(kernel: Kernel) -> None:
     """No listener known for the socket's namespace: EPERM for every destination, loopback included."""
     with kernel.executor(listening=False) as executor:
-        answer = executor.run(CONNECT + "answer['e'] = [connect(2, a, 80)[1] for a in ('3.120.0.10', '127.0.0.1')]")
+        answer = executor.run("answer['e'] = [connect(2, a, 80)[1] for a in ('3.120.0.10', '127.0.0.1')]")
     assert answer == {"e": [errno.EPERM, errno.EPERM]}
 
 
@@ -119,8 +90,7 @@ def test_the_executor_cannot_dial_the_listener_itself(kernel: Kernel) -> None:
     """A direct connect to the proxy's port is refused on every loopback spelling."""
     with kernel.executor() as executor:
         answer = executor.run(
-            CONNECT
-            + f"""
+            f"""
 for address in ("127.0.0.1", "127.9.9.9", "0.0.0.0"):
     answer[address] = connect(2, address, {executor.port})[1]
 for address in ("::1", "::", "::ffff:127.0.0.1"):
@@ -134,8 +104,7 @@ def test_the_executors_own_loopback_servers_work(kernel: Kernel) -> None:
     """Loopback inside the namespace is the executor's own and is not proxied."""
     with kernel.executor() as executor:
         answer = executor.run(
-            CONNECT
-            + """
+            """
 server = socket.create_server(("127.0.0.1", 8080))
 answer["errno"] = connect(2, "127.0.0.1", 8080)[1]
 """
@@ -166,8 +135,7 @@ def test_a_socket_connected_again_gets_its_second_destination(kernel: Kernel) ->
     """State is overwritten at each connect(): AF_UNSPEC and a new connect lead to the new destination's record."""
     with kernel.executor() as executor:
         executor.start(
-            CONNECT
-            + """
+            """
 import ctypes
 sock, _ = connect(2, "3.120.0.10", 80)
 sock.recv(1)
@@ -212,7 +180,7 @@ def test_so_original_dst_answers_as_netfilter_does(kernel: Kernel) -> None:
     import socket
 
     with kernel.executor() as executor:
-        executor.start(CONNECT + "a, _ = connect(2, '8.8.8.8', 443)\nb, _ = connect(10, '2a05:d014::1', 80)\na.recv(1)")
+        executor.start("a, _ = connect(2, '8.8.8.8', 443)\nb, _ = connect(10, '2a05:d014::1', 80)\na.recv(1)")
         four, _ = executor.accept(4)
         six, _ = executor.accept(6)
         assert four.getsockopt(socket.SOL_IP, 80, 16) == bytes.fromhex("020001bb080808080000000000000000")
@@ -225,7 +193,7 @@ def test_so_original_dst_answers_as_netfilter_does(kernel: Kernel) -> None:
 def test_closing_forgets_the_flow(kernel: Kernel) -> None:
     """A closed connection leaves no entry behind, whoever closes first, also when connect() failed."""
     with kernel.executor() as executor:
-        executor.start(CONNECT + "for port in range(20): connect(2, '3.120.0.10', 1000 + port)[0].close()")
+        executor.start("for port in range(20): connect(2, '3.120.0.10', 1000 + port)[0].close()")
         accepted = [executor.accept()[0] for _ in range(20)]
         executor.result()
         for sock in accepted:
@@ -238,7 +206,7 @@ def test_a_new_generation_swaps_tables_at_once(kernel: Kernel) -> None:
     number = kernel.load(Prefixes({"3.120.0.0/14": 55}))
     try:
         with kernel.executor() as executor:
-            executor.start(CONNECT + "connect(2, '3.120.0.10', 80)[0].recv(1)")
+            executor.start("connect(2, '3.120.0.10', 80)[0].recv(1)")
             accepted, record = executor.accept()
             accepted.close()
             assert record is not None
@@ -251,7 +219,7 @@ def test_the_generation_in_force_can_be_put_in_force_again(kernel: Kernel) -> No
     """A reload that changes only policy keeps the tries: the other slot gets the same ones, under the next number."""
     number = kernel.load_again()
     with kernel.executor() as executor:
-        executor.start(CONNECT + "connect(2, '3.120.0.10', 80)[0].recv(1)")
+        executor.start("connect(2, '3.120.0.10', 80)[0].recv(1)")
         accepted, record = executor.accept()
         accepted.close()
         assert record is not None
@@ -263,7 +231,7 @@ def test_a_region_set_missing_from_the_coarse_table_is_refused(kernel: Kernel) -
     kernel.load(Prefixes({"3.120.0.0/14": 200}))
     try:
         with kernel.executor() as executor:
-            answer = executor.run(CONNECT + "_, answer['errno'] = connect(2, '3.120.0.10', 80)")
+            answer = executor.run("_, answer['errno'] = connect(2, '3.120.0.10', 80)")
         assert answer == {"errno": errno.EPERM}
     finally:
         kernel.load(TABLE)
@@ -272,7 +240,7 @@ def test_a_region_set_missing_from_the_coarse_table_is_refused(kernel: Kernel) -
 def test_restarts_leave_one_program_per_hook_and_counters_continue(kernel: Kernel) -> None:
     """Three installs update the links in place: one program each, one pinned set, no second link."""
     with kernel.executor() as executor:
-        executor.run(CONNECT + "connect(2, '224.0.0.1', 80)")
+        executor.run("connect(2, '224.0.0.1', 80)")
     for _ in range(3):
         before = kernel.tables.counters()
         older = kernel.tables
@@ -283,7 +251,7 @@ def test_restarts_leave_one_program_per_hook_and_counters_continue(kernel: Kerne
     assert kernel.pins.sets() == [kernel.directory]
     assert len(kernel.pins.linked()) == sum(hook.where is programs.Where.EXECUTORS for hook in programs.HOOKS)
     with kernel.executor() as executor:
-        executor.start(CONNECT + "connect(2, '3.120.0.10', 80)[0].recv(1)")
+        executor.start("connect(2, '3.120.0.10', 80)[0].recv(1)")
         accepted, record = executor.accept()
         accepted.close()
         assert destination(record) == "3.120.0.10 80"
@@ -300,7 +268,7 @@ def test_a_failed_load_leaves_the_old_set_in_force(kernel: Kernel, monkeypatch: 
         programs.load(kernel.pins, fail)
     assert kernel.pins.sets() == sets
     with kernel.executor() as executor:
-        executor.start(CONNECT + "connect(2, '3.120.0.10', 80)[0].recv(1)")
+        executor.start("connect(2, '3.120.0.10', 80)[0].recv(1)")
         accepted, record = executor.accept()
         accepted.close()
         assert record is not None
@@ -316,7 +284,7 @@ def test_enforcement_outlives_every_process_of_ours(kernel: Kernel) -> None:
             assert hook.program in listing
     kernel.tables.delete_listener(0, 0)
     with kernel.executor(listening=False) as executor:
-        answer = executor.run(CONNECT + "_, answer['errno'] = connect(2, '3.120.0.10', 80)")
+        answer = executor.run("_, answer['errno'] = connect(2, '3.120.0.10', 80)")
     assert answer == {"errno": errno.EPERM}
 
 

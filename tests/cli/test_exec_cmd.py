@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import yaml
 
-from enforcer.capture import cgroup, sysbpf
+from enforcer.capture import cgroup
+from enforcer.capture.abi import ExecutorMode
 from enforcer.capture.programs import Pins
+from enforcer.capture.tables import Tables
 from enforcer.config import load_settings
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
@@ -55,14 +61,14 @@ def inside(instance: Instance, code: str, **options: Any) -> Any:
     return json.loads(done.stdout)
 
 
-def listeners(instance: Instance) -> int:
-    """Network namespaces that the kernel programs know a listener for."""
-    newest = Pins(load_settings(instance.root).instance).sets()[-1]
-    table = sysbpf.Map(sysbpf.get_pinned(newest / "map_listener_by_netns"), 8, 16)
+def known_to_the_kernel(instance: Instance) -> tuple[int, int]:
+    """How many isolated executors, and listeners, the kernel programs know."""
+    tables = Tables(Pins(load_settings(instance.root).instance).sets()[-1])
     try:
-        return len(list(table.keys()))
+        isolated = [mode for mode in tables.executors().values() if mode is ExecutorMode.ISOLATED]
+        return len(isolated), len(list(tables._maps["listener_by_place"].keys()))
     finally:
-        table.close()
+        tables.close()
 
 
 def left_behind(instance: Instance) -> dict[str, Any]:
@@ -76,11 +82,34 @@ def left_behind(instance: Instance) -> dict[str, Any]:
         "states": [path.name for path in (settings.run / "executors").iterdir()],
         "mounts": [line for line in mounts.splitlines() if str(settings.run) in line],
         "executors": instance.status()["executors"],
-        "listeners": listeners(instance),
+        "known": known_to_the_kernel(instance),
     }
 
 
-NOTHING = {"cgroups": [], "namespaces": [], "states": [], "mounts": [], "executors": [], "listeners": 0}
+def still_there(namespaces: list[str]) -> list[str]:
+    """Which of these namespaces some process of the host is in."""
+    found = {str(path.readlink()) for one in psutil.pids() for path in _namespaces_of(one)}
+    return [name for name in namespaces if name in found]
+
+
+def _namespaces_of(pid: int) -> list[Path]:
+    paths = [Path(f"/proc/{pid}/ns/{kind}") for kind in ("net", "mnt", "pid")]
+    return [path for path in paths if path.is_symlink()]
+
+
+@contextmanager
+def configured(instance: Instance, **settings: Any) -> Iterator[None]:
+    """With these settings for the executors that start meanwhile."""
+    path = instance.root / "etc/enforcer/enforcer.yaml"
+    before = path.read_text()
+    path.write_text(yaml.safe_dump({**yaml.safe_load(before), **settings}))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+NOTHING = {"cgroups": [], "namespaces": [], "states": [], "mounts": [], "executors": [], "known": (0, 0)}
 
 
 # --- exit status, input and output, signals
@@ -185,17 +214,24 @@ def test_root_must_be_asked_for(instance: Instance, monkeypatch: pytest.MonkeyPa
     assert "--user root" in done.stderr
 
 
-def test_a_root_executor_cannot_command_the_supervisor(instance: Instance) -> None:
-    """Being root opens the control socket's file, but without capabilities the supervisor hangs up."""
-    path = str(instance.root / "run/enforcer/control.sock")
-    code = (
-        "import json, socket; sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); sock.settimeout(20)\n"
-        f"sock.connect({path!r})\n"
-        'try:\n    sock.send(b\'{"op": "status"}\'); answer = sock.recv(65536).decode()\n'
-        "except OSError:\n    answer = ''\n"
-        "print(json.dumps(answer))"
-    )
-    assert inside(instance, code) == ""
+def test_an_executor_finds_nothing_of_the_enforcer(instance: Instance) -> None:
+    """Records, control socket, policies and configuration: the directories are empty, for root too."""
+    settings = load_settings(instance.root)
+    places = [str(settings.state), str(settings.run), str(settings.etc)]
+    assert all(list(Path(place).iterdir()) for place in places)
+    code = f"import json, os; print(json.dumps([os.listdir(place) for place in {places}]))"
+    assert inside(instance, code) == [[], [], []]
+    code = f"""
+import json, socket
+try:
+    socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect({str(settings.control_socket)!r})
+    print(json.dumps("connected"))
+except OSError as error:
+    print(json.dumps(type(error).__name__))
+"""
+    assert inside(instance, code) == "OSError"
+    with configured(instance, unix_sockets=True):
+        assert inside(instance, code) == "FileNotFoundError"
 
 
 def test_another_user_can_be_named(instance: Instance) -> None:
@@ -208,8 +244,6 @@ def test_another_user_can_be_named(instance: Instance) -> None:
 
 def test_inherited_descriptors_are_closed(instance: Instance) -> None:
     """A descriptor that the caller left open, a socket of the host's network, is not there in the executor."""
-    import socket
-
     with socket.socket() as leaked:
         leaked.set_inheritable(True)
         code = "import json, os; print(json.dumps(sorted(map(int, os.listdir('/proc/self/fd')))))"
@@ -257,11 +291,24 @@ except ConnectionRefusedError:
 
 
 def test_it_is_in_its_cgroup_from_the_first_instruction(instance: Instance) -> None:
-    """The command and its children are below the instance's executors."""
+    """The command and its first process are below the instance's executors, and see their cgroup as the top."""
     name = load_settings(instance.root).instance
-    lines = execute(instance, "sh", "-c", "cat /proc/self/cgroup").stdout.splitlines()
-    path = next(line for line in lines if line.startswith("0::"))
-    assert path.startswith(f"0::/{name}/executors/agent-")
+    assert "0::/\n" in execute(instance, "cat", "/proc/self/cgroup").stdout
+    with Shell(instance) as shell:
+        members = psutil.Process(shell.command_pid).children(recursive=True)
+        assert len(members) == 2
+        for process in members:
+            assert f"0::/{name}/executors/agent-" in Path(f"/proc/{process.pid}/cgroup").read_text()
+
+
+def test_its_namespaces_are_its_own(instance: Instance) -> None:
+    """All but user and time, and both of its processes share them."""
+    with Shell(instance) as shell:
+        first, command = psutil.Process(shell.command_pid).children()
+        ours = {path.name: path.readlink() for path in Path("/proc/self/ns").iterdir()}
+        theirs = [{kind: Path(f"/proc/{one.pid}/ns/{kind}").readlink() for kind in ours} for one in (first, command)]
+    assert theirs[0] == theirs[1]
+    assert {kind for kind in ours if ours[kind] == theirs[0][kind]} == {"user", "time", "time_for_children"}
 
 
 # --- what remains
@@ -281,8 +328,8 @@ def test_nothing_remains_of_an_executor(instance: Instance) -> None:
 
 def test_background_processes_end_with_the_command(instance: Instance) -> None:
     """What the command left running does not outlive it."""
-    pid = int(execute(instance, "sh", "-c", "setsid sleep 300 > /dev/null 2>&1 & echo $!").stdout)
-    eventually(lambda: not psutil.pid_exists(pid), "the background process to end")
+    assert execute(instance, "sh", "-c", "setsid sleep 31415 > /dev/null 2>&1 & echo $!").returncode == 0
+    assert [one for one in psutil.process_iter(["cmdline"]) if "31415" in (one.info["cmdline"] or ())] == []
     eventually(lambda: left_behind(instance) == NOTHING, "the executor's remains to go")
 
 
@@ -290,9 +337,12 @@ def test_killing_exec_itself_ends_the_executor(instance: Instance, virginia: Wat
     """kill -9 of `enforcer exec`: its processes die with it and nothing of the executor remains."""
     shell = Shell(instance)
     try:
-        pid = shell.run("import os; answer = os.getpid()")
+        members = psutil.Process(shell.command_pid).children(recursive=True)
+        namespaces = [str(path.readlink()) for path in _namespaces_of(members[0].pid)]
+        assert still_there(namespaces) == namespaces
         os.kill(shell.command_pid, signal.SIGKILL)
-        eventually(lambda: not psutil.pid_exists(pid), "the executor's process to end")
+        eventually(lambda: not any(one.is_running() for one in members), "the executor's processes to end")
+        eventually(lambda: not still_there(namespaces), "its namespaces to go")
         eventually(lambda: left_behind(instance) == NOTHING, "the executor's remains to go")
     finally:
         shell.close()
@@ -300,8 +350,8 @@ def test_killing_exec_itself_ends_the_executor(instance: Instance, virginia: Wat
 
 
 def test_killing_exec_without_a_supervisor_frees_nobody(instance: Instance, virginia: Watch) -> None:
-    """Supervisor and `exec` both killed: the command dies with `exec`, and what it had left in the background stays
-    governed, also after the next start."""
+    """Supervisor and `exec` both killed: the kernel ends the command and what it had in the background, in a session of
+    its own; the next supervisor clears away the rest."""
     log, script = instance.world.directory / "orphan.log", instance.world.directory / "orphan.py"
     script.write_text(f"""
 import socket, time
@@ -315,7 +365,7 @@ while True:
         print(outcome, file=stream)
     time.sleep(0.05)
 """)
-    command = ("sh", "-c", f"{PYTHON} -I {script} & wait")
+    command = ("sh", "-c", f"setsid {PYTHON} -I {script} & wait")
     # No pipes: what outlives `exec` would hold them open.
     process = subprocess.Popen(
         instance.world.command("host", *instance.command("exec", "--user", "root", "--", *command)),
@@ -325,22 +375,16 @@ while True:
     )
     try:
         eventually(lambda: log.exists() and "connected" in log.read_text(), "the executor's first connection")
-        shell = psutil.Process(process.pid).children()[0]
-        orphan = shell.children()[0]
+        members = psutil.Process(process.pid).children(recursive=True)
+        group = next((cgroup.find_mount() / load_settings(instance.root).instance / "executors").glob("*-*/"))
+        members += [psutil.Process(int(line)) for line in (group / "cgroup.procs").read_text().split()]
         instance.kill()
+        eventually(lambda: log.read_text().splitlines()[-1] == "ConnectionRefusedError", "refusals")
     finally:
         process.kill()
         process.wait()
-    try:
-        eventually(lambda: not shell.is_running(), "the end of the command")
-        eventually(lambda: log.read_text().splitlines()[-1] == "ConnectionRefusedError", "refusals")
-        instance.start()
-        assert orphan.is_running()
-        assert len(instance.status()["executors"]) == 1
-        lines = len(log.read_text().splitlines())
-        eventually(lambda: "connected" in log.read_text().splitlines()[lines:], "the proxy to serve it again")
-    finally:
-        orphan.kill()
+    eventually(lambda: not any(one.is_running() for one in members), "the end of all its processes")
+    instance.start()
     eventually(lambda: left_behind(instance) == NOTHING, "the executor's remains to go")
     assert virginia.arrived() == []
 
@@ -349,6 +393,96 @@ def test_a_failed_start_leaves_nothing(instance: Instance) -> None:
     """A command that cannot be started is an executor that ends."""
     execute(instance, "no-such-command")
     eventually(lambda: left_behind(instance) == NOTHING, "the executor's remains to go")
+
+
+# --- what it may see and write
+
+
+def test_root_writes_where_it_is_told_it_may(instance: Instance, tmp_path: Path) -> None:
+    """--writable, more than once, beside /tmp; all else is read-only."""
+    places = [Path("/var/lib") / f"enforcer-test-{name}-{os.getpid()}" for name in ("one", "two")]
+    for place in places:
+        place.mkdir()
+    try:
+        script = f"touch {tmp_path}/a {places[0]}/b {places[1]}/c; touch /etc/d"
+        line = ["exec", "--user", "root", "--writable", str(places[0]), "--writable", str(places[1]), "--"]
+        done = instance.run(*line, "sh", "-c", script)
+        assert done.stderr == "touch: cannot touch '/etc/d': Read-only file system\n"
+        assert [place.name for place in (tmp_path / "a", places[0] / "b", places[1] / "c") if place.exists()] == [
+            *"abc"
+        ]
+        assert instance.run("exec", "--user", "root", "--", "touch", f"{places[0]}/x").returncode == 1
+    finally:
+        for place in places:
+            shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("path", ["/", "/no/such/directory", "/etc/hosts"])
+def test_what_cannot_be_made_writable_is_one_line(instance: Instance, path: str) -> None:
+    """The whole file system, nothing, a file."""
+    done = instance.run("exec", "--user", "root", "--writable", path, "--", "true")
+    assert done.returncode == 2
+    assert done.stderr == f"enforcer: --writable {path}: must be a directory other than /; name one that exists\n"
+
+
+def test_what_the_configuration_exposes_is_there(instance: Instance) -> None:
+    """A file below /run; without the setting it is gone, and a missing one is one line that names the setting."""
+    place = Path("/run") / f"enforcer-test-{os.getpid()}"
+    place.write_text("of the host")
+    try:
+        assert execute(instance, "cat", str(place)).returncode == 1
+        with configured(instance, expose=[str(place)]):
+            assert execute(instance, "cat", str(place)).stdout == "of the host"
+    finally:
+        place.unlink()
+    with configured(instance, expose=[str(place)]):
+        done = execute(instance, "true")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert f"expose: {place} does not exist; make it, or take it off the list" in done.stderr
+    eventually(lambda: left_behind(instance) == NOTHING, "nothing to have been started")
+
+
+def test_a_socket_of_the_host_as_standard_input_is_refused(instance: Instance) -> None:
+    """One line, and nothing is started."""
+    with socket.socket() as leaked:
+        line = instance.world.command("host", *instance.command("exec", "--user", "nobody", "--", "true"))
+        done = subprocess.run(line, stdin=leaked, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "standard input is a socket of the host's network" in done.stderr
+
+
+# --- programs that are not ours
+
+
+WORK = {
+    "curl": f"curl -sS {url(FRANKFURT.address)}",
+    "Python": f"python3 -c \"import urllib.request as u; print(u.urlopen('{url(FRANKFURT.address)}').read())\"",
+    "node": f"node -e \"require('http').get('{url(FRANKFURT.address)}', r => r.pipe(process.stdout))\"",
+    "psql": f"psql -X 'host={FRANKFURT.address} user=postgres' -Atc \"SELECT 'hello from {FRANKFURT.address}'\"",
+    "git": (
+        "cd $(mktemp -d) && git init -q . && git -c user.name=a -c user.email=a@example.org commit -q --allow-empty -m"
+        f" 'hello from {FRANKFURT.address}' && git log --format=%s && rm -r $PWD"
+    ),
+}
+
+
+@pytest.mark.parametrize("user", ["nobody", "root"])
+@pytest.mark.parametrize("program", WORK)
+def test_ordinary_programs_work(instance: Instance, program: str, user: str) -> None:
+    """As an ordinary user and as root, nothing told about the enforcer."""
+    if shutil.which(program.lower().replace("python", "python3")) is None:
+        pytest.skip(f"{program} is not installed")
+    done = execute(instance, "sh", "-c", WORK[program], user=("--user", user))
+    assert done.returncode == 0, done.stderr
+    assert "hello" in done.stdout
+    assert FRANKFURT.address in done.stdout
+
+
+def test_names_fail_as_where_there_is_no_network(instance: Instance) -> None:
+    """Quickly and readably: no name service is asked over a Unix socket, and none by UDP."""
+    done = execute(instance, "curl", "-sS", "http://name.example/")
+    assert (done.returncode, done.stdout) == (6, "")
+    assert done.stderr == "curl: (6) Could not resolve host: name.example\n"
 
 
 # --- several at once

@@ -79,6 +79,64 @@ def test_executor_user_and_host_take_part(tmp_path: Path) -> None:
         assert run(explain, context, *question, *who).stdout.endswith("verdict: allow, rule web/api\n")
 
 
+def test_an_attached_cgroup_takes_part(tmp_path: Path) -> None:
+    """A policy for a cgroup applies to what runs in it, written as /proc/PID/cgroup has it or as a policy has it."""
+    context = SmallContext(tmp_path, ("web",))
+    context.install(
+        "web",
+        "policy: web\napplies_to: [{unit: agent.service}]\n"
+        "rules:\n  - {name: api, to: {region: [US]}, action: allow}\n",
+    )
+    question = ("8.8.8.8:80", "--protocol", "http")
+    assert (
+        "applies to cgroup system.slice/agent.service, not to executor any\n" in run(explain, context, *question).stdout
+    )
+    for cgroup in ("/system.slice/agent.service", "system.slice/agent.service/worker"):
+        output = run(explain, context, *question, "--cgroup", cgroup).stdout
+        assert f"executor     any, cgroup {cgroup.removeprefix('/')}\n" in output
+        assert output.endswith("verdict: allow, rule web/api\n")
+    assert run_json(explain, context, *question, "--cgroup", "a/b")["cgroup"] == "a/b"
+
+
+def test_the_path_of_a_direct_rule_is_said(tmp_path: Path) -> None:
+    """Direct for an attached executor; by the proxy for an isolated one, and where an earlier rule may match."""
+    context = SmallContext(tmp_path, ("tls",))
+    context.install(
+        "tls",
+        "policy: tls\nrules:\n"
+        "  - {name: web, to: {region: [DE], port: [80], protocol: [http]}, action: allow}\n"
+        "  - {name: rest, to: {region: [DE], port: [80, 443]}, action: allow, path: direct}\n",
+    )
+    attached = ("--cgroup", "a/b", "--protocol", "opaque")
+    for question, path in (
+        (("3.120.0.1:443", *attached), "direct: decided in the kernel, neither read nor masked"),
+        (("3.120.0.1:80", *attached), "proxy: rule tls/web may match first"),
+        (
+            ("3.120.0.1:443", "--protocol", "opaque"),
+            "proxy: an isolated executor has no route of its own; relayed unread",
+        ),
+    ):
+        output = run(explain, context, *question).stdout
+        assert output.endswith(f"\nverdict: allow, rule tls/rest\npath: {path}\n")
+    assert "path: " not in run(explain, context, "3.120.0.1:80", "--protocol", "http").stdout
+    answer = run_json(explain, context, "3.120.0.1:443", *attached)
+    assert (answer["path"], answer["path_detail"], answer["verdict"]["direct"]) == ("direct", "", True)
+    assert run_json(explain, context, "8.8.8.8:443", *attached)["path"] == "proxy"
+
+
+def test_the_hosts_own_services_are_explained(tmp_path: Path) -> None:
+    """Loopback is reached by a rule for HOST only, and each other rule says so."""
+    context = SmallContext(tmp_path, ("own",))
+    context.install(
+        "own",
+        'policy: own\nrules:\n  - {name: all, to: {region: ["*"]}, action: allow}\n'
+        "  - {name: db, to: {region: [HOST], port: [5432]}, action: allow}\n",
+    )
+    lines = run(explain, context, "127.0.0.1:5432", "--protocol", "postgres").stdout.splitlines()
+    assert "  own/all  allow  no: 127.0.0.1 is loopback, which only a rule for region HOST reaches" in lines
+    assert lines[-1] == "verdict: allow, rule own/db"
+
+
 def test_observe_mode_and_no_policy_are_said(tmp_path: Path) -> None:
     """A denial that passes says so; without policies the answer says that everything is denied."""
     context = SmallContext(tmp_path, ("observe",))
@@ -109,6 +167,7 @@ def test_as_json(context: SmallContext) -> None:
         (["db.example.org"], "names are not resolved here"),
         (["8.8.8.8:0"], "ports go from 1 to 65535"),
         (["[::1"], "is not an address"),
+        (["8.8.8.8", "--cgroup", "a/*"], "is not one cgroup; write its path without '*'"),
         (["8.8.8.8", "--protocol", "ftp"], "unknown protocol 'ftp'; known are http, opaque, postgres"),
     ],
 )

@@ -130,6 +130,20 @@ def test_show_has_every_fact_the_exact_text_and_what_came_of_it(database: Path) 
         assert fact in out
 
 
+def test_a_direct_session_says_that_nobody_read_it(database: Path) -> None:
+    """The list has `direct` for its protocol, the page its path; a session of the proxy says that. An attached executor
+    was started as no user."""
+    other = "f" * 16
+    record(database, [session(protocol="direct", user=""), session_end(exchanges=0), session(other)])
+    lines = run(database, "list", "--protocol", "direct").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [SID]
+    assert " direct " in lines[1]
+    page = run(database, "show", SID).stdout
+    assert "path         direct: judged in the kernel, not read\n" in page
+    assert "process      pid 4242, uid 1000, /usr/bin/psql\n" in page
+    assert "path         proxy\n" in run(database, "show", other).stdout
+
+
 def test_show_has_the_outcome_that_is_in_the_exchanges_own_row(database: Path) -> None:
     """A batched exchange looks no different from a durable one."""
     record(database, [session(), answered(), exchange(2), outcome(2, status="INSERT", failed=True), session_end()])

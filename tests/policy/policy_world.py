@@ -23,8 +23,10 @@ CODES = EEA | ADEQUATE | {"US", "RU", "CN", "BR"}
 
 PLACES = {
     "3.120.0.1": ("DE", "3.120.0.0/14"),
+    "3.120.0.10": ("DE", "3.120.0.0/14"),
     "51.38.0.1": ("FR", "51.38.0.0/16"),
     "8.8.8.8": ("US", "8.8.8.0/24"),
+    "52.0.0.10": ("US", "52.0.0.0/12"),
     "77.88.8.8": ("RU", "77.88.8.0/24"),
     "13.112.0.1": ("JP", "13.112.0.0/14"),
     "2a05:d014::1": ("DE", "2a05:d014::/36"),
@@ -78,13 +80,14 @@ def flow(
     *,
     executor: str = "any",
     user: str = "",
+    cgroup: str = "",
     regions: str | None = None,
     kind: str = "country",
 ) -> Flow:
     """A flow to `address`, in the region of the table above, or in `regions` (space-separated) of kind `kind`."""
     parsed = ip_address(address)
     region = lookup(parsed) if regions is None else Region(frozenset(regions.split()), kind, f"{address}/24", "test")
-    who = Executor("executor-1", executor, uid=1000, user=user, cgroup_id=1)
+    who = Executor("executor-1", executor, 1000, user, 1, cgroup, "attached" if cgroup else "isolated")
     return Flow(who, Endpoint(parsed, port), region, cookie=1, pid=2, uid=1000, opened_ns=3)
 
 

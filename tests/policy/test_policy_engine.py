@@ -10,7 +10,7 @@ import pytest
 
 from enforcer.flow import Flow
 from enforcer.policy.compiled import PolicySet, Rule
-from enforcer.policy.engine import Question, decide, first_difference
+from enforcer.policy.engine import Question, decide, first_difference, relayed
 from enforcer.policy.loader import load_policies
 from enforcer.verdict import Action, Reason
 
@@ -119,6 +119,65 @@ def test_loopback_and_multicast_are_never_allowed(tmp_path: Path, address: str) 
         assert (verdict.action, verdict.reason) == (Action.DENY, Reason.SPECIAL_ADDRESS)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.0.1", "::1", "0.0.0.0", "::"])
+def test_host_is_the_loopback_of_this_host_and_nothing_else(tmp_path: Path, address: str) -> None:
+    """A rule for HOST reaches this host by its ports and protocols; it reaches no place, whatever a table calls it."""
+    policies = load(tmp_path, "name: own, to: {region: [HOST], port: [5432], protocol: [postgres]}, action: allow")
+    assert judge(policies, flow(address), "postgres") == ("allow", "own")
+    assert judge(policies, flow(address, regions="DE", kind="operator"), "postgres") == ("allow", "own")
+    assert judge(policies, flow(address), "http") == ("deny", "")
+    assert judge(policies, flow(address, 5433), "postgres") == ("deny", "")
+    for elsewhere in ("3.120.0.1", "100.200.0.1", "10.0.0.1", "169.254.169.254", "224.0.0.1"):
+        assert judge(policies, flow(elsewhere), "postgres") == ("deny", "")
+
+
+def test_loopback_inside_another_address_is_not_this_host(tmp_path: Path) -> None:
+    """64:ff9b::7f00:1 is refused as loopback, but a gateway would take it elsewhere: HOST does not reach it."""
+    policies = load(tmp_path, "name: own, to: {region: [HOST]}, action: allow")
+    verdict = decide(policies, flow("64:ff9b::7f00:1", regions="", kind="loopback"), "http", {})
+    assert (verdict.action, verdict.reason) == (Action.DENY, Reason.SPECIAL_ADDRESS)
+
+
+def test_an_earlier_denial_of_host_wins(tmp_path: Path) -> None:
+    """HOST may be denied by name; a denial of every region leaves it to the rules that name it."""
+    own = "name: own, to: {region: [HOST]}, action: allow"
+    assert judge(load(tmp_path, DENY_ALL, own), flow("127.0.0.1")) == ("allow", "own")
+    denied = load(tmp_path, "name: ssh, to: {region: [HOST], port: [22]}, action: deny", own)
+    assert judge(denied, flow("127.0.0.1", 22)) == ("deny", "ssh")
+    assert judge(denied, flow("127.0.0.1", 23)) == ("allow", "own")
+
+
+def test_a_direct_rule_covers_every_protocol(tmp_path: Path) -> None:
+    """It is an allow that asks for nothing to be read, so opaque passes too, and the verdict says so."""
+    policies = load(tmp_path, "name: d, to: {region: [DE], port: [443]}, action: allow, path: direct")
+    for protocol in ("http", "postgres", "opaque"):
+        verdict = decide(policies, flow(port=443), protocol, {})
+        assert (verdict.action, verdict.rule, verdict.direct) == (Action.ALLOW, "d", True)
+        assert verdict.detail == "its path is direct"
+    assert not decide(load(tmp_path, ALLOW_EEA), flow(port=443), "http", {}).direct
+    assert judge(policies, flow(port=444), "opaque") == ("deny", "")
+
+
+@pytest.mark.parametrize(
+    ("earlier", "unread"),
+    [
+        ("to: {region: [FR]}, action: deny", True),
+        ("to: {region: [DE], port: [80]}, action: deny", True),
+        ("to: {address: [8.8.8.8]}, action: allow", True),
+        ("to: {address: [3.0.0.0/8]}, action: allow", False),
+        ("to: {region: [DE], protocol: [http]}, action: deny", False),
+        ("to: {region: [DE], host: [a.example]}, action: deny", False),
+    ],
+)
+def test_a_flow_is_relayed_unread_unless_an_earlier_rule_has_to_read_it(
+    tmp_path: Path, earlier: str, unread: bool
+) -> None:
+    """The proxy skips identification only where nothing in a flow could change its verdict."""
+    direct = "name: d, to: {region: [DE], port: [443]}, action: allow, path: direct"
+    policies = load(tmp_path, f"name: first, {earlier}", direct)
+    assert relayed(policies, flow(port=443)) is unread
+
+
 def test_no_table_row_turns_link_local_into_a_place(tmp_path: Path) -> None:
     """A table that calls 169.254.7.7 Germany does not open it to a rule for Germany."""
     verdict = decide(load(tmp_path, ALLOW_EEA), flow("169.254.7.7", regions="DE", kind="operator"), "http", {})
@@ -221,7 +280,8 @@ def test_an_unmatched_denial_is_observed_only_if_all_that_apply_observe(
 def test_observe_mode_never_opens_special_addresses(tmp_path: Path, address: str) -> None:
     """The host itself, its link and its metadata service stay closed in observe mode, whatever rule denies them."""
     exact = f"name: exact, to: {{address: ['{address}']}}, action: deny"
-    for rules in ([DENY_ALL], [exact], [ALLOW_EEA]):
+    host = "name: host, to: {region: [HOST]}, action: deny"
+    for rules in ([DENY_ALL], [exact], [ALLOW_EEA], [host]):
         assert not decide(load(tmp_path, *rules, head=OBSERVE), flow(address), "http", {}).passes
 
 

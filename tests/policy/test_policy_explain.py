@@ -55,7 +55,13 @@ def test_doubt_is_said_in_words(tmp_path: Path) -> None:
             "http",
             "169.254.169.254 is metadata, which only a rule for address 169.254.169.254/32 reaches",
         ),
-        (flow("127.0.0.1"), "http", "127.0.0.1 is loopback, which no rule reaches"),
+        (flow("127.0.0.1"), "http", "127.0.0.1 is loopback, which only a rule for region HOST reaches"),
+        (
+            flow("64:ff9b::7f00:1", regions="", kind="loopback"),
+            "http",
+            "64:ff9b::7f00:1 is loopback, which no rule reaches",
+        ),
+        (flow("224.0.0.1"), "http", "224.0.0.1 is multicast, which no rule reaches"),
         (flow(), "opaque", "protocol opaque passes only where a rule names it"),
     ):
         assert explain(policies, asked, protocol, {}).trials == (Trial("test", "a", "allow", difference),)
@@ -64,10 +70,14 @@ def test_doubt_is_said_in_words(tmp_path: Path) -> None:
 def test_a_policy_for_others_is_one_line(tmp_path: Path) -> None:
     """A policy that does not apply is listed once, with whom it is for."""
     policies = load(
-        tmp_path, "name: a, to: {region: [EEA]}, action: allow", head="applies_to: [{executor: ci}, {user: bob}]"
+        tmp_path,
+        "name: a, to: {region: [EEA]}, action: allow",
+        head="applies_to: [{executor: ci}, {user: bob}, {unit: x.service}]",
     )
-    difference = "applies to executor ci, user bob, not to executor any"
+    difference = "applies to executor ci, user bob, cgroup system.slice/x.service, not to executor any"
     assert explain(policies, flow(), "http", {}).trials == (Trial("test", "", "", difference),)
+    attached = explain(policies, flow(cgroup="a.slice/y.service"), "http", {}).trials[0].difference
+    assert attached.endswith("not to executor any in cgroup a.slice/y.service")
 
 
 def test_long_lists_stay_one_line(tmp_path: Path) -> None:
@@ -85,13 +95,14 @@ RULES = st.builds(
     Rule,
     name=st.sampled_from(["a", "b", "c"]),
     action=st.sampled_from(Action),
-    region_words=st.lists(CODES | st.just("*"), max_size=2).map(tuple),
+    region_words=st.lists(CODES | st.just("*"), max_size=2).map(tuple) | st.just(("HOST",)),
     regions=st.frozensets(CODES, max_size=3),
     networks=st.lists(NETWORKS.map(parse_network), max_size=2).map(tuple),
     hosts=st.frozensets(st.just("a.example"), max_size=1),
     suffixes=st.sampled_from([(), (".b.example",)]),
     ports=st.sampled_from([(), ((80, 443),)]),
     protocols=st.frozensets(PROTOCOLS, max_size=2),
+    direct=st.booleans(),
 )
 POLICIES = st.lists(
     st.builds(
@@ -101,6 +112,7 @@ POLICIES = st.lists(
         executors=st.sampled_from([("*",), ("ci-*",), ()]),
         users=st.frozensets(st.just("agent"), max_size=1),
         rules=st.lists(RULES, min_size=1, max_size=4).map(tuple),
+        cgroups=st.sampled_from([(), ("system.slice/*.service",)]),
     ),
     max_size=3,
 ).map(lambda policies: PolicySet.of(tuple(policies)))
@@ -110,6 +122,7 @@ FLOWS = st.builds(
     port=st.sampled_from([80, 5432]),
     executor=st.sampled_from(["ci-1", "web"]),
     user=st.sampled_from(["agent", "root"]),
+    cgroup=st.sampled_from(["", "system.slice/a.service"]),
     regions=st.sampled_from([None, "", "DE", "DE FR", "DE US"]),
     kind=st.sampled_from(["country", "operator", "unknown", "private", "metadata", "loopback", "multicast"]),
 )
@@ -132,13 +145,17 @@ def test_explain_and_decide_agree(policies: PolicySet, asked: Flow, protocol: st
 def test_an_allow_always_stands_on_a_region_or_an_address(
     policies: PolicySet, asked: Flow, protocol: str, facts: dict[str, str]
 ) -> None:
-    """What is allowed has a known region or an address that a rule names, and is never this host."""
+    """What is allowed has a known region or an address that a rule names; this host is reached by its own word only."""
     verdict = decide(policies, asked, protocol, facts)
     if verdict.action is Action.ALLOW:
+        rules = [rule for policy in policies.policies if policy.name == verdict.policy for rule in policy.rules]
+        by = [rule for rule in rules if rule.name == verdict.rule]
         assert verdict.reason is Reason.RULE
-        assert asked.region.regions or any(rule.networks for policy in policies.policies for rule in policy.rules)
-        assert asked.region.kind not in ("loopback", "multicast")
-        assert not asked.destination.address.is_loopback
+        if asked.destination.address.is_loopback:
+            assert any(rule.region_words == ("HOST",) for rule in by)
+        else:
+            assert asked.region.regions or any(rule.networks for rule in by)
+            assert asked.region.kind not in ("loopback", "multicast")
 
 
 @given(POLICIES)

@@ -24,6 +24,8 @@ mode: observe
 applies_to:
   - {executor: "ci-*"}
   - user: agent
+  - cgroup: user.slice/*
+  - unit: agent@*.service
 rules:
   - name: first
     to:
@@ -35,11 +37,14 @@ rules:
     action: allow
     mask: {response: [iban, {column: "users.ssn"}, {json: "$.card"}]}
     record: durable
+  - {name: unread, to: {region: [DE], port: [22]}, action: allow, path: direct}
+  - {name: own, to: {region: [HOST], port: [5432]}, action: allow}
   - {name: rest, to: {region: ["*"]}, action: deny}
 expect:
   - {to: "8.8.8.8:443", is: deny, rule: rest}
 """
 RULE = "name: a, to: {region: [DE]}, action: allow"
+DIRECT = "name: a, to: {{{}region: [DE], port: [443]}}, action: allow, path: direct"
 
 
 def faults_of(folder: Path, text: str) -> list[str]:
@@ -60,7 +65,8 @@ def test_a_policy_compiles_to_what_it_says(tmp_path: Path) -> None:
         ("ci-*",),
         frozenset({"agent"}),
     )
-    first, rest = policy.rules
+    assert policy.cgroups == ("user.slice/*", "system.slice/system-agent.slice/agent@*.service")
+    first, unread, own, rest = policy.rules
     assert (first.name, first.action, first.durable) == ("first", Action.ALLOW, True)
     assert first.region_words == ("EEA", "NO")
     assert len(first.regions) == 30
@@ -71,18 +77,16 @@ def test_a_policy_compiles_to_what_it_says(tmp_path: Path) -> None:
     assert first.mask.detectors == ("iban",)
     assert first.mask.columns == (Column("users.ssn"),)
     assert first.mask.json_paths == (JsonPath("$.card"),)
+    assert (first.direct, unread.direct, unread.regions, unread.ports) == (False, True, {"DE"}, ((22, 22),))
+    assert (own.loopback, own.regions, unread.loopback) == (True, frozenset(), False)
     assert (rest.action, rest.any_region, rest.durable, bool(rest.mask)) == (Action.DENY, True, False, False)
 
 
 def test_defaults(tmp_path: Path) -> None:
     """Without further words a policy is enforced, for every executor, and recorded in batches."""
     policy = load(tmp_path, RULE).policies[0]
-    assert (policy.observe, policy.executors, policy.users, policy.rules[0].durable) == (
-        False,
-        ("*",),
-        frozenset(),
-        False,
-    )
+    assert (policy.observe, policy.executors, policy.users, policy.cgroups) == (False, ("*",), frozenset(), ())
+    assert (policy.rules[0].durable, policy.rules[0].direct) == (False, False)
 
 
 def test_norway_is_a_country(tmp_path: Path) -> None:
@@ -135,7 +139,7 @@ def test_norway_is_a_country(tmp_path: Path) -> None:
         ),
         (
             RULE + ", only: {statements: [read]}",
-            "3: rules[0].only: unknown key; known are name, to, action, mask, record",
+            "3: rules[0].only: unknown key; known are name, to, action, mask, record, path",
         ),
         (RULE + ", record: sometimes", "3: rules[0].record: 'sometimes' is not accepted; write 'durable' or 'batched'"),
         (RULE + ", mask: {response: [iban], request: [email]}", "3: rules[0].mask.request: unknown key;"),
@@ -157,6 +161,29 @@ def test_norway_is_a_country(tmp_path: Path) -> None:
             "3: rules[0].to.host[0]: holds a control character;",
         ),
         ("name: a, to: {region: [DE], region: [US]}, action: deny", "3: rules[0].to.region: the key is given twice;"),
+        (RULE + ", path: fast", "3: rules[0].path: 'fast' is not accepted; write 'proxy' or 'direct'"),
+        (RULE + ", path: direct", "3: rules[0].to: a direct rule must name regions and ports; add port"),
+        (
+            "name: a, to: {port: [1]}, action: allow, path: direct",
+            "3: rules[0].to: a direct rule must name regions and ports; add region",
+        ),
+        (
+            "name: a, to: {region: [DE], port: [1]}, action: deny, path: direct",
+            "3: rules[0].path: a deny rule has no path;",
+        ),
+        (DIRECT.format("host: [a.b], "), "3: rules[0].to.host: a direct rule is judged by region and port alone;"),
+        (DIRECT.format("protocol: [http], "), "3: rules[0].to.protocol: a direct rule is judged by region and port"),
+        (DIRECT.format("address: [8.8.8.8], "), "3: rules[0].to.address: a direct rule is judged by region and port"),
+        (DIRECT.format("") + ", record: durable", "3: rules[0].record: a direct flow is recorded after it began;"),
+        (DIRECT.format("") + ", mask: {response: [iban]}", "3: rules[0].mask: a direct flow is not read,"),
+        (DIRECT.format("").replace("DE", "'*'"), "3: rules[0].to.region[0]: a direct rule must name places, not '*';"),
+        (DIRECT.format("").replace("DE", "HOST"), "3: rules[0].to.region[0]: a direct rule must name places, not 'HO"),
+        ("name: a, to: {region: [HOST, DE]}, action: allow", "3: rules[0].to.region: HOST is the loopback of this"),
+        ("name: a, to: {region: ['*', HOST]}, action: deny", "3: rules[0].to.region: HOST is the loopback of this"),
+        (
+            "name: a, to: {region: [HOST], address: [127.0.0.1]}, action: allow",
+            "3: rules[0].to.address: HOST is every loopback address of this host; remove address",
+        ),
         ("name: a, to: {region: [!!python/name:os.system DE]}, action: deny", "3: rules[0].to.region[0]: the tag"),
     ],
 )
@@ -189,10 +216,25 @@ def test_each_fault_of_a_rule_is_named(tmp_path: Path, rule: str, fault: str) ->
         (f"policy: test\ntls: x\nrules: [{{{RULE}}}]\n", "2: tls: unknown key; known are policy, description, mode,"),
         (f"policy: test\nrules:\n- {{{RULE}}}\n- {{{RULE}}}\n", "4: rules[1].name: 'a' is also rule 1; rename one"),
         (f"policy: test\napplies_to: []\nrules: [{{{RULE}}}]\n", "2: applies_to: is empty;"),
-        (f"policy: test\napplies_to: [{{}}]\nrules: [{{{RULE}}}]\n", "2: applies_to[0]: names neither or both"),
+        (
+            f"policy: test\napplies_to: [{{}}]\nrules: [{{{RULE}}}]\n",
+            "2: applies_to[0]: names none or several of executor, user, cgroup, unit; name one",
+        ),
         (
             f"policy: test\napplies_to: [{{executor: a, user: b}}]\nrules: [{{{RULE}}}]\n",
-            "2: applies_to[0]: names neither or both",
+            "2: applies_to[0]: names none or several",
+        ),
+        (
+            f"policy: test\napplies_to: [{{cgroup: a/b, unit: c.service}}]\nrules: [{{{RULE}}}]\n",
+            "2: applies_to[0]: names none or several",
+        ),
+        (
+            f"policy: test\napplies_to: [{{cgroup: /a/b}}]\nrules: [{{{RULE}}}]\n",
+            "2: applies_to[0].cgroup: '/a/b' begins with '/';",
+        ),
+        (
+            f"policy: test\napplies_to: [{{unit: agent}}]\nrules: [{{{RULE}}}]\n",
+            "2: applies_to[0].unit: 'agent' is not a service or scope of systemd;",
         ),
         (f"policy: test\napplies_to:\n- executor:\nrules: [{{{RULE}}}]\n", "3: applies_to[0].executor: "),
         (
@@ -207,6 +249,10 @@ def test_each_fault_of_a_rule_is_named(tmp_path: Path, rule: str, fault: str) ->
         (
             f"policy: test\nrules: [{{{RULE}}}]\nexpect:\n- {{to: '8.8.8.8:1', is: deny, host: '*.a'}}\n",
             "4: expect[0].host: '*.a' is not one host;",
+        ),
+        (
+            f"policy: test\nrules: [{{{RULE}}}]\nexpect:\n- {{to: '8.8.8.8:1', is: deny, cgroup: 'a/*'}}\n",
+            "4: expect[0].cgroup: 'a/*' is not one cgroup;",
         ),
         ("policy: test\nrules: [\n", "3: file: not YAML: "),
         ("policy: &a test\nrules: *a\n", "1: file: not YAML: anchors and aliases are not accepted"),
@@ -286,14 +332,18 @@ def test_the_generation_names_the_content(tmp_path: Path) -> None:
     assert load(tmp_path, RULE, head="# a comment\ndescription: other words").generation == first.generation
     assert load(tmp_path, RULE.replace("DE", "FR")).generation != first.generation
     assert load(tmp_path, RULE, head="mode: observe").generation != first.generation
+    assert load(tmp_path, RULE, head="applies_to: [{executor: '*'}, {unit: a.service}]").generation != first.generation
+    ported = RULE.replace("[DE]", "[DE], port: [1]")
+    assert load(tmp_path, ported).generation != load(tmp_path, ported + ", path: direct").generation
     assert load_policies([], VOCABULARY).generation == PolicySet.of(()).generation
 
 
 KEYS = ["policy", "mode", "applies_to", "rules", "expect", "name", "to", "region", "address", "host", "port",
         "protocol", "action", "mask", "response", "column", "json", "record", "is", "rule",
-        "user", "executor"]  # fmt: skip
+        "user", "executor", "cgroup", "unit", "path"]  # fmt: skip
 WORDS = ["test", "observe", "*", "EEA", "NO", "10.0.0.0/8", "8.8.8.8:1", "a.org", "1-2", "allow", "deny", "iban", "$.a",
-         "durable", "null", "~", "''", "&a", "*a", "!!x", "<<", "? ", "%", "\t", "{", "[", "\\ud800"]  # fmt: skip
+         "durable", "direct", "HOST", "a/b", "a.service",
+         "null", "~", "''", "&a", "*a", "!!x", "<<", "? ", "%", "\t", "{", "[", "\\ud800"]  # fmt: skip
 YAMLISH = st.recursive(
     st.sampled_from(WORDS) | st.text(max_size=8),
     lambda inner: (

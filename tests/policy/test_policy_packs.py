@@ -47,6 +47,23 @@ def test_observe_alone_lets_pass_what_it_denies() -> None:
     assert not decide(policies, flow("169.254.169.254"), "http", {}).passes
 
 
+def test_an_expectation_may_ask_for_an_attached_cgroup(tmp_path: Path) -> None:
+    """`cgroup` says in which attached tree the asking executor runs."""
+    text = """\
+policy: test
+applies_to: [{cgroup: system.slice/agent-*.service}]
+rules:
+  - {name: web, to: {region: [DE], port: [443]}, action: allow, path: direct}
+expect:
+  - {to: "3.120.0.1:443", cgroup: system.slice/agent-1.service, is: allow, rule: web}
+  - {to: "3.120.0.1:443", cgroup: system.slice/other.service, is: deny}
+  - {to: "3.120.0.1:443", is: allow}
+"""
+    path = write_policy(tmp_path, text)
+    (failure,) = run_expectations(read_policy(path, VOCABULARY), lookup)
+    assert failure.startswith(f"{path}:8: expect[2]: 3.120.0.1:443 (DE) opaque is deny by no rule matched, not allow;")
+
+
 def test_failed_expectations_name_line_answer_and_wish(tmp_path: Path) -> None:
     """An expectation that does not hold says what came out; one for another rule or executor is judged as written."""
     text = """\

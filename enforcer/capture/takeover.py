@@ -1,0 +1,143 @@
+"""Step 1 of 6, capture: the sockets that a process tree already has when it is taken over.
+
+Gets process ids; labels their sockets as the executor's, and closes every TCP connection that nobody judged. What it
+cannot find (a socket on its way to another process) is nobody's, and the last line drops its packets.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from enforcer.capture import abi
+from enforcer.capture.namespace import cookie_of, run_inside
+from enforcer.capture.sysbpf import Map
+from enforcer.errors import KernelError
+
+# __NR_pidfd_getfd is one number for all architectures since 5.6.
+_PIDFD_GETFD = 438
+# linux/sock_diag.h, inet_diag.h, netlink.h
+_NETLINK_SOCK_DIAG, _SOCK_DESTROY = 4, 21
+_REQUEST, _ACK, _ERROR = 1, 4, 2
+_TCP_LISTEN, _TCP_CLOSE = 10, 7
+_TCP_INFO_STATE = 0  # struct tcp_info begins with the state
+_SIOCGSKNS = 0x894C  # linux/sockios.h
+_INET = (socket.AF_INET, socket.AF_INET6)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def take_over(pids: Iterable[int], executor: int, owners: Map) -> int:
+    """Labels the sockets of `pids` in `owner_by_socket` and closes their connections; what has its label was judged,
+    and stays. Returns how many were closed.
+
+    Raises KernelError when the kernel refuses to close one; it then stays, and the last line drops its packets.
+    """
+    closed = 0
+    for pid in pids:
+        for sock in _sockets(pid):
+            with sock:
+                closed += _take(sock, executor, owners)
+    return closed
+
+
+def _take(sock: socket.socket, executor: int, owners: Map) -> int:
+    closed = 0
+    key = struct.pack("=i", sock.fileno())
+    known = owners.lookup(key)
+    if known is not None and abi.Owner.from_buffer_copy(known).executor == executor:
+        return 0
+    if sock.type == socket.SOCK_STREAM and _state(sock) not in (_TCP_LISTEN, _TCP_CLOSE):
+        _close(sock)
+        closed = 1
+    owner = abi.Owner(executor=executor, netns=cookie_of(sock))
+    owners.update(key, bytes(owner))
+    return closed
+
+
+def _sockets(pid: int) -> Iterator[socket.socket]:
+    """Duplicates of the process's IP sockets. A process that ends meanwhile has none."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        for entry in _entries(Path(f"/proc/{pid}/fd")):
+            try:
+                if not str(entry.readlink()).startswith("socket:"):
+                    continue
+            except OSError:
+                continue  # closed meanwhile
+            fd = _libc.syscall(_PIDFD_GETFD, pidfd, int(entry.name), 0)
+            if fd < 0:
+                code = ctypes.get_errno()
+                if code in (errno.EBADF, errno.ESRCH):
+                    continue
+                raise KernelError(f"cannot look at the sockets of process {pid}: {os.strerror(code)}; run as root")
+            sock = socket.socket(fileno=fd)
+            if sock.family in _INET:
+                yield sock
+            else:
+                sock.close()
+    finally:
+        os.close(pidfd)
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError:
+        return []
+
+
+def _state(sock: socket.socket) -> int:
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[_TCP_INFO_STATE]
+    except OSError:
+        return 0  # not TCP: a stream of another kind is none that may stay
+
+
+def _close(sock: socket.socket) -> None:
+    """Ends one connection as `ss -K` would; where the kernel was built without that, disconnects our duplicate of it,
+    which is the process's own socket."""
+    try:
+        message = _destroy_request(sock)
+    except OSError:
+        return  # it has ended by itself
+    netns = fcntl.ioctl(sock, _SIOCGSKNS)
+    try:
+        code = run_inside(netns, lambda: _ask(message))
+    finally:
+        os.close(netns)
+    if code in (0, errno.ENOENT):
+        return
+    disconnect = struct.pack("=H14x", socket.AF_UNSPEC)
+    if _libc.connect(sock.fileno(), disconnect, len(disconnect)) != 0:
+        raise KernelError(f"cannot close a connection: {os.strerror(code)}; it stays cut off")
+
+
+def _destroy_request(sock: socket.socket) -> bytes:
+    """struct inet_diag_req_v2 for SOCK_DESTROY; the cookie is left open, the 4-tuple names one connection."""
+    family = sock.family
+    source, source_port = sock.getsockname()[:2]
+    target, target_port = sock.getpeername()[:2]
+    if family == socket.AF_INET6 and source.startswith("::ffff:"):
+        family, source, target = socket.AF_INET, source[7:], target[7:]
+    addresses = b"".join(socket.inet_pton(family, text.partition("%")[0]).ljust(16, b"\0") for text in (source, target))
+    body = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF)
+    body += struct.pack("!HH", source_port, target_port) + addresses + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
+    return struct.pack("=IHHII", 16 + len(body), _SOCK_DESTROY, _REQUEST | _ACK, 1, 0) + body
+
+
+def _ask(message: bytes) -> int:
+    """Sends one sock_diag request in this thread's namespace; the kernel's errno, 0 for done."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as diag:
+        diag.send(message)
+        answer = diag.recv(8192)
+    return -int(struct.unpack_from("=i", answer, 16)[0]) if struct.unpack_from("=H", answer, 4)[0] == _ERROR else 0

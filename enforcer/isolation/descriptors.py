@@ -1,0 +1,67 @@
+"""What an executor inherits from its caller: standard input, output and error, and only what is no way out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+
+from enforcer.errors import UsageError
+
+_NAMES = ("input", "output", "error")
+# Documentation/admin-guide/devices.txt: null, zero, full, random, urandom.
+_PLAIN_DEVICES = frozenset(os.makedev(1, minor) for minor in (3, 5, 7, 8, 9))
+_MEND = "give a pipe or a file, such as '| cat' or '< /dev/null'"
+
+
+def check_standard() -> None:
+    """Raises UsageError for one through which more could be reached than its own bytes.
+
+    A socket leads into the host's network. A directory leads past the mounts that hide files. A Unix socket that takes
+    datagrams, or is not connected, can be connected to any service. Devices are the host's own.
+    """
+    for number, name in enumerate(_NAMES):
+        try:
+            status = os.fstat(number)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            _fill(number)
+            continue
+        if fault := _fault(number, status):
+            raise UsageError(f"standard {name} is {fault}, which an executor could get out by; {_MEND}")
+
+
+def _fill(number: int) -> None:
+    """A file that somebody opens later would become standard input or output."""
+    opened = os.open(os.devnull, os.O_RDWR)
+    if opened == number:
+        os.set_inheritable(opened, True)
+    else:
+        os.dup2(opened, number)
+        os.close(opened)
+
+
+def _fault(number: int, status: os.stat_result) -> str:
+    mode = status.st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISREG(mode):
+        return ""
+    if stat.S_ISCHR(mode):
+        return "" if status.st_rdev in _PLAIN_DEVICES or os.isatty(number) else "a device of the host"
+    if stat.S_ISSOCK(mode):
+        return _socket_fault(number)
+    return "a directory" if stat.S_ISDIR(mode) else "neither file, pipe nor terminal"
+
+
+def _socket_fault(number: int) -> str:
+    with socket.socket(fileno=os.dup(number)) as sock:
+        if sock.family != socket.AF_UNIX:
+            return "a socket of the host's network"
+        if sock.type not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+            return "a Unix socket that can be sent elsewhere"
+        try:
+            sock.getpeername()
+        except OSError:
+            return "a Unix socket without a peer"
+    return ""

@@ -1,0 +1,73 @@
+"""What of the policies the kernel decides by itself, in the form it holds: numbers for audiences and rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from enforcer.capture.abi import MAX_HOST_RANGES
+from enforcer.capture.generation import AudienceEntry, DirectPlan
+from enforcer.flow import Executor
+from enforcer.policy.compiled import PolicySet
+from enforcer.policy.direct import Placed, audience_of, direct_plan, host_ports
+
+# Audience of executors for which nothing goes direct.
+_NOTHING_DIRECT = 0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`kernel`: for `build_generation`. `rules`: (policy, rule) by the number that a direct flow's event has.
+    `numbers`: of audiences, by the names of the policies that apply to them."""
+
+    kernel: DirectPlan
+    rules: tuple[tuple[str, str], ...]
+    numbers: Mapping[tuple[str, ...], int]
+
+    def entry_for(self, policies: PolicySet, executor: Executor) -> AudienceEntry | None:
+        """What to tell the kernel of an executor that came after the plan was made; None when it needs a new plan."""
+        if executor.mode != "attached":
+            return AudienceEntry(_NOTHING_DIRECT, _host_ports(policies, executor))
+        number = self.numbers.get(audience_of(policies, executor))
+        return None if number is None else AudienceEntry(number, _host_ports(policies, executor))
+
+
+EMPTY = Plan(DirectPlan(), (), {})
+
+
+def plan_for(policies: PolicySet, executors: Iterable[Executor], sets: Sequence[Placed]) -> Plan:
+    """The plan for all executors there are."""
+    executors = list(executors)
+    rules: dict[tuple[str, str], int] = {}
+    direct: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    numbers: dict[tuple[str, ...], int] = {}
+    for number, audience in enumerate(direct_plan(policies, executors, sets), start=1):
+        numbers[audience.policies] = number
+        for policy, rule in audience.surplus:
+            _log.warning("too many port ranges to go direct; the rest takes the proxy", policy=policy, rule=rule)
+        for region_set, ranges in audience.ranges.items():
+            direct[number, region_set] = [
+                (one.low, one.high, rules.setdefault((one.policy, one.rule), len(rules))) for one in ranges
+            ]
+    entries = {
+        executor.cgroup_id: AudienceEntry(_number(policies, executor, numbers), _host_ports(policies, executor))
+        for executor in executors
+    }
+    return Plan(DirectPlan(entries, direct), tuple(rules), numbers)
+
+
+def _number(policies: PolicySet, executor: Executor, numbers: dict[tuple[str, ...], int]) -> int:
+    if executor.mode != "attached":
+        return _NOTHING_DIRECT
+    return numbers.get(audience_of(policies, executor), _NOTHING_DIRECT)
+
+
+def _host_ports(policies: PolicySet, executor: Executor) -> tuple[tuple[int, int], ...]:
+    ports = host_ports(policies, executor)
+    if len(ports) > MAX_HOST_RANGES:
+        _log.warning("too many port ranges of the host; the rest is refused", executor=executor.name, ranges=len(ports))
+    return tuple((low, high) for low, high in ports[:MAX_HOST_RANGES])

@@ -1,0 +1,247 @@
+"""Boots another kernel in an emulator over this machine's own files, and runs the kernel tests and the escape probe on it.
+
+The files are this host's, read-only: all that the emulated machine writes goes to its memory and ends with it. Kernel
+and headers are Debian's packages, unpacked under `build/kernels`; nothing of them is installed here. What is run there
+ends with its own status, and so does this program: a machine that does not boot, hangs, or ends without telling a
+status is a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+CACHE = CHECKOUT / "build/kernels"
+# The emulator; a shell for the first moments of the boot; the tool that lists a kernel's modules.
+PACKAGES = {"qemu-system-x86": "qemu-system-x86_64", "busybox-static": "busybox", "kmod": "depmod"}
+# About ten seconds were measured on a quiet machine.
+BOOT_LIMIT = 300.0
+MEMORY = "4G"
+# Of the kernel's messages: what is kept, and what is shown when the machine ends badly.
+CONSOLE_BYTES = 65536
+CONSOLE_LINES = 60
+
+
+class KernelTestError(Exception):
+    """What is wrong; what mends it."""
+
+
+def main() -> int:
+    options = parse_arguments()
+    try:
+        if os.geteuid() != 0:
+            raise KernelTestError("must be root; use sudo")
+        install_emulator()
+        image = unpack_kernel(stock_version() if options.kernel == "stock" else options.kernel)
+        return boot_and_run(image, commands(options), options)
+    except KernelTestError as error:
+        print(f"test-kernels: {error}", file=sys.stderr)
+        return 1
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument(
+        "--kernel", default="stock", help="'stock' (the one this Debian release installs) or a version: 6.1.0-56-amd64"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--select", metavar="ARGUMENTS", help="run only pytest with these: 'tests/bpf -k udp'")
+    what.add_argument("--shell", metavar="COMMAND", help="run only this shell command")
+    parser.add_argument("--timeout", type=float, default=2400.0, help="seconds for everything (default %(default)s)")
+    parser.add_argument("--cpus", type=int, default=2, help="processors of the emulated machine (default %(default)s)")
+    parser.add_argument("--append", default="", help="more for the kernel's command line")
+    return parser.parse_args()
+
+
+def commands(options: argparse.Namespace) -> str:
+    """The shell script to run there. Each part runs, whatever became of the one before; the first failure is told."""
+    if options.shell:
+        return f"{options.shell}\n"
+    pytest = "python -m pytest -p no:cacheprovider"
+    if options.select:
+        return f"{pytest} {options.select}\n"
+    return f"""\
+uname -sr
+cat /sys/kernel/security/lsm; echo
+{pytest} -m kernel tests
+tests=$?
+enforcer probe
+probe=$?
+echo "on $(uname -r): kernel tests ended with $tests, the escape probe with $probe"
+[ $tests -ne 0 ] && exit $tests
+exit $probe
+"""
+
+
+def install_emulator() -> None:
+    missing = [package for package, program in PACKAGES.items() if shutil.which(program, path=search_path()) is None]
+    if missing:
+        print(f"test-kernels: installing {' '.join(missing)}", flush=True)
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        run("apt-get", "-qq", "update", env=environment)
+        run("apt-get", "-qq", "install", "-y", "--no-install-recommends", *missing, env=environment)
+    if not (CHECKOUT / ".venv/bin/vng").exists():
+        raise KernelTestError("virtme-ng is not in .venv; make setup")
+
+
+def stock_version() -> str:
+    """Version of the kernel that `linux-image-ARCH` stands for in this Debian release, from apt's own knowledge."""
+    package = f"linux-image-{architecture()}"
+    for line in run("apt-cache", "depends", "--important", package).splitlines():
+        if line.strip().startswith("Depends: linux-image-"):
+            return line.split("linux-image-", 1)[1].strip()
+    raise KernelTestError(f"apt knows no {package}; apt-get update")
+
+
+def unpack_kernel(version: str) -> Path:
+    """The kernel image of `version`, with its modules and headers beside it, downloaded unless they are there."""
+    home = CACHE / version
+    image = home / f"boot/vmlinuz-{version}"
+    complete = home / ".complete"
+    if complete.exists():
+        return image
+    print(f"test-kernels: fetching kernel {version}", flush=True)
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    common = version.removesuffix(f"-{architecture()}") + "-common"
+    with tempfile.TemporaryDirectory(dir=CACHE) as downloads:
+        names = [f"linux-image-{version}", f"linux-headers-{version}", f"linux-headers-{common}"]
+        run("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *names, cwd=downloads)
+        for package in sorted(Path(downloads).glob("*.deb")):
+            run("dpkg-deb", "-x", str(package), str(home))
+    # The packages' links lead to an installed /usr/src; these stay within the unpacked tree.
+    for link, target in (("build", f"linux-headers-{version}"), ("source", f"linux-headers-{common}")):
+        path = home / "lib/modules" / version / link
+        path.unlink(missing_ok=True)
+        path.symlink_to(Path("../../../usr/src") / target)
+    run("depmod", "-a", "-b", str(home), version)
+    complete.touch()
+    return image
+
+
+def boot_and_run(image: Path, script: str, options: argparse.Namespace) -> int:
+    """Boots `image`, runs `script` there with its output going here, and returns its status."""
+    with tempfile.TemporaryDirectory(prefix="test-kernels-", dir="/tmp") as shared:  # noqa: S108 - guests see it there
+        directory = Path(shared)
+        (directory / "command").write_text(script)
+        (directory / "output").touch()
+        machine = Machine(emulator(image, directory, options), directory)
+        try:
+            machine.watch(options.timeout)
+            return machine.status()
+        except KernelTestError:
+            print("\n".join(machine.console.decode(errors="replace").splitlines()[-CONSOLE_LINES:]), file=sys.stderr)
+            raise
+        finally:
+            machine.stop()
+
+
+def emulator(image: Path, directory: Path, options: argparse.Namespace) -> list[str]:
+    guest = CHECKOUT / "tools/test_kernels_guest.sh"
+    command = [str(CHECKOUT / ".venv/bin/vng"), "--run", str(image), "--disable-kvm", "--force-9p", "--user", "root"]
+    command += ["--verbose"]  # otherwise the console is lost
+    command += ["--cpus", str(options.cpus), "--memory", MEMORY]
+    command += ["--rwdir", str(directory)]
+    # The machine's files once more, which it mounts with a cache: reading Python's and the headers is twice as fast so.
+    command += [
+        "--qemu-opts=-fsdev local,id=again,path=/,security_model=none,readonly=on,multidevs=remap"
+        " -device virtio-9p-pci,fsdev=again,mount_tag=again"
+    ]
+    if options.append:
+        command += ["--append", options.append]
+    return [*command, "--", shlex.join(["bash", str(guest), str(directory)])]
+
+
+class Machine:
+    """A running emulator. `directory` is shared with the emulated machine: its output and status come through it."""
+
+    def __init__(self, command: list[str], directory: Path) -> None:
+        self.console = b""
+        self._directory = directory
+        self._began = time.monotonic()
+        self._output = (directory / "output").open("rb")
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            # A pipe: the emulator opens its output by name once more, which would empty a file.
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=CHECKOUT,
+            env={**os.environ, "PATH": search_path()},
+        )
+        self._reader = threading.Thread(target=self._read_console)
+        self._reader.start()
+
+    def watch(self, limit: float) -> None:
+        """Prints what is run there until the machine ends. Raises KernelTestError when it takes too long."""
+        booted: float | None = None
+        while self._process.poll() is None:
+            elapsed = time.monotonic() - self._began
+            if booted is None and (self._directory / "booted").exists():
+                booted = elapsed
+                print(f"test-kernels: booted after {booted:.0f} s", flush=True)
+            if booted is None and elapsed > BOOT_LIMIT:
+                raise KernelTestError(f"the machine did not boot in {BOOT_LIMIT:.0f} s; its last lines are above")
+            if elapsed > limit:
+                raise KernelTestError(f"not done after {limit:.0f} s; --timeout gives it longer")
+            self._print_output()
+            time.sleep(0.3)
+        self._print_output()
+        print(f"test-kernels: ended after {time.monotonic() - self._began:.0f} s", flush=True)
+
+    def status(self) -> int:
+        try:
+            return int((self._directory / "status").read_text())
+        except (OSError, ValueError) as error:
+            raise KernelTestError("the machine ended without telling a status; its last lines are above") from error
+
+    def stop(self) -> None:
+        """Ends the emulator with all that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reader.join()
+        self._output.close()
+
+    def _read_console(self) -> None:
+        if self._process.stdout is not None:
+            while part := self._process.stdout.read1():
+                self.console = (self.console + part)[-CONSOLE_BYTES:]
+
+    def _print_output(self) -> None:
+        sys.stdout.buffer.write(self._output.read())
+        sys.stdout.buffer.flush()
+
+
+def architecture() -> str:
+    return run("dpkg", "--print-architecture").strip()
+
+
+def search_path() -> str:
+    return f"{CHECKOUT / '.venv/bin'}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+def run(*command: str, **options: object) -> str:
+    done = subprocess.run(  # type: ignore[call-overload]
+        command, check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise KernelTestError(f"{' '.join(command[:3])} failed: {last}")
+    return str(done.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

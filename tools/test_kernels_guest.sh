@@ -1,0 +1,46 @@
+#!/bin/bash
+# Runs inside the emulated machine, as root: mounts what the enforcer needs, then runs DIRECTORY/command in the checkout and leaves its
+# output in DIRECTORY/output, its status in DIRECTORY/status. Usage: test_kernels_guest.sh DIRECTORY   (shared with the host, and the
+# only thing here that is)
+set -uo pipefail
+directory=$1
+exec >> "$directory/output" 2>&1
+checkout=$(realpath "$(dirname "$0")/..")
+modules=$(realpath "/lib/modules/$(uname -r)")
+touch "$directory/booted"
+
+export PATH=$checkout/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 PYTHONUNBUFFERED=1
+
+# Mounts the host's directory $1 over itself: read through a cache, written into memory.
+cover() {
+    local memory=/run/covers/${1//\//-}
+    mkdir -p "$memory/upper" "$memory/work" "$1" || return
+    mount -t overlay -o "lowerdir=/run/host$1,upperdir=$memory/upper,workdir=$memory/work" cover "$1"
+}
+
+prepare() {
+    mkdir -p /run/host || return
+    mount -t 9p -o ro,version=9p2000.L,trans=virtio,cache=loose,msize=512000 again /run/host || return
+    cover /usr || return
+    mount -t tmpfs modules /usr/lib/modules || return
+    ln -s "$modules" "/usr/lib/modules/$(uname -r)" || return
+    cover "$checkout" || return
+    # Region tables that the host has compiled are not compiled again.
+    if [ -d /run/host/var/cache/enforcer ]; then
+        cover /var/cache/enforcer || return
+    fi
+    mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf || return
+    mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup || return
+    mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing || return
+    ip link set lo up || return
+    id enforcer > /dev/null
+}
+
+if prepare && cd "$checkout"; then
+    bash "$directory/command"
+    status=$?
+else
+    echo "test-kernels: the emulated machine could not be prepared" >&2
+    status=1
+fi
+echo "$status" > "$directory/status"
