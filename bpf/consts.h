@@ -36,6 +36,8 @@
 #define PROTOCOL_TCP 6
 #define PROTOCOL_UDP 17
 #define PORT_DNS 53
+/* `lo` in every network namespace: LOOPBACK_IFINDEX of include/net/flow.h. */
+#define INTERFACE_LOOPBACK 1
 
 #define LEVEL_IP 0
 #define LEVEL_SOCKET 1

@@ -63,7 +63,9 @@ static inline int is_refused_option(int level, int option)
 		       option == 57 /* IPV6_RTHDR */ || option == 59 /* IPV6_DSTOPTS */ || option == 75 /* IPV6_TRANSPARENT */ ||
 		       option == 76 /* IPV6_UNICAST_IF */;
 	case LEVEL_SOCKET:
-		return option == 25 /* SO_BINDTODEVICE */ || option == 36 /* SO_MARK */ || option == 62 /* SO_BINDTOIFINDEX */;
+		/* Who steers a group of sockets on one port chooses another receiver than the one that was looked up. */
+		return option == 25 /* SO_BINDTODEVICE */ || option == 36 /* SO_MARK */ || option == 62 /* SO_BINDTOIFINDEX */ ||
+		       option == 51 /* SO_ATTACH_REUSEPORT_CBPF */ || option == 52 /* SO_ATTACH_REUSEPORT_EBPF */;
 	case LEVEL_TCP:
 		return option == 19 /* TCP_REPAIR */;
 	}

@@ -47,7 +47,8 @@ def test_what_the_file_says_is_taken(tmp_path: Path) -> None:
     write(
         tmp_path,
         "policies: [eu-only, observe]\nworkers: 3\nuser: nobody\nlistener_port: 2000\nrecord_mask: [iban]\n"
-        "identify_timeout: 0.5\nconnect_timeout: 2\ngroups: {HOME: [DE, AT]}\n",
+        "identify_timeout: 0.5\nconnect_timeout: 2\ngroups: {HOME: [DE, AT]}\n"
+        "expose: [/run/nscd, /dev/kmsg]\nunix_sockets: true\n",
     )
     settings = load_settings(tmp_path)
     assert settings == Settings(
@@ -60,6 +61,8 @@ def test_what_the_file_says_is_taken(tmp_path: Path) -> None:
         identify_timeout=0.5,
         connect_timeout=2.0,
         groups={"HOME": ("DE", "AT")},
+        expose=(Path("/run/nscd"), Path("/dev/kmsg")),
+        unix_sockets=True,
     )
     assert settings.worker_count == 3
 
@@ -67,7 +70,7 @@ def test_what_the_file_says_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("polices: [eu-only]", "polices: unknown setting; known are connect_timeout, groups, identify_timeout"),
+        ("polices: [eu-only]", "polices: unknown setting; known are connect_timeout, expose, groups, identify_timeout"),
         ("policies: eu-only", "policies: "),
         ("policies: [EU_only]", "policies.0: "),
         ("policies: [../../shadow]", "policies.0: "),
@@ -84,6 +87,11 @@ def test_what_the_file_says_is_taken(tmp_path: Path) -> None:
         ("identify_timeout: .nan", "identify_timeout: "),
         ("connect_timeout: .inf", "connect_timeout: "),
         ("connect_timeout: soon", "connect_timeout: "),
+        ("expose: /run/nscd", "expose: "),
+        ("expose: [run/nscd]", "expose.0: Value error, must be an absolute path without '..', and not '/'"),
+        ("expose: [/run/../etc]", "expose.0: Value error, must be"),
+        ("expose: [/]", "expose.0: Value error, must be"),
+        ("unix_sockets: 7", "unix_sockets: "),
         ("groups: [DE]", "groups: "),
         ("groups: {HOME: DE}", "groups.HOME: "),
     ],

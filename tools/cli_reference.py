@@ -16,8 +16,9 @@ from pathlib import Path
 import click
 
 from enforcer.cli import cli
-from enforcer.cli.exec_cmd import CANNOT_EXECUTE, NOT_FOUND, SIGNALLED
+from enforcer.cli.exec_cmd import SIGNALLED
 from enforcer.errors import EnforcerError
+from enforcer.isolation.start import CANNOT_EXECUTE, NOT_FOUND
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 HEAD = """# Command reference

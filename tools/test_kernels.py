@@ -132,7 +132,7 @@ def unpack_kernel(version: str) -> Path:
 
 def boot_and_run(image: Path, script: str, options: argparse.Namespace) -> int:
     """Boots `image`, runs `script` there with its output going here, and returns its status."""
-    with tempfile.TemporaryDirectory(prefix="test-kernels-", dir="/tmp") as shared:  # noqa: S108 - guests see it there
+    with tempfile.TemporaryDirectory(prefix="test-kernels-", dir="/tmp") as shared:
         directory = Path(shared)
         (directory / "command").write_text(script)
         (directory / "output").touch()

@@ -170,8 +170,9 @@ static inline int judge_egress(struct __sk_buff *skb)
 			return refuse(&packet.to, REFUSED_PACKET);
 		return is_alive() ? VERDICT_PASS : refuse(&packet.to, REFUSED_STALE);
 	}
+	/* A loopback address is no loopback once the sender names an interface (IP_PKTINFO): it would leave for the next hop. */
 	listener = find_listener(&packet.to);
-	if (!listener)
+	if (!listener || skb->ifindex != INTERFACE_LOOPBACK)
 		return refuse(&packet.to, REFUSED_PACKET);
 	if (packet.protocol == PROTOCOL_TCP ? covers_local_tcp(skb, flow, &packet, listener, mode)
 					    : covers_local_udp(skb, &packet, listener, mode))
@@ -184,20 +185,29 @@ static inline int judge_uplink(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct flow_record *flow = 0;
+	struct owner *owner = 0;
 	struct bpf_sock *sk;
 
 	packet.to.executor = executor_of_packet(skb);
+	sk = skb->sk;
+	if (sk) {
+		sk = bpf_sk_fullsock(sk);
+		if (sk) {
+			flow = flow_by_socket.sk_storage_get(sk, 0, 0);
+			owner = owner_by_socket.sk_storage_get(sk, 0, 0);
+		}
+	}
+	/* A socket from outside that was given to the executor, or found in it when it was taken over. */
+	if (!packet.to.executor && owner) {
+		u64 id = owner->executor;
+		if (executor_by_cgroup.lookup(&id))
+			packet.to.executor = id;
+	}
 	if (!packet.to.executor)
 		return TC_CONTINUE;
 	if (parse_packet(skb, &packet)) {
 		refuse(&packet.to, REFUSED_UPLINK);
 		return TC_DROP;
-	}
-	sk = skb->sk;
-	if (sk) {
-		sk = bpf_sk_fullsock(sk);
-		if (sk)
-			flow = flow_by_socket.sk_storage_get(sk, 0, 0);
 	}
 	if (covers_direct(flow, &packet) && is_alive())
 		return TC_CONTINUE;

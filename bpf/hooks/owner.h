@@ -71,19 +71,20 @@ static inline int is_ours(const struct flow_record *asked, const struct listener
 }
 
 /* Does a socket of this executor listen there? For TCP the listener, for UDP the bound socket, as the kernel itself finds it, so
- * that a bind() beside a service of the host's counts for nothing. A connected UDP socket is found by its peer, this socket, for
- * whose address the one that loopback uses must do; the last line sees the packet's own. */
+ * that a bind() beside a service of the host's counts for nothing. A connected UDP socket is found by its peer, which is this
+ * socket; where that is bound to no address, the one that loopback uses must do. The last line sees the packet's own. */
 static inline int reaches_own(struct bpf_sock_addr *ctx, const struct flow_record *asked)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk = ctx->sk;
 	struct owner *owner;
 	u16 port = sk ? bpf_htons((u16)sk->src_port) : 0;
+	u32 bound = sk ? sk->src_ip4 : 0;
 	u32 size;
 	int own = 0;
 
 	if (asked->family == FAMILY_IPV4) {
-		tuple.ipv4.saddr = bpf_htonl(0x7f000001);
+		tuple.ipv4.saddr = bound ? bound : bpf_htonl(0x7f000001);
 		tuple.ipv4.sport = port;
 		tuple.ipv4.daddr = asked->address[0] ? asked->address[0] : bpf_htonl(0x7f000001);
 		tuple.ipv4.dport = asked->port;

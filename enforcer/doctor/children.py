@@ -18,8 +18,8 @@ from enforcer.capture import cgroup
 from enforcer.doctor.checks import CannotTell
 from enforcer.errors import HostError
 
-# Seconds a probe may take; the longest waits half a second for an answer that must not come.
-CHILD_TIMEOUT = 10.0
+# Seconds a probe may take: none needs one, but an emulated machine takes its time.
+CHILD_TIMEOUT = 30.0
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 

@@ -129,14 +129,22 @@ def _file_system(path: Path) -> str:
 
 
 def swap(_place: Place) -> Outcome:
-    devices = [line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()[1:]]
-    # What is swapped to memory, or through a mapping that encrypts, is not at rest.
-    plain = [one for one in devices if not one.startswith(("/dev/zram", "/dev/dm-", "/dev/mapper/"))]
+    devices = [Path(line.split()[0]) for line in Path("/proc/swaps").read_text().splitlines()[1:]]
+    plain = [str(device) for device in devices if not _is_memory_or_encrypted(device)]
     if plain:
         return missing(
             f"memory with unmasked texts may be written to {', '.join(plain)}", "swapoff, or encrypt the swap space"
         )
     return ok("memory is not written to a disk in clear")
+
+
+def _is_memory_or_encrypted(device: Path) -> bool:
+    """Compressed memory, or a device mapping made by dm-crypt: its identifier says so."""
+    name = device.resolve().name
+    try:
+        return name.startswith("zram") or Path(f"/sys/class/block/{name}/dm/uuid").read_text().startswith("CRYPT-")
+    except OSError:
+        return False
 
 
 def clock(_place: Place) -> Outcome:

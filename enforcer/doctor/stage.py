@@ -38,7 +38,7 @@ NEAR6, FAR6 = "2001:db8::1", "2001:db8::2"
 # A directory younger than this may belong to a doctor that has not locked it yet.
 _SETTLED_SECONDS = 60.0
 _ETH_P_ALL = 3
-_WAIT_SECONDS, _POLL_SECONDS = 4.0, 0.02
+_WAIT_SECONDS, _POLL_SECONDS = 10.0, 0.02
 _NODAD = 0x02  # IFA_F_NODAD: usable at once
 
 

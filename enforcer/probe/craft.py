@@ -42,7 +42,7 @@ def crafted(link: Link, token: str, port: int) -> dict[str, Any]:
     return {
         **found,
         "syn": bytes(syn)[20:].hex(),
-        "fragments": [bytes(piece).hex() for piece in fragment(long, fragsize=_FRAGMENT)],
+        "fragments": [bytes(piece).hex() for piece in fragment(long, fragsize=_FRAGMENT)]  # type: ignore[no-untyped-call],
         "mac": link.peer_mac.replace(":", ""),
         "mac_text": link.peer_mac,
         "interface": link.interface,

@@ -200,19 +200,20 @@ def _map(scene: Scene) -> Iterator[Props]:
     _kind, _ident, key_size, value_size = struct.unpack_from(_MAP_INFO, _information(path))
     key = scene.token.encode().ljust(key_size, b"\0")[:key_size]
 
-    def found() -> bool:
-        descriptor = sysbpf.get_pinned(path)
-        wanted, value = ctypes.create_string_buffer(key, key_size), ctypes.create_string_buffer(value_size)
-        asked = struct.pack("=I4xQQQ", descriptor, ctypes.addressof(wanted), ctypes.addressof(value), 0)
-        try:
-            sysbpf.bpf(sysbpf.Command.MAP_LOOKUP_ELEM, asked)
-        except OSError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
+    yield Props({"map": str(path), "key": key.hex(), "value_size": value_size}, reached=lambda: _taken(path, key))
 
-    yield Props({"map": str(path), "key": key.hex(), "value_size": value_size}, reached=found)
+
+def _taken(path: Path, key: bytes) -> bool:
+    """Is there an entry of that key? It is taken out again."""
+    wanted = ctypes.create_string_buffer(key, len(key))
+    descriptor = sysbpf.get_pinned(path)
+    try:
+        sysbpf.bpf(sysbpf.Command.MAP_DELETE_ELEM, struct.pack("=I4xQ", descriptor, ctypes.addressof(wanted)))
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import json
 import select
 import subprocess
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
@@ -42,6 +41,14 @@ class Mode(Protocol):
 
     def command(self, ground: Ground, user: str, *command: str) -> list[str]:
         """The command line that starts `command` so, as `user`."""
+
+
+class Given(Protocol):
+    """What a process of its own is started with; `terminal`: standard input is its controlling terminal."""
+
+    stdin: int | None
+    pass_fds: tuple[int, ...]
+    terminal: bool
 
 
 class Outside:
@@ -174,29 +181,17 @@ def answer_of(stream: IO[str], patience: float) -> dict[str, str] | None:
     return answer
 
 
-def run_once(
-    ground: Ground,
-    mode: Mode,
-    user: str,
-    task: dict[str, Any],
-    *,
-    stdin: int = subprocess.DEVNULL,
-    pass_fds: Sequence[int] = (),
-    terminal: bool = False,
-) -> dict[str, str]:
-    """Runs one task in a process of its own, with its own standard input and descriptors.
-
-    `terminal`: standard input becomes the controlling terminal of a new session.
-    """
+def run_once(ground: Ground, mode: Mode, user: str, task: dict[str, Any], given: Given) -> dict[str, str]:
+    """Runs one task in a process of its own, with its own standard input and descriptors."""
     command = mode.command(ground, user, *agent_command(task))
     process = subprocess.Popen(
-        ["setsid", "--ctty", *command] if terminal else command,
-        stdin=stdin,
+        ["setsid", "--ctty", *command] if given.terminal else command,
+        stdin=subprocess.DEVNULL if given.stdin is None else given.stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd="/",
-        pass_fds=pass_fds,
+        pass_fds=given.pass_fds,
     )
     try:
         output, errors = process.communicate(timeout=task["limit"] + START)

@@ -72,6 +72,8 @@ class Run:
                 tried = self._try(one, user, neighbour, inside)
                 control = controls.get(one.name)
                 found[user, one] = (control, tried)
+                if one.last and tried.sighting.token_seen:
+                    self._ground.renew()
                 self._ground.heal()
                 if control is not None:
                     self._show(self._result(one, user, control, tried))
@@ -121,9 +123,7 @@ class Run:
             task: dict[str, Any] = {"technique": technique.name, "case": case, "limit": technique.limit}
             if technique.start:
                 task["keep_stdin"] = True
-                stdin = {} if props.stdin is None else {"stdin": props.stdin}
-                options = {"pass_fds": props.pass_fds, "terminal": props.terminal, **stdin}
-                answer = run_once(self._ground, agent.mode, scene.user, task, **options)
+                answer = run_once(self._ground, agent.mode, scene.user, task, props)
             else:
                 answer = agent.run(task)
             told = props.believed and answer["outcome"] == Outcome.DONE

@@ -51,6 +51,18 @@ class Far:
         server.settimeout(PATIENCE)
         return self._stack.enter_context(server)
 
+    def bind(self, port: int) -> socket.socket:
+        """A UDP socket on both families."""
+
+        def bind() -> socket.socket:
+            sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+            sock.bind(("::", port))
+            return sock
+
+        sock = self._stack.enter_context(self.inside(bind))
+        sock.settimeout(PATIENCE)
+        return sock
+
     def arrived(self) -> list[str]:
         """What was sent to the site since the last look, over both families, as the witness puts it."""
         return [line for address in self._witnesses for line in self._arrived(address)]

@@ -203,11 +203,13 @@ def test_af_unspec_in_sendto_is_an_address_like_any(kernel: Kernel, executor: Ex
 
 def test_a_null_address_on_a_socket_that_was_never_judged_is_refused(kernel: Kernel, host: int, frankfurt: Far) -> None:
     """A UDP socket connected before its executor was governed sends nothing after, with control messages or without."""
+    server = frankfurt.bind(443)
     with kernel.slice() as home, kernel.executor(mode=ATTACHED, netns=host, home=home, listening=False) as executor:
         executor.run("sock = socket.socket(2, 2)\nsock.connect(('3.120.0.10', 443))\nsock.send(b'x')")
         kernel.tables.set_executor(executor.cgroup_id, ATTACHED)
         kernel.tables.set_listener(executor.cookie, executor.cgroup_id, executor.port)
-        assert frankfurt.arrived() == ["UDP 443"]
+        assert server.recv(1) == b"x"
+        frankfurt.arrived()
         with kernel.counted() as moved:
             answer = executor.run(
                 """

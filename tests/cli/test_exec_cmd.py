@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import yaml
 
 from enforcer.capture import cgroup
-from enforcer.capture.abi import ExecutorMode
-from enforcer.capture.programs import Pins
-from enforcer.capture.tables import Tables
 from enforcer.config import load_settings
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
+from tests.cli.executing import NOTHING, PYTHON, execute, inside, left_behind, namespaces_of, still_there
 from tests.fixtures.world import Shell, Watch, enforcing, eventually, session_list, url
 
 pytest_plugins = ["tests.system.plugin"]
 pytestmark = pytest.mark.world
 
-PYTHON = "/usr/bin/python3"  # readable for every user
 NOBODY = 65534
 
 
@@ -44,72 +37,6 @@ def instance(world: World) -> Iterator[Instance]:
 def caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """What sudo sets when `nobody` calls it."""
     monkeypatch.setenv("SUDO_UID", str(NOBODY))
-
-
-def execute(
-    instance: Instance, *command: str, text: str = "", user: tuple[str, ...] = ("--user", "root"), **options: Any
-) -> subprocess.CompletedProcess[str]:
-    """`user`: how `exec` is told whom to run as; empty leaves it to what sudo says."""
-    line = instance.world.command("host", *instance.command("exec", "--name", "agent", *user, "--", *command))
-    return subprocess.run(line, input=text, capture_output=True, text=True, check=False, timeout=60, **options)
-
-
-def inside(instance: Instance, code: str, **options: Any) -> Any:
-    """Runs Python code in an executor; it prints one JSON value."""
-    done = execute(instance, PYTHON, "-I", "-c", code, **options)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def known_to_the_kernel(instance: Instance) -> tuple[int, int]:
-    """How many isolated executors, and listeners, the kernel programs know."""
-    tables = Tables(Pins(load_settings(instance.root).instance).sets()[-1])
-    try:
-        isolated = [mode for mode in tables.executors().values() if mode is ExecutorMode.ISOLATED]
-        return len(isolated), len(list(tables._maps["listener_by_place"].keys()))
-    finally:
-        tables.close()
-
-
-def left_behind(instance: Instance) -> dict[str, Any]:
-    """What remains of executors on this host; all of it empty when they are gone."""
-    settings = load_settings(instance.root)
-    group = cgroup.find_mount() / settings.instance / "executors"
-    mounts = Path("/proc/mounts").read_text()
-    return {
-        "cgroups": [path.name for path in group.iterdir() if path.is_dir()],
-        "namespaces": [path.name for path in (settings.run / "netns").iterdir()],
-        "states": [path.name for path in (settings.run / "executors").iterdir()],
-        "mounts": [line for line in mounts.splitlines() if str(settings.run) in line],
-        "executors": instance.status()["executors"],
-        "known": known_to_the_kernel(instance),
-    }
-
-
-def still_there(namespaces: list[str]) -> list[str]:
-    """Which of these namespaces some process of the host is in."""
-    found = {str(path.readlink()) for one in psutil.pids() for path in _namespaces_of(one)}
-    return [name for name in namespaces if name in found]
-
-
-def _namespaces_of(pid: int) -> list[Path]:
-    paths = [Path(f"/proc/{pid}/ns/{kind}") for kind in ("net", "mnt", "pid")]
-    return [path for path in paths if path.is_symlink()]
-
-
-@contextmanager
-def configured(instance: Instance, **settings: Any) -> Iterator[None]:
-    """With these settings for the executors that start meanwhile."""
-    path = instance.root / "etc/enforcer/enforcer.yaml"
-    before = path.read_text()
-    path.write_text(yaml.safe_dump({**yaml.safe_load(before), **settings}))
-    try:
-        yield
-    finally:
-        path.write_text(before)
-
-
-NOTHING = {"cgroups": [], "namespaces": [], "states": [], "mounts": [], "executors": [], "known": (0, 0)}
 
 
 # --- exit status, input and output, signals
@@ -149,7 +76,7 @@ def test_options_of_the_command_are_its_own(instance: Instance) -> None:
     assert execute(instance, "echo", "--name", "-x", "--").stdout == "--name -x --\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
 def test_signals_are_forwarded(instance: Instance, number: signal.Signals) -> None:
     """A signal sent to `enforcer exec` reaches the command, whose reaction decides how it ends."""
     code = f"""
@@ -212,26 +139,6 @@ def test_root_must_be_asked_for(instance: Instance, monkeypatch: pytest.MonkeyPa
     done = instance.run("exec", "--", "true")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "--user root" in done.stderr
-
-
-def test_an_executor_finds_nothing_of_the_enforcer(instance: Instance) -> None:
-    """Records, control socket, policies and configuration: the directories are empty, for root too."""
-    settings = load_settings(instance.root)
-    places = [str(settings.state), str(settings.run), str(settings.etc)]
-    assert all(list(Path(place).iterdir()) for place in places)
-    code = f"import json, os; print(json.dumps([os.listdir(place) for place in {places}]))"
-    assert inside(instance, code) == [[], [], []]
-    code = f"""
-import json, socket
-try:
-    socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect({str(settings.control_socket)!r})
-    print(json.dumps("connected"))
-except OSError as error:
-    print(json.dumps(type(error).__name__))
-"""
-    assert inside(instance, code) == "OSError"
-    with configured(instance, unix_sockets=True):
-        assert inside(instance, code) == "FileNotFoundError"
 
 
 def test_another_user_can_be_named(instance: Instance) -> None:
@@ -338,7 +245,7 @@ def test_killing_exec_itself_ends_the_executor(instance: Instance, virginia: Wat
     shell = Shell(instance)
     try:
         members = psutil.Process(shell.command_pid).children(recursive=True)
-        namespaces = [str(path.readlink()) for path in _namespaces_of(members[0].pid)]
+        namespaces = namespaces_of(members[0].pid)
         assert still_there(namespaces) == namespaces
         os.kill(shell.command_pid, signal.SIGKILL)
         eventually(lambda: not any(one.is_running() for one in members), "the executor's processes to end")
@@ -393,96 +300,6 @@ def test_a_failed_start_leaves_nothing(instance: Instance) -> None:
     """A command that cannot be started is an executor that ends."""
     execute(instance, "no-such-command")
     eventually(lambda: left_behind(instance) == NOTHING, "the executor's remains to go")
-
-
-# --- what it may see and write
-
-
-def test_root_writes_where_it_is_told_it_may(instance: Instance, tmp_path: Path) -> None:
-    """--writable, more than once, beside /tmp; all else is read-only."""
-    places = [Path("/var/lib") / f"enforcer-test-{name}-{os.getpid()}" for name in ("one", "two")]
-    for place in places:
-        place.mkdir()
-    try:
-        script = f"touch {tmp_path}/a {places[0]}/b {places[1]}/c; touch /etc/d"
-        line = ["exec", "--user", "root", "--writable", str(places[0]), "--writable", str(places[1]), "--"]
-        done = instance.run(*line, "sh", "-c", script)
-        assert done.stderr == "touch: cannot touch '/etc/d': Read-only file system\n"
-        assert [place.name for place in (tmp_path / "a", places[0] / "b", places[1] / "c") if place.exists()] == [
-            *"abc"
-        ]
-        assert instance.run("exec", "--user", "root", "--", "touch", f"{places[0]}/x").returncode == 1
-    finally:
-        for place in places:
-            shutil.rmtree(place)
-
-
-@pytest.mark.parametrize("path", ["/", "/no/such/directory", "/etc/hosts"])
-def test_what_cannot_be_made_writable_is_one_line(instance: Instance, path: str) -> None:
-    """The whole file system, nothing, a file."""
-    done = instance.run("exec", "--user", "root", "--writable", path, "--", "true")
-    assert done.returncode == 2
-    assert done.stderr == f"enforcer: --writable {path}: must be a directory other than /; name one that exists\n"
-
-
-def test_what_the_configuration_exposes_is_there(instance: Instance) -> None:
-    """A file below /run; without the setting it is gone, and a missing one is one line that names the setting."""
-    place = Path("/run") / f"enforcer-test-{os.getpid()}"
-    place.write_text("of the host")
-    try:
-        assert execute(instance, "cat", str(place)).returncode == 1
-        with configured(instance, expose=[str(place)]):
-            assert execute(instance, "cat", str(place)).stdout == "of the host"
-    finally:
-        place.unlink()
-    with configured(instance, expose=[str(place)]):
-        done = execute(instance, "true")
-    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
-    assert f"expose: {place} does not exist; make it, or take it off the list" in done.stderr
-    eventually(lambda: left_behind(instance) == NOTHING, "nothing to have been started")
-
-
-def test_a_socket_of_the_host_as_standard_input_is_refused(instance: Instance) -> None:
-    """One line, and nothing is started."""
-    with socket.socket() as leaked:
-        line = instance.world.command("host", *instance.command("exec", "--user", "nobody", "--", "true"))
-        done = subprocess.run(line, stdin=leaked, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 2
-    assert "standard input is a socket of the host's network" in done.stderr
-
-
-# --- programs that are not ours
-
-
-WORK = {
-    "curl": f"curl -sS {url(FRANKFURT.address)}",
-    "Python": f"python3 -c \"import urllib.request as u; print(u.urlopen('{url(FRANKFURT.address)}').read())\"",
-    "node": f"node -e \"require('http').get('{url(FRANKFURT.address)}', r => r.pipe(process.stdout))\"",
-    "psql": f"psql -X 'host={FRANKFURT.address} user=postgres' -Atc \"SELECT 'hello from {FRANKFURT.address}'\"",
-    "git": (
-        "cd $(mktemp -d) && git init -q . && git -c user.name=a -c user.email=a@example.org commit -q --allow-empty -m"
-        f" 'hello from {FRANKFURT.address}' && git log --format=%s && rm -r $PWD"
-    ),
-}
-
-
-@pytest.mark.parametrize("user", ["nobody", "root"])
-@pytest.mark.parametrize("program", WORK)
-def test_ordinary_programs_work(instance: Instance, program: str, user: str) -> None:
-    """As an ordinary user and as root, nothing told about the enforcer."""
-    if shutil.which(program.lower().replace("python", "python3")) is None:
-        pytest.skip(f"{program} is not installed")
-    done = execute(instance, "sh", "-c", WORK[program], user=("--user", user))
-    assert done.returncode == 0, done.stderr
-    assert "hello" in done.stdout
-    assert FRANKFURT.address in done.stdout
-
-
-def test_names_fail_as_where_there_is_no_network(instance: Instance) -> None:
-    """Quickly and readably: no name service is asked over a Unix socket, and none by UDP."""
-    done = execute(instance, "curl", "-sS", "http://name.example/")
-    assert (done.returncode, done.stdout) == (6, "")
-    assert done.stderr == "curl: (6) Could not resolve host: name.example\n"
 
 
 # --- several at once

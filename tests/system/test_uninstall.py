@@ -47,13 +47,13 @@ def test_uninstall_removes_everything(instance: Instance, virginia: Watch) -> No
     settings = load_settings(instance.root)
     group = cgroup.find_mount() / settings.instance
     with Shell(instance) as shell:
-        pid = shell.run("import os; answer = os.getpid()")
+        members = psutil.Process(shell.command_pid).children(recursive=True)
         instance.stop()
-        assert psutil.pid_exists(pid)
+        assert all(one.is_running() for one in members)
         assert group.is_dir()
         done = instance.run("uninstall", "--yes")
         assert done.returncode == 0, done.stderr
-        eventually(lambda: not psutil.pid_exists(pid), "the executor's end")
+        eventually(lambda: not any(one.is_running() for one in members), "the executor's end")
     assert not group.exists()
     assert not (BPF_MOUNT / settings.instance).exists()
     assert list((settings.run / "netns").iterdir()) == []

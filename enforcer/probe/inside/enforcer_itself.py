@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -21,7 +22,6 @@ _PROXY = "the verdict rests on the address that was connected to, never on what 
 _CLOSED = "what is attached stays attached; without a proxy there is nowhere to go"
 # include/uapi/linux/bpf.h
 _UPDATE, _GET, _DETACH = 2, 7, 34
-_EINVAL = 22
 
 
 def _bpf(command: int, attributes: bytes) -> int:
@@ -50,8 +50,8 @@ def programs_detached(c: Case) -> None:
             _bpf(_DETACH, struct.pack("=I", descriptor))
             detached += 1
         except OSError as error:
-            if error.errno != _EINVAL:
-                raise  # EINVAL: a map, not a link
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise  # those are maps, programs, and links that cannot be detached
     if not detached:
         raise Refused("nothing could be detached")
 
@@ -66,7 +66,7 @@ def pins_removed(c: Case) -> None:
         path.unlink()
 
 
-@technique("map-written", "enforcer", _PINS, users="root", stage="map", last=True)
+@technique("map-written", "enforcer", _PINS, users="root", stage="map")
 def map_written(c: Case) -> None:
     """A pinned map written to: a listener where there is none."""
     text = ctypes.create_string_buffer(c.values["map"].encode())
@@ -88,19 +88,19 @@ def control_socket(c: Case) -> None:
             raise Refused("closed without an answer")
 
 
-@technique("supervisor-killed", "enforcer", _SIGNAL, stage="supervisor", last=True, users="root")
+@technique("supervisor-killed", "enforcer", _SIGNAL, stage="supervisor", users="root")
 def supervisor_killed(c: Case) -> None:
     """SIGKILL to the supervisor."""
     os.kill(c.values["supervisor"], signal.SIGKILL)
 
 
-@technique("supervisor-stopped", "enforcer", _SIGNAL, stage="supervisor", last=True, users="root")
+@technique("supervisor-stopped", "enforcer", _SIGNAL, stage="supervisor", users="root")
 def supervisor_stopped(c: Case) -> None:
     """SIGSTOP to the supervisor."""
     os.kill(c.values["supervisor"], signal.SIGSTOP)
 
 
-@technique("worker-killed", "enforcer", _SIGNAL, stage="worker", last=True, users="root")
+@technique("worker-killed", "enforcer", _SIGNAL, stage="worker", users="root")
 def worker_killed(c: Case) -> None:
     """SIGKILL to the proxy's workers."""
     for pid in c.values["workers"]:

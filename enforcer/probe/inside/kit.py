@@ -167,8 +167,8 @@ class Technique:
 
     `users`: who tries it: "both", or only "root" where every kernel refuses an ordinary user. `stage`: what is prepared
     for it outside, and `start`: how its executor is started; see `enforcer/probe/stages.py`. `token_only`: a frame
-    without the token proves nothing, as the far side is spoken to from outside as well. `last`: its control disturbs
-    the enforcer, so it comes after everything else. `limit`: seconds it may take.
+    without the token proves nothing, as the far side is spoken to from outside as well. `last`: it takes the
+    enforcer's programs away, so its control comes after everything else. `limit`: seconds it may take.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -143,13 +144,14 @@ def tcp_transparent(c: Case) -> None:
 
 @technique("tcp-repair", _GROUP, _OPTION, users="root")
 def tcp_repair(c: Case) -> None:
-    """A connection conjured up with TCP_REPAIR, without a handshake; its first data is enough."""
+    """A connection conjured up with TCP_REPAIR, without a handshake; its first segment is enough."""
     with stream(c.peer4) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
         sock.bind(("", c.port + 20000))
         sock.connect((c.peer4, c.port))
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _TCP_REPAIR_OFF)
-        sock.sendall(c.payload)
+        with contextlib.suppress(ConnectionError):  # the far side knows of no connection, but has been reached
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _TCP_REPAIR_OFF)
+            sock.sendall(c.payload)
 
 
 @technique("tcp-device", _GROUP, "there is no such device in the executor's namespace", stage="neighbour")

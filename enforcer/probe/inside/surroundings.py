@@ -104,7 +104,7 @@ def _handed(c: Case, state: str) -> socket.socket:
         return given
 
 
-@technique("handed-connected", "descriptors", _UNIX, stage="neighbour")
+@technique("handed-connected", "descriptors", _UNIX, stage="neighbour", token_only=True)
 def handed_connected(c: Case) -> None:
     """A connected socket of the outside, received over a Unix socket."""
     with _handed(c, "connected") as sock:
@@ -128,7 +128,7 @@ def handed_listener(c: Case) -> None:
             client.sendall(c.payload)
 
 
-@technique("inherited-socket", "descriptors", _HANDED, stage="inherited-socket", start="own")
+@technique("inherited-socket", "descriptors", _HANDED, stage="inherited-socket", start="own", token_only=True)
 def inherited_socket(c: Case) -> None:
     """A connected socket that the caller of the executor left open."""
     with socket.socket(fileno=c.values["descriptor"]) as sock:
@@ -142,14 +142,14 @@ def inherited_namespace(c: Case) -> None:
     c.tcp(c.peer4)
 
 
-@technique("stdin-socket", "descriptors", _HANDED, stage="stdin-socket", start="own")
+@technique("stdin-socket", "descriptors", _HANDED, stage="stdin-socket", start="own", token_only=True)
 def stdin_socket(c: Case) -> None:
     """A socket connected to the far side as standard input."""
     with socket.socket(fileno=os.dup(0)) as sock:
         c.talk(sock)
 
 
-@technique("stdin-handing", "descriptors", _HANDED, stage="stdin-handing", start="own")
+@technique("stdin-handing", "descriptors", _HANDED, stage="stdin-handing", start="own", token_only=True)
 def stdin_handing(c: Case) -> None:
     """A Unix socket as standard input, by which the caller hands in a connected socket later."""
     with socket.socket(fileno=os.dup(0)) as sock:
