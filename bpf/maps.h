@@ -35,12 +35,15 @@ BPF_HASH(original_dst_by_tuple, struct tuple, struct flow_record, MAX_FLOWS);
  * Written by the supervisor last. Zero, never loaded: everything is refused. */
 BPF_ARRAY(generation, u32, 1);
 
-/* Shapes of the inner maps, never used themselves. */
+/* Shapes of the inner maps, never used themselves. Values are words rather than structs: Linux 6.1 takes no inner map that was
+ * made without BTF where the shape's value is a struct that has it. */
+typedef u32 audience_words[sizeof(struct audience) / 4];
+typedef u32 direct_words[sizeof(struct direct_ports) / 4];
 BPF_TABLE_TRIE_SHAPE(prefixes4_shape, struct prefix4);
 BPF_TABLE_TRIE_SHAPE(prefixes6_shape, struct prefix6);
 BPF_ARRAY(coarse_shape, u32, MAX_REGION_SETS);
-BPF_HASH(audience_shape, u64, struct audience, TEMPLATE_ENTRIES);
-BPF_HASH(direct_shape, struct direct_key, struct direct_ports, TEMPLATE_ENTRIES);
+BPF_HASH(audience_shape, u64, audience_words, TEMPLATE_ENTRIES);
+BPF_HASH(direct_shape, struct direct_key, direct_words, TEMPLATE_ENTRIES);
 
 /* Slot: generation parity. Inner: prefix -> region set id. Written by the supervisor before it stores `generation`. On a miss
  * of the slot: refused; of the prefix: region set 0, unknown. */

@@ -88,7 +88,7 @@ def test_what_the_file_says_is_taken(tmp_path: Path) -> None:
         ("connect_timeout: .inf", "connect_timeout: "),
         ("connect_timeout: soon", "connect_timeout: "),
         ("expose: /run/nscd", "expose: "),
-        ("expose: [run/nscd]", "expose.0: Value error, must be an absolute path without '..', and not '/'"),
+        ("expose: [run/nscd]", "expose.0: Value error, must be an absolute path"),
         ("expose: [/run/../etc]", "expose.0: Value error, must be"),
         ("expose: [/]", "expose.0: Value error, must be"),
         ("unix_sockets: 7", "unix_sockets: "),

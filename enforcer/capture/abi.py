@@ -154,8 +154,6 @@ VALUE_LAYOUTS: dict[str, type[ctypes.Structure]] = {
     "listener_by_place": Listener,
     "flow_by_socket": FlowRecord,
     "original_dst_by_tuple": FlowRecord,
-    "audience_shape": Audience,
-    "direct_shape": DirectPorts,
     "refusals": Refusal,
     "direct_events": DirectEvent,
     "cgroup_events": CgroupEvent,

@@ -17,6 +17,7 @@ _COMMANDS = {
     "exec": "exec_cmd:execute",
     "explain": "explain_cmd:explain",
     "policy": "policy_cmd:policy",
+    "probe": "probe_cmd:probe",
     "release": "release_cmd:release",
     "run": "run_cmd:run",
     "sessions": "sessions_cmd:sessions",

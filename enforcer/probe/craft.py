@@ -38,11 +38,12 @@ def crafted(link: Link, token: str, port: int) -> dict[str, Any]:
     found = {name: bytes(packet).hex() for name, packet in packets.items()}
     # Built behind its IP header, for the checksum, and cut off it again.
     syn = IP(src=link.host4, dst=PEER.address) / TCP(sport=port, dport=port, flags="S") / text
+    pieces = fragment(long, fragsize=_FRAGMENT)  # type: ignore[no-untyped-call]
     hosts = list(ip_interface(PEER.ipv4).network.hosts())
     return {
         **found,
         "syn": bytes(syn)[20:].hex(),
-        "fragments": [bytes(piece).hex() for piece in fragment(long, fragsize=_FRAGMENT)]  # type: ignore[no-untyped-call],
+        "fragments": [bytes(piece).hex() for piece in pieces],
         "mac": link.peer_mac.replace(":", ""),
         "mac_text": link.peer_mac,
         "interface": link.interface,

@@ -74,7 +74,6 @@ class Run:
                 found[user, one] = (control, tried)
                 if one.last and tried.sighting.token_seen:
                     self._ground.renew()
-                self._ground.heal()
                 if control is not None:
                     self._show(self._result(one, user, control, tried))
         self._sight.watch(None, DETOUR)
@@ -95,6 +94,7 @@ class Run:
     def _try(self, technique: Technique, user: str, neighbour: Neighbour, agent: Agent) -> _Try:
         """Makes one attempt and watches what comes of it."""
         begun = time.monotonic()
+        self._ground.heal()
         inside = not isinstance(agent.mode, Outside)
         token, port = secrets.token_hex(8), self._next_port
         self._next_port += 1
