@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from enforcer.supervisor import service
+from enforcer.supervisor.uninstall import uninstall as take_off
 
 if TYPE_CHECKING:
     from enforcer.cli.context import Context
@@ -23,5 +23,5 @@ def uninstall(context: Context, yes: bool) -> None:
     settings = context.settings()
     if not yes:
         click.confirm(f"Kill all executors of '{settings.instance}' and detach its kernel programs?", abort=True)
-    service.uninstall(settings)
+    take_off(settings)
     click.echo(f"removed: programs, maps and cgroups of '{settings.instance}'; records stay in {settings.state}")

@@ -16,8 +16,8 @@ import yaml
 from enforcer.config import load_settings
 from enforcer.demo.world import START_TIMEOUT, World, stop
 from enforcer.errors import HostError, NotRunning
-from enforcer.supervisor import service
 from enforcer.supervisor.control import ControlClient
+from enforcer.supervisor.uninstall import uninstall
 
 # Seconds a command in an executor may take.
 COMMAND_TIMEOUT = 60.0
@@ -136,7 +136,7 @@ class Instance:
 
     def close(self) -> None:
         self.stop()
-        service.uninstall(load_settings(self.root))
+        uninstall(load_settings(self.root))
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-P", "-m", "enforcer", "--root", str(self.root), *arguments]

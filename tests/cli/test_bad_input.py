@@ -24,6 +24,7 @@ from enforcer.demo.instance import shipped_policies
 from enforcer.errors import EnforcerError, HostError, TableError
 from enforcer.geo import sources
 from enforcer.supervisor import service
+from enforcer.supervisor.uninstall import uninstall
 from tests.fixtures.world import eventually
 
 pytestmark = pytest.mark.world
@@ -65,7 +66,7 @@ class Host:
 
     def attached(self) -> dict[str, int]:
         """Programs on the instance's cgroups, whether those exist or not."""
-        return programs.attached(cgroup.Cgroups(cgroup.find_mount() / self.instance))
+        return programs.attached(Pins(self.instance), cgroup.Cgroups(cgroup.find_mount() / self.instance))
 
     @property
     def instance(self) -> str:
@@ -109,7 +110,7 @@ def host() -> Iterator[Host]:
         host.configure(policies=["eu-only"])
         yield host
         host.configure()
-        service.uninstall(load_settings(root))
+        uninstall(load_settings(root))
 
 
 # --- the daemon's configuration
