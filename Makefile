@@ -2,10 +2,10 @@
 .DEFAULT_GOAL := help
 VENV := .venv/bin
 
-.PHONY: help setup demo test lint format bench docs install uninstall clean
+.PHONY: help setup demo test test-kernels lint format bench docs install uninstall clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## install packages, user, virtual environment, region tables and the compiled hot path (root)
 	@tools/setup.sh dev
@@ -16,6 +16,9 @@ demo: setup ## build a small world in namespaces and run an executor through the
 test: setup lint ## every test this host can run, and the linters (root)
 	@$(VENV)/pytest
 	@$(VENV)/python -P tools/compile.py --test
+
+test-kernels: setup ## kernel tests and the escape probe on Debian's stock kernel, emulated (root)
+	@$(VENV)/python -P tools/test_kernels.py
 
 lint: setup ## ruff, mypy and the import contracts
 	@$(VENV)/ruff check .

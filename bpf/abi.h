@@ -71,14 +71,24 @@ struct executor {
 	__u32 pad;
 };
 
+/* In place of an executor: a Unix socket that the configuration lets every executor speak to. No cgroup has this id. */
+#define OWNER_ANYONE 0xffffffffffffffffULL
+
 /* Whose a socket is, from its creation on. Accepted sockets inherit it. */
 struct owner {
-	__u64 executor;           /* cgroup id */
-	__u64 netns;              /* network namespace cookie */
+	__u64 executor;           /* cgroup id, or OWNER_ANYONE */
+	__u64 netns;              /* network namespace cookie; 0 where it is not IP; of OWNER_ANYONE the epoch that it counts in */
 	__u32 asked[4];           /* last destination whose datagram went to the resolver */
 	__u16 asked_port;
 	__u8 asked_family;        /* 4, 6, or 0 for none */
 	__u8 pad[5];
+};
+
+/* Index into `security`. */
+enum security_slot {
+	SECURITY_ASKED,           /* not zero once the kernel asked a security hook of ours */
+	SECURITY_EPOCH,           /* which labels OWNER_ANYONE count: those made under the configuration in force */
+	SECURITY_COUNT,
 };
 
 /* One judged connection. */

@@ -29,8 +29,19 @@
 
 #define FAMILY_IPV4 4
 #define FAMILY_IPV6 6
+#define LINUX_EPERM 1
+#define LINUX_AF_UNIX 1
 #define LINUX_AF_INET 2
 #define LINUX_AF_INET6 10
+#define LINUX_AF_NETLINK 16
+/* uapi/linux/netlink.h. Those that look things up; without the audit one PAM and sshd end a login. */
+#define NETLINK_PROTOCOL_ROUTE 0
+#define NETLINK_PROTOCOL_SOCK_DIAG 4
+#define NETLINK_PROTOCOL_AUDIT 9
+#define NETLINK_PROTOCOL_UEVENT 15
+#define NETLINK_PROTOCOL_GENERIC 16
+/* PTRACE_MODE_ATTACH of linux/ptrace.h: to write, not only to look. */
+#define TRACE_ATTACH 2
 #define LINUX_SOCK_STREAM 1
 #define LINUX_SOCK_DGRAM 2
 #define PROTOCOL_TCP 6
@@ -52,6 +63,7 @@
 
 #define IPV4_HEADER 20        /* without options: more is refused */
 #define IPV6_HEADER 40
+#define UDP_HEADER 8
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
 

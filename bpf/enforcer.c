@@ -24,6 +24,7 @@
 #include "hooks/setsockopt.h"
 #include "hooks/egress.h"
 #include "hooks/cgroups.h"
+#include "hooks/lsm.h"
 
 static inline void read_address4(struct bpf_sock_addr *ctx, struct flow_record *asked)
 {
@@ -250,4 +251,59 @@ int sched_process_exit(struct tracepoint__sched__sched_process_exit *args)
 
 	governed_tasks.delete(&pid);
 	return 0;
+}
+
+LSM_PROBE(socket_create, int family, int type, int protocol, int kern)
+{
+	return judge_family(family, protocol, kern);
+}
+
+LSM_PROBE(socket_post_create, struct socket *sock, int family, int type, int protocol, int kern)
+{
+	return on_socket_made(sock, family, kern);
+}
+
+LSM_PROBE(unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk)
+{
+	return judge_unix_connect(other, newsk);
+}
+
+LSM_PROBE(unix_may_send, struct socket *sock, struct socket *other)
+{
+	return judge_unix_datagram(sock, other);
+}
+
+LSM_PROBE(socket_connect, struct socket *sock, struct sockaddr *address, int length)
+{
+	return judge_use(sock, 1);
+}
+
+LSM_PROBE(socket_sendmsg, struct socket *sock, struct msghdr *message, int size)
+{
+	return judge_use(sock, message->msg_name != 0);
+}
+
+LSM_PROBE(file_receive, struct file *file)
+{
+	return judge_received(file);
+}
+
+LSM_PROBE(task_alloc, struct task_struct *task, unsigned long clone_flags)
+{
+	return on_task_made(task);
+}
+
+LSM_PROBE(bprm_check_security, struct linux_binprm *program)
+{
+	return on_program_started();
+}
+
+LSM_PROBE(ptrace_access_check, struct task_struct *child, unsigned int mode)
+{
+	return judge_trace(child, mode);
+}
+
+LSM_PROBE(bpf, int command, union bpf_attr *attributes, unsigned int size)
+{
+	return judge_bpf();
 }

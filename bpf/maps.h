@@ -27,6 +27,11 @@ BPF_HASH(guarded_ports, struct guarded_port, u64, MAX_PLACES);
  * kernel frees it with the socket. On a miss: not ours. No memory: refused. */
 BPF_SK_STORAGE(flow_by_socket, struct flow_record);
 
+/* Key: the executor's socket of a direct flow. Value: the bytes it had received when its own FIN was acknowledged. Written and
+ * read by sock_ops, to tell whether the other side's FIN is among those that came after. On a miss, and without memory: taken
+ * for none, one byte too many. */
+BPF_SK_STORAGE(received_before_fin, u64);
+
 /* Key: netns and 4-tuple. Value: the flow. Written before the SYN leaves, deleted at close, read by the proxy through
  * getsockopt. On a miss: the proxy refuses the connection. When full: not written, hence the same. */
 BPF_HASH(original_dst_by_tuple, struct tuple, struct flow_record, MAX_FLOWS);
@@ -71,6 +76,13 @@ BPF_F_TABLE("lpm_trie", struct path_prefix, u64, executor_by_path, MAX_WATCHED_P
 /* Key: process or thread id. Value: its executor. Written as processes enter, fork and end, read when one is moved. On a miss:
  * not ours. When full: counted, its leaving would not be noticed (its sockets are still judged by their cgroup). */
 BPF_HASH(governed_tasks, u32, u64, MAX_GOVERNED_TASKS);
+
+/* Key: a task. Value: its executor's cgroup id. Written as tasks fork and start programs, and by the supervisor when it takes a
+ * tree over; read by ptrace_access_check; goes with the task. On a miss: not traced by an executor. No memory: the same. */
+BPF_TASK_STORAGE(executor_by_task, u64);
+
+/* Index: enum security_slot. Written by the security hooks and the supervisor, read by both. Zero: not asked, no label counts. */
+BPF_ARRAY(security, u64, SECURITY_COUNT);
 
 /* Index: enum counter. Read by the supervisor for `enforcer status`. */
 BPF_PERCPU_ARRAY(counters, u64, COUNTER_COUNT);

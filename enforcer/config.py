@@ -30,6 +30,15 @@ def _absolute(path: Path) -> Path:
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
+# Where services say what they do: into the host's own log, and to systemd that they are ready.
+_UNIX_ALLOW = (
+    "/dev/log",
+    "/run/systemd/journal/dev-log",
+    "/run/systemd/journal/socket",
+    "/run/systemd/journal/stdout",
+    "/run/systemd/notify",
+)
+
 
 class Settings(BaseModel):
     """One instance's settings. Unknown keys are refused.
@@ -41,7 +50,8 @@ class Settings(BaseModel):
     opaque.
     `connect_timeout`: seconds to wait for an upstream connection. `groups`: operator-defined region groups.
     `expose`: paths that executors see although they lie below /run or /dev. `unix_sockets`: executors may open Unix
-    sockets, and so reach any service whose socket they see.
+    sockets, and so reach any service whose socket they see. `unix_allow`: sockets of the host that executors may
+    connect and send to; where the kernel takes LSM programs no others of the host's are reached.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +67,7 @@ class Settings(BaseModel):
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     expose: tuple[AbsolutePath, ...] = ()
     unix_sockets: bool = False
+    unix_allow: tuple[AbsolutePath, ...] = tuple(map(Path, _UNIX_ALLOW))
 
     @property
     def etc(self) -> Path:

@@ -1,4 +1,4 @@
-"""Boots another kernel in an emulator over this machine's own files, and runs the kernel tests and the escape probe on it.
+"""Boots another kernel in an emulator over this host's own files, and runs the kernel tests and the escape probe on it.
 
 The files are this host's, read-only: all that the emulated machine writes goes to its memory and ends with it. Kernel
 and headers are Debian's packages, unpacked under `build/kernels`; nothing of them is installed here. What is run there
@@ -23,6 +23,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CACHE = CHECKOUT / "build/kernels"
+ARCHITECTURE = "amd64"
+NOT_SOURCES = (".git", ".venv", "build", ".mypy_cache", ".ruff_cache", ".hypothesis")
 # The emulator; a shell for the first moments of the boot; the tool that lists a kernel's modules.
 PACKAGES = {"qemu-system-x86": "qemu-system-x86_64", "busybox-static": "busybox", "kmod": "depmod"}
 # About ten seconds were measured on a quiet machine.
@@ -43,6 +45,8 @@ def main() -> int:
     try:
         if os.geteuid() != 0:
             raise KernelTestError("must be root; use sudo")
+        if run("dpkg", "--print-architecture").strip() != ARCHITECTURE:
+            raise KernelTestError(f"only written for {ARCHITECTURE}; elsewhere, use the machines of vagrant/")
         install_emulator()
         image = unpack_kernel(stock_version() if options.kernel == "stock" else options.kernel)
         return boot_and_run(image, commands(options), options)
@@ -99,7 +103,7 @@ def install_emulator() -> None:
 
 def stock_version() -> str:
     """Version of the kernel that `linux-image-ARCH` stands for in this Debian release, from apt's own knowledge."""
-    package = f"linux-image-{architecture()}"
+    package = f"linux-image-{ARCHITECTURE}"
     for line in run("apt-cache", "depends", "--important", package).splitlines():
         if line.strip().startswith("Depends: linux-image-"):
             return line.split("linux-image-", 1)[1].strip()
@@ -110,25 +114,24 @@ def unpack_kernel(version: str) -> Path:
     """The kernel image of `version`, with its modules and headers beside it, downloaded unless they are there."""
     home = CACHE / version
     image = home / f"boot/vmlinuz-{version}"
-    complete = home / ".complete"
-    if complete.exists():
+    if image.exists():
         return image
     print(f"test-kernels: fetching kernel {version}", flush=True)
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
-    common = version.removesuffix(f"-{architecture()}") + "-common"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    common = version.removesuffix(f"-{ARCHITECTURE}") + "-common"
     with tempfile.TemporaryDirectory(dir=CACHE) as downloads:
         names = [f"linux-image-{version}", f"linux-headers-{version}", f"linux-headers-{common}"]
         run("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *names, cwd=downloads)
+        tree = Path(downloads) / version
         for package in sorted(Path(downloads).glob("*.deb")):
-            run("dpkg-deb", "-x", str(package), str(home))
-    # The packages' links lead to an installed /usr/src; these stay within the unpacked tree.
-    for link, target in (("build", f"linux-headers-{version}"), ("source", f"linux-headers-{common}")):
-        path = home / "lib/modules" / version / link
-        path.unlink(missing_ok=True)
-        path.symlink_to(Path("../../../usr/src") / target)
-    run("depmod", "-a", "-b", str(home), version)
-    complete.touch()
+            run("dpkg-deb", "-x", str(package), str(tree))
+        # The packages' links lead to an installed /usr/src; these stay within the unpacked tree.
+        for link, target in (("build", f"linux-headers-{version}"), ("source", f"linux-headers-{common}")):
+            path = tree / "lib/modules" / version / link
+            path.unlink(missing_ok=True)
+            path.symlink_to(Path("../../../usr/src") / target)
+        run("depmod", "-a", "-b", str(tree), version)
+        tree.rename(home)
     return image
 
 
@@ -138,6 +141,9 @@ def boot_and_run(image: Path, script: str, options: argparse.Namespace) -> int:
         directory = Path(shared)
         (directory / "command").write_text(script)
         (directory / "output").touch()
+        # The sources as they are now: somebody may go on editing them.
+        excluded = [f"--exclude=./{name}" for name in NOT_SOURCES]
+        run("tar", "-C", str(CHECKOUT), *excluded, "-cf", f"{directory}/tree", ".")
         machine = Machine(emulator(image, directory, options), directory)
         try:
             machine.watch(options.timeout)
@@ -186,7 +192,7 @@ class Machine:
         self._reader = threading.Thread(target=self._read_console)
         self._reader.start()
 
-    def watch(self, limit: float) -> None:
+    def watch(self, limit: float, boot_limit: float = BOOT_LIMIT) -> None:
         """Prints what is run there until the machine ends. Raises KernelTestError when it takes too long."""
         booted: float | None = None
         while self._process.poll() is None:
@@ -194,8 +200,8 @@ class Machine:
             if booted is None and (self._directory / "booted").exists():
                 booted = elapsed
                 print(f"test-kernels: booted after {booted:.0f} s", flush=True)
-            if booted is None and elapsed > BOOT_LIMIT:
-                raise KernelTestError(f"the machine did not boot in {BOOT_LIMIT:.0f} s; its last lines are above")
+            if booted is None and elapsed > boot_limit:
+                raise KernelTestError(f"the machine did not boot in {boot_limit:.0f} s; its last lines are above")
             if elapsed > limit:
                 raise KernelTestError(f"not done after {limit:.0f} s; --timeout gives it longer")
             self._print_output()
@@ -219,7 +225,7 @@ class Machine:
 
     def _read_console(self) -> None:
         if self._process.stdout is not None:
-            while part := self._process.stdout.read1():
+            while part := os.read(self._process.stdout.fileno(), CONSOLE_BYTES):
                 self.console = (self.console + part)[-CONSOLE_BYTES:]
 
     def _print_output(self) -> None:
@@ -227,22 +233,16 @@ class Machine:
         sys.stdout.buffer.flush()
 
 
-def architecture() -> str:
-    return run("dpkg", "--print-architecture").strip()
-
-
 def search_path() -> str:
     return f"{CHECKOUT / '.venv/bin'}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
-def run(*command: str, **options: object) -> str:
-    done = subprocess.run(  # type: ignore[call-overload]
-        command, check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+def run(*command: str, env: dict[str, str] | None = None, cwd: str | None = None) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=env, cwd=cwd)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise KernelTestError(f"{' '.join(command[:3])} failed: {last}")
-    return str(done.stdout)
+    return done.stdout
 
 
 if __name__ == "__main__":

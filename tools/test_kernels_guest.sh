@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs inside the emulated machine, as root: mounts what the enforcer needs, then runs DIRECTORY/command in the checkout and leaves its
-# output in DIRECTORY/output, its status in DIRECTORY/status. Usage: test_kernels_guest.sh DIRECTORY   (shared with the host, and the
-# only thing here that is)
+# Runs inside the emulated machine, as root: mounts what the enforcer needs, then runs DIRECTORY/command in the checkout. Output goes to
+# DIRECTORY/output, the status to DIRECTORY/status; of what is written here, the host sees nothing else.
+# Usage: test_kernels_guest.sh DIRECTORY
 set -uo pipefail
 directory=$1
 exec >> "$directory/output" 2>&1
@@ -11,10 +11,11 @@ touch "$directory/booted"
 
 export PATH=$checkout/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 PYTHONUNBUFFERED=1
 
-# Mounts the host's directory $1 over itself: read through a cache, written into memory.
+# Mounts the host's directory $1 over itself: read through a cache, written into memory. There the files of archive $2 are already.
 cover() {
     local memory=/run/covers/${1//\//-}
     mkdir -p "$memory/upper" "$memory/work" "$1" || return
+    [ -z "${2:-}" ] || tar -C "$memory/upper" -xf "$2" || return
     mount -t overlay -o "lowerdir=/run/host$1,upperdir=$memory/upper,workdir=$memory/work" cover "$1"
 }
 
@@ -24,7 +25,7 @@ prepare() {
     cover /usr || return
     mount -t tmpfs modules /usr/lib/modules || return
     ln -s "$modules" "/usr/lib/modules/$(uname -r)" || return
-    cover "$checkout" || return
+    cover "$checkout" "$directory/tree" || return
     # Region tables that the host has compiled are not compiled again.
     if [ -d /run/host/var/cache/enforcer ]; then
         cover /var/cache/enforcer || return

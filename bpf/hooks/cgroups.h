@@ -42,6 +42,17 @@ static inline void track_task(u32 pid, u64 executor)
 		count(TASK_UNTRACKED);
 }
 
+/* The executor that the current task is tracked for: by its own id, as its process may have lost its first thread, or, where it is
+ * older than its executor, by that of its process. */
+static inline u64 *tracked_executor(void)
+{
+	u64 both = bpf_get_current_pid_tgid();
+	u32 thread = both, process = both >> 32;
+	u64 *executor = governed_tasks.lookup(&thread);
+
+	return executor ? executor : governed_tasks.lookup(&process);
+}
+
 static inline void on_cgroup_made(u64 id, const char *path)
 {
 	struct executor pending = {};
@@ -63,7 +74,6 @@ static inline void on_task_moved(u64 id, const char *path, u32 pid)
 {
 	u64 *now = find_by_path(path);
 	u64 *before = governed_tasks.lookup(&pid);
-	u32 mover = bpf_get_current_pid_tgid() >> 32;
 	u32 killed = 0;
 
 	if (now && *now) {
@@ -74,7 +84,7 @@ static inline void on_task_moved(u64 id, const char *path, u32 pid)
 		return;
 	count(ESCAPE_NOTICED);
 	/* Root outside may move whom it likes; an executor's process may not, and dies before it returns from the attempt. */
-	if (governed_tasks.lookup(&mover)) {
+	if (tracked_executor()) {
 		bpf_send_signal(SIGNAL_KILL);
 		count(ESCAPE_KILLED);
 		killed = 1;
@@ -84,8 +94,7 @@ static inline void on_task_moved(u64 id, const char *path, u32 pid)
 
 static inline void on_task_forked(u32 child)
 {
-	u32 parent = bpf_get_current_pid_tgid() >> 32;
-	u64 *executor = governed_tasks.lookup(&parent);
+	u64 *executor = tracked_executor();
 
 	if (executor)
 		track_task(child, *executor);

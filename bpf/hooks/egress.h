@@ -15,14 +15,13 @@ struct packet {
 /* Reads the headers. Returns 0 for a packet of plain form: no options, no extension header, no fragment, TCP or UDP, whole. */
 static inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
 {
-	u8 first, header[IPV6_HEADER], ports[4], flags;
+	u8 header[IPV6_HEADER + UDP_HEADER], *ports, flags;
 	u32 transport;
 
-	if (bpf_skb_load_bytes_relative(skb, 0, &first, 1, BPF_HDR_START_NET))
+	/* The least that any packet has that may pass: IPv4 without options, and UDP. */
+	if (bpf_skb_load_bytes_relative(skb, 0, header, IPV4_HEADER + UDP_HEADER, BPF_HDR_START_NET))
 		return -1;
-	if (first == 0x45) {
-		if (bpf_skb_load_bytes_relative(skb, 0, header, IPV4_HEADER, BPF_HDR_START_NET))
-			return -1;
+	if (header[0] == 0x45) {
 		/* More fragments, or an offset: bytes 6 and 7 but the "don't fragment" bit. */
 		if ((header[6] & 0x3f) || header[7])
 			return -1;
@@ -31,8 +30,9 @@ static inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
 		packet->source[0] = *(u32 *)(header + 12);
 		packet->to.address[0] = *(u32 *)(header + 16);
 		transport = IPV4_HEADER;
-	} else if ((first >> 4) == 6) {
-		if (bpf_skb_load_bytes_relative(skb, 0, header, IPV6_HEADER, BPF_HDR_START_NET))
+		ports = header + IPV4_HEADER;
+	} else if ((header[0] >> 4) == 6) {
+		if (bpf_skb_load_bytes_relative(skb, 0, header, sizeof(header), BPF_HDR_START_NET))
 			return -1;
 		packet->protocol = header[6];
 		packet->to.family = FAMILY_IPV6;
@@ -45,12 +45,11 @@ static inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
 		packet->to.address[2] = *(u32 *)(header + 32);
 		packet->to.address[3] = *(u32 *)(header + 36);
 		transport = IPV6_HEADER;
+		ports = header + IPV6_HEADER;
 	} else {
 		return -1;
 	}
 	if (packet->protocol != PROTOCOL_TCP && packet->protocol != PROTOCOL_UDP)
-		return -1;
-	if (bpf_skb_load_bytes_relative(skb, transport, ports, 4, BPF_HDR_START_NET))
 		return -1;
 	packet->source_port = *(u16 *)ports;
 	packet->to.port = *(u16 *)(ports + 2);
@@ -188,15 +187,18 @@ static inline int judge_uplink(struct __sk_buff *skb)
 	struct owner *owner = 0;
 	struct bpf_sock *sk;
 
-	packet.to.executor = executor_of_packet(skb);
 	sk = skb->sk;
 	if (sk) {
 		sk = bpf_sk_fullsock(sk);
 		if (sk) {
 			flow = flow_by_socket.sk_storage_get(sk, 0, 0);
+			/* The cgroup hook has just judged this very packet: it covers nothing else of such a socket. */
+			if (flow && flow->path == PATH_DIRECT)
+				return TC_CONTINUE;
 			owner = owner_by_socket.sk_storage_get(sk, 0, 0);
 		}
 	}
+	packet.to.executor = executor_of_packet(skb);
 	/* A socket from outside that was given to the executor, or found in it when it was taken over. */
 	if (!packet.to.executor && owner) {
 		u64 id = owner->executor;
@@ -205,12 +207,9 @@ static inline int judge_uplink(struct __sk_buff *skb)
 	}
 	if (!packet.to.executor)
 		return TC_CONTINUE;
-	if (parse_packet(skb, &packet)) {
-		refuse(&packet.to, REFUSED_UPLINK);
-		return TC_DROP;
-	}
-	if (covers_direct(flow, &packet) && is_alive())
-		return TC_CONTINUE;
+	/* Nothing else may leave here; what can be read of it is for the record. */
+	if (parse_packet(skb, &packet))
+		packet.to.family = 0;
 	refuse(&packet.to, REFUSED_UPLINK);
 	return TC_DROP;
 }

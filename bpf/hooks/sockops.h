@@ -46,16 +46,38 @@ static inline void forget_tuple(struct bpf_sock_ops *ctx, struct flow_record *fl
 		original_dst_by_tuple.delete(&key);
 }
 
+static inline void remember_received(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	u64 *received = received_before_fin.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (received)
+		*received = ctx->bytes_received;
+}
+
+/* Did the other side's FIN come? In FIN_WAIT2 the state does not say: the kernel lets go of a closed socket there, and counts a FIN
+ * as one byte. What has come since, then, was its FIN, or it would be waiting for one (unless the client closed while data were
+ * still coming in: one byte too few). */
+static inline int has_fin_come(struct bpf_sock_ops *ctx, struct bpf_sock *sk, u32 last)
+{
+	u64 *received;
+
+	if (last == BPF_TCP_CLOSE_WAIT || last == BPF_TCP_LAST_ACK || last == BPF_TCP_CLOSING)
+		return 1;
+	if (last != BPF_TCP_FIN_WAIT2)
+		return 0;
+	received = received_before_fin.sk_storage_get(sk, 0, 0);
+	return received && ctx->bytes_received != *received;
+}
+
 /* The end of a direct flow, with the payload that went over it. The kernel counts sequence numbers: a SYN or FIN that was
- * acknowledged, or a FIN that came, is one. Which did, the last state says (a half-closed connection that timed out in
- * FIN_WAIT2 counts one too few down). */
-static inline void close_direct(struct bpf_sock_ops *ctx, const struct flow_record *flow)
+ * acknowledged, or a FIN that came, is one. */
+static inline void close_direct(struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct flow_record *flow)
 {
 	struct direct_event event = {};
 	u32 last = ctx->args[0];
-	int finished = last == BPF_TCP_FIN_WAIT2 || last == BPF_TCP_CLOSING || last == BPF_TCP_LAST_ACK;
 	u64 up = ctx->bytes_acked, down = ctx->bytes_received;
-	u64 extra_up = 1 + finished, extra_down = finished || last == BPF_TCP_CLOSE_WAIT;
+	u64 extra_up = 1 + (last == BPF_TCP_FIN_WAIT2 || last == BPF_TCP_CLOSING || last == BPF_TCP_LAST_ACK);
+	u64 extra_down = has_fin_come(ctx, sk, last);
 
 	event.flow = *flow;
 	event.time = bpf_ktime_get_boot_ns();
@@ -80,11 +102,13 @@ static inline void track_connection(struct bpf_sock_ops *ctx)
 		if (flow->path == PATH_PROXY)
 			remember_tuple(ctx, flow);
 		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
-	} else if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE) {
+	} else if (ctx->args[1] == BPF_TCP_CLOSE) {
 		if (flow->path == PATH_PROXY)
 			forget_tuple(ctx, flow);
 		else
-			close_direct(ctx, flow);
+			close_direct(ctx, sk, flow);
+	} else if (ctx->args[1] == BPF_TCP_FIN_WAIT2 && flow->path == PATH_DIRECT) {
+		remember_received(ctx, sk);
 	}
 }
 

@@ -18,6 +18,7 @@ from enforcer.errors import KernelError
 from enforcer.flow import Address
 
 OPTION_FLOW_RECORD = 17734  # bpf/consts.h
+OWNER_ANYONE = 2**64 - 1  # bpf/abi.h
 
 
 _u8, _u16, _u32, _u64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
@@ -210,6 +211,13 @@ class FlowPath(IntEnum):
     LOOPBACK = 2
     DIRECT = 3
     RESOLVER = 4
+
+
+class SecuritySlot(IntEnum):
+    """Index into `security`."""
+
+    ASKED = 0
+    EPOCH = 1
 
 
 class CgroupEventKind(IntEnum):

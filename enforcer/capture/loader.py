@@ -16,13 +16,14 @@ from typing import Any
 
 from enforcer.capture import abi, events, sysbpf
 from enforcer.capture.headers import find_kernel_source
-from enforcer.capture.programs import HOOKS, MAPS
+from enforcer.capture.programs import HOOKS, MAPS, Hook, Where
 from enforcer.capture.source import flatten, source_directory
 from enforcer.errors import EnforcerError, HostError, KernelError
 
 
 def load(directory: Path) -> None:
-    """Pins every program of HOOKS as `directory/prog_NAME` and every map of MAPS as `directory/map_NAME`.
+    """Pins every program of HOOKS as `directory/prog_NAME` and every map of MAPS as `directory/map_NAME`. What goes on
+    security hooks is left out where the kernel does not take it.
 
     Raises HostError without bcc or headers, KernelError when compiling, loading or pinning fails.
     """
@@ -37,21 +38,37 @@ def load(directory: Path) -> None:
         if tree is not None:
             os.environ["BCC_KERNEL_SOURCE"] = str(tree)
         try:
-            module = bcc.BPF(text=text, cflags=["-Wno-macro-redefined", "-Wno-pragma-once-outside-header"])
+            module = _module_class(bcc)(text=text, cflags=["-Wno-macro-redefined", "-Wno-pragma-once-outside-header"])
         except Exception as error:
             raise KernelError(f"the kernel programs did not compile: {error}; see the lines above") from error
     _check_layouts(bcc, module)
-    functions = {}
-    for hook in HOOKS:
-        try:
-            attach_type = -1 if hook.attach_type is None else int(hook.attach_type)
-            functions[hook.program] = module.load_func(hook.program, int(hook.program_type), attach_type=attach_type)
-        except Exception as error:
-            raise KernelError(f"the kernel refused program {hook.program}: {error}") from error
+    functions = {hook.program: function for hook in HOOKS if (function := _load_program(module, hook)) is not None}
     for program, function in functions.items():
         _pin(function.fd, directory / f"prog_{program}")
     for name in MAPS:
         _pin(_map_fd(bcc, module, name), directory / f"map_{name}")
+
+
+def _module_class(bcc: Any) -> Any:
+    """BCC attaches by a function's name as soon as it has compiled: security hooks would then be in force with empty
+    maps, and end with this process."""
+
+    class Module(bcc.BPF):  # type: ignore[misc]
+        def _trace_autoload(self) -> None:
+            pass
+
+    return Module
+
+
+def _load_program(module: Any, hook: Hook) -> Any:
+    """The loaded function; None for a security hook that this kernel does not take."""
+    attach_type = -1 if hook.attach_type is None else int(hook.attach_type)
+    try:
+        return module.load_func(hook.program, int(hook.program_type), attach_type=attach_type)
+    except Exception as error:
+        if hook.where is Where.LSM:
+            return None
+        raise KernelError(f"the kernel refused program {hook.program}: {error}") from error
 
 
 def _pin(fd: int, path: Path) -> None:

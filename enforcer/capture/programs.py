@@ -69,6 +69,11 @@ def _event(group: str, name: str) -> Hook:
     return Hook(name, Where.EVENT, ProgramType.TRACEPOINT, None, f"{group}/{name}")
 
 
+def _security(name: str) -> Hook:
+    # BCC takes the hook from the name.
+    return Hook(f"lsm__{name}", Where.LSM, ProgramType.LSM)
+
+
 HOOKS = (
     _socket("sock_create", AttachType.CGROUP_INET_SOCK_CREATE),
     _address("bind4", AttachType.CGROUP_INET4_BIND),
@@ -93,6 +98,17 @@ HOOKS = (
     _event("cgroup", "cgroup_attach_task"),
     _event("sched", "sched_process_fork"),
     _event("sched", "sched_process_exit"),
+    _security("socket_create"),
+    _security("socket_post_create"),
+    _security("unix_stream_connect"),
+    _security("unix_may_send"),
+    _security("socket_connect"),
+    _security("socket_sendmsg"),
+    _security("file_receive"),
+    _security("task_alloc"),
+    _security("bprm_check_security"),
+    _security("ptrace_access_check"),
+    _security("bpf"),
 )
 # The maps user space reads or writes; the rest live only as long as the programs that use them.
 MAPS = (
@@ -111,6 +127,8 @@ MAPS = (
     "heartbeat",
     "executor_by_path",
     "governed_tasks",
+    "executor_by_task",
+    "security",
     "counters",
     "refusals",
     "direct_events",
@@ -222,6 +240,8 @@ def _usable(pins: Pins) -> Path | None:
             if hook.where in (Where.EXECUTORS, Where.OWN):
                 target = OWN if hook.where is Where.OWN else EXECUTORS
                 _check_link(pins.links / target / hook.program, sets[-1] / f"prog_{hook.program}")
+            elif hook.where is Where.LSM and (sets[-1] / f"prog_{hook.program}").exists():
+                _check_link(sets[-1] / f"link_{hook.program}", sets[-1] / f"prog_{hook.program}")
     except OSError:
         return None
     return sets[-1]
@@ -245,6 +265,7 @@ def switch(pins: Pins, groups: cgroup.Cgroups, directory: Path) -> None:
 
     Raises KernelError; until a link is switched its old program stays in force.
     """
+    _attach_security(pins, directory)
     attach(pins, directory, OWN, groups.own)
     attach(pins, directory, EXECUTORS, groups.executors)
     for target in pins.targets():
@@ -335,6 +356,48 @@ def _watch_events(directory: Path) -> None:
             events.attach(program, hook.event, link_pin)
         finally:
             os.close(program)
+
+
+def _attach_security(pins: Pins, directory: Path) -> None:
+    """Attaches the security hooks of a set, once, beside those of the older set, which go with it. A kernel that does
+    not take one goes without. Raises KernelError when it took that one before: nothing must open by a restart."""
+    for hook in HOOKS:
+        link_pin, program_pin = directory / f"link_{hook.program}", directory / f"prog_{hook.program}"
+        if hook.where is not Where.LSM or link_pin.exists():
+            continue
+        reason = "the kernel refused the program"
+        if program_pin.exists():
+            try:
+                _link_security(program_pin, link_pin)
+                continue
+            except OSError as error:
+                reason = str(error)
+                program_pin.unlink()  # a set without it is whole
+        if any((path / link_pin.name).exists() for path in pins.sets()):
+            raise KernelError(f"cannot attach {hook.program} again: {reason}; the one in force stays, restart the host")
+
+
+def _link_security(program_pin: Path, link_pin: Path) -> None:
+    program = sysbpf.get_pinned(program_pin)
+    try:
+        link = sysbpf.link_create(program, 0, AttachType.LSM_MAC)
+        try:
+            sysbpf.pin(link, link_pin)
+        finally:
+            os.close(link)
+    finally:
+        os.close(program)
+
+
+def security(pins: Pins) -> dict[str, int]:
+    """How many programs each security hook has, by the hook's own name: 1, or 0 where the kernel does not take it.
+    Whether the kernel asks them at all, `Tables.is_security_asked` knows."""
+    newest = pins.sets()[-1:]
+    return {
+        hook.program.removeprefix("lsm__"): sum(1 for path in newest if (path / f"link_{hook.program}").exists())
+        for hook in HOOKS
+        if hook.where is Where.LSM
+    }
 
 
 def attached(pins: Pins, groups: cgroup.Cgroups) -> dict[str, int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enforcer.capture import abi, cgroup, sysbpf
-from enforcer.capture.abi import CgroupEventKind, ExecutorMode
+from enforcer.capture.abi import CgroupEventKind, ExecutorMode, SecuritySlot
 from enforcer.capture.cgroup import Cgroups
 from enforcer.capture.generation import VERSIONS, AudienceEntry, BuiltGeneration, Tries, audience_value
 from enforcer.capture.sysbpf import Map
@@ -41,6 +41,8 @@ _SIZES: dict[str, tuple[int, int]] = {
     "heartbeat": (4, 8),
     "executor_by_path": (ctypes.sizeof(abi.PathPrefix), 8),
     "governed_tasks": (4, 8),
+    "executor_by_task": (4, 8),
+    "security": (4, 8),
     "refusals": (0, ctypes.sizeof(abi.Refusal)),
     "direct_events": (0, ctypes.sizeof(abi.DirectEvent)),
     "cgroup_events": (0, ctypes.sizeof(abi.CgroupEvent)),
@@ -160,6 +162,19 @@ class Tables:
     def owners(self) -> Map:
         """Socket descriptor -> owner; for `takeover`."""
         return self._maps["owner_by_socket"]
+
+    @property
+    def tasks(self) -> Map:
+        """Descriptor of a process -> its executor; for `takeover`."""
+        return self._maps["executor_by_task"]
+
+    def is_security_asked(self) -> bool:
+        """Does the kernel ask the programs on its security hooks? One of them saw the very call that reads this."""
+        return self._maps["security"].lookup(_U32.pack(SecuritySlot.ASKED)) not in (None, bytes(8))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Labels OWNER_ANYONE count from now on when they were made with this number, never 0, as their `netns`."""
+        self._maps["security"].update(_U32.pack(SecuritySlot.EPOCH), _U64.pack(epoch))
 
     def places(self) -> list[tuple[int, int]]:
         """(network namespace cookie, executor) of every listener."""

@@ -1,7 +1,7 @@
 """Step 1 of 6, capture: the sockets that a process tree already has when it is taken over.
 
-Gets process ids; labels their sockets as the executor's, and closes every TCP connection that nobody judged. What it
-cannot find (a socket on its way to another process) is nobody's, and the last line drops its packets.
+Gets process ids; labels them and their sockets as the executor's, and closes every TCP connection that nobody judged.
+What it cannot find (a socket on its way to another process) is nobody's, and the last line drops its packets.
 """
 
 from __future__ import annotations
@@ -33,18 +33,56 @@ _INET = (socket.AF_INET, socket.AF_INET6)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def take_over(pids: Iterable[int], executor: int, owners: Map) -> int:
-    """Labels the sockets of `pids` in `owner_by_socket` and closes their connections; what has its label was judged,
-    and stays. Returns how many were closed.
+def take_over(pids: Iterable[int], executor: int, owners: Map, tasks: Map) -> int:
+    """Labels `pids` and their sockets in `executor_by_task` and `owner_by_socket` and closes their connections; what
+    has its label was judged, and stays. Returns how many were closed.
 
     Raises KernelError when the kernel refuses to close one; it then stays, and the last line drops its packets.
     """
     closed = 0
     for pid in pids:
-        for sock in _sockets(pid):
+        _mark(pid, executor, tasks)
+        for sock in sockets_of(pid):
             with sock:
-                closed += _take(sock, executor, owners)
+                if sock.family in _INET:
+                    closed += _take(sock, executor, owners)
+                else:
+                    _claim(sock, executor, owners)
     return closed
+
+
+def recognise(pids: Iterable[int], executor: int, owners: Map, tasks: Map) -> None:
+    """Labels `pids` and their Unix sockets anew, for programs that never saw them made. IP sockets are left alone."""
+    for pid in pids:
+        _mark(pid, executor, tasks)
+        for sock in sockets_of(pid):
+            with sock:
+                _claim(sock, executor, owners)
+
+
+def _mark(pid: int, executor: int, tasks: Map) -> None:
+    """Of a process with more threads only the first: others may not be traced by the executor itself."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        tasks.update(struct.pack("=i", pidfd), struct.pack("=Q", executor))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESRCH):  # it has ended
+            raise
+    finally:
+        os.close(pidfd)
+
+
+def _claim(sock: socket.socket, executor: int, owners: Map) -> None:
+    """What is neither a Unix socket nor netlink is not let in: found open, it cannot be used any more."""
+    if sock.family not in (socket.AF_UNIX, socket.AF_NETLINK):
+        return
+    key = struct.pack("=i", sock.fileno())
+    known = owners.lookup(key)
+    if known is None or abi.Owner.from_buffer_copy(known).executor not in (executor, abi.OWNER_ANYONE):
+        owners.update(key, bytes(abi.Owner(executor=executor)))
 
 
 def _take(sock: socket.socket, executor: int, owners: Map) -> int:
@@ -61,32 +99,39 @@ def _take(sock: socket.socket, executor: int, owners: Map) -> int:
     return closed
 
 
-def _sockets(pid: int) -> Iterator[socket.socket]:
-    """Duplicates of the process's IP sockets. A process that ends meanwhile has none."""
+def sockets_of(pid: int, inodes: set[int] | None = None) -> Iterator[socket.socket]:
+    """Duplicates of the process's sockets, or of those with these inode numbers. A process that ends meanwhile has
+    none. Raises KernelError when the kernel refuses."""
+    wanted = None if inodes is None else {f"socket:[{inode}]" for inode in inodes}
+    numbers = [number for number, target in _descriptors(pid) if wanted is None or target in wanted]
+    if not numbers:
+        return
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        for entry in _entries(Path(f"/proc/{pid}/fd")):
-            try:
-                if not str(entry.readlink()).startswith("socket:"):
-                    continue
-            except OSError:
-                continue  # closed meanwhile
-            fd = _libc.syscall(_PIDFD_GETFD, pidfd, int(entry.name), 0)
-            if fd < 0:
-                code = ctypes.get_errno()
-                if code in (errno.EBADF, errno.ESRCH):
-                    continue
+        for number in numbers:
+            fd = _libc.syscall(_PIDFD_GETFD, pidfd, number, 0)
+            if fd >= 0:
+                yield socket.socket(fileno=fd)
+                continue
+            code = ctypes.get_errno()
+            if code not in (errno.EBADF, errno.ESRCH):
                 raise KernelError(f"cannot look at the sockets of process {pid}: {os.strerror(code)}; run as root")
-            sock = socket.socket(fileno=fd)
-            if sock.family in _INET:
-                yield sock
-            else:
-                sock.close()
     finally:
         os.close(pidfd)
+
+
+def _descriptors(pid: int) -> Iterator[tuple[int, str]]:
+    """Number of each of its descriptors that is a socket, and what it leads to."""
+    for entry in _entries(Path(f"/proc/{pid}/fd")):
+        try:
+            target = str(entry.readlink())
+        except OSError:
+            continue  # closed meanwhile
+        if target.startswith("socket:"):
+            yield int(entry.name), target
 
 
 def _entries(directory: Path) -> list[Path]:

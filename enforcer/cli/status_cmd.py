@@ -77,9 +77,22 @@ def _text(answer: dict[str, Any]) -> str:
     lines.append(f"uplinks     {uplinks or 'none'} (1 per interface is right)")
     programs_line = ", ".join(f"{name} {count}" for name, count in answer["programs"].items())
     lines.append(f"programs    {programs_line} (1 per hook is right)")
+    lines.append(f"lsm         {_security(answer['lsm'])}")
     lines.append(f"flows       {answer['open_flows']} open")
     lines += [f"counter     {name} {value}" for name, value in answer["counters"].items() if value]
     return "\n".join(lines)
+
+
+def _security(lsm: dict[str, Any]) -> str:
+    lacking = [name for name, count in lsm["programs"].items() if not count]
+    if len(lacking) == len(lsm["programs"]):
+        return "none in force: this kernel refuses them; 'enforcer doctor' says what that leaves open"
+    if not lsm["asked"]:
+        return "NONE IN FORCE: attached, and the kernel does not ask them; boot with bpf in lsm="
+    text = f"{', '.join(name for name, count in lsm['programs'].items() if count)} in force"
+    if lacking:
+        text += f"; NOT {', '.join(lacking)}, which this kernel refuses"
+    return f"{text}; executors may speak to {', '.join(lsm['unix_allow']) or 'no Unix socket of the host'}"
 
 
 def _megabytes(size: int) -> str:

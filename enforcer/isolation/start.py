@@ -15,6 +15,7 @@ import resource
 import select
 import shutil
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -65,13 +66,13 @@ class Isolation:
         self._first = kernel.birth(_NEW, self._cgroup)
         if self._first == 0:
             _become_first_process(report, view, syscalls)
+        self._pidfd = os.pidfd_open(self._first)
         os.close(report)
         try:
             with open(faults, "rb") as stream:  # noqa: PTH123 - a descriptor
                 fault = stream.read()  # ends when it has become another program
             if fault:
                 raise HostError(fault.decode(errors="replace"))
-            self._pidfd = os.pidfd_open(self._first)
         except BaseException:
             self._end()
             raise
@@ -97,9 +98,13 @@ class Isolation:
         return terminal.wait(child)
 
     def _end(self) -> None:
-        """When the first process is reaped, the kernel has ended all others of its PID namespace."""
-        os.kill(self._first, signal.SIGKILL)
-        os.waitpid(self._first, 0)
+        """With its first process the kernel ends all others of a PID namespace, and waits until they are reaped: those
+        that are our children, by us."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
 
     def _become(self, command: Command, terminal: Terminal) -> NoReturn:
         """The command's process: from here on nothing returns, and every failure ends it."""

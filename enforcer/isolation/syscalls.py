@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import resource
 import socket
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`call` fails with `answer` when all of `given` hold."""
+    """`call` does nothing and fails with `answer` when all of `given` hold; with 0 it seems to succeed."""
 
     call: str
     answer: int
@@ -95,6 +96,10 @@ def rules(*, unix_sockets: bool) -> list[Rule]:
     """The whole table; any rule that holds refuses."""
     whole = [Rule(call, group.answer) for group in REFUSED for call in group.calls.split()]
     whole += [Rule("clone", errno.EPERM, (Comparison(0, flag, mask=flag),)) for flag in _NEW_NAMESPACES]
+    # It stays 1, which 0 is no match for (see `start`). Programs ask for 0 and take a refusal amiss: they hear yes.
+    core = Comparison(1, resource.RLIMIT_CORE, mask=_INT)
+    whole += [Rule("prlimit64", 0, (core, Comparison(2, 1, or_more=True)))]
+    whole += [Rule("setrlimit", 0, (Comparison(0, resource.RLIMIT_CORE, mask=_INT),))]
     whole += [Rule("ioctl", errno.EPERM, (Comparison(1, request, mask=_INT),)) for request in (_TIOCSTI, _TIOCLINUX)]
     return whole + _socket_rules(unix_sockets) + _socketpair_rules(unix_sockets)
 

@@ -57,7 +57,9 @@ class Terminal:
         for number in FORWARDED:
             signal.signal(number, lambda received, _frame: _forward(command, received))
         while True:
-            _, status = os.waitpid(command, os.WUNTRACED)
+            child, status = os.waitpid(-1, os.WUNTRACED)
+            if child != command:
+                continue  # the command can make children ours (CLONE_PARENT of clone(2))
             if not os.WIFSTOPPED(status):
                 return os.waitstatus_to_exitcode(status)
             self._stopped(command, os.WSTOPSIG(status))

@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 
 from pyroute2 import NetNS
 
+from enforcer.capture import cgroup
 from enforcer.capture.namespace import run_inside
 from enforcer.demo.instance import Instance
 from enforcer.demo.witness import Witness
@@ -39,6 +40,7 @@ RELAY_PORT = 19999
 POLICY = f"""
 policy: probe
 description: One site is allowed, the far side is not.
+applies_to: [APPLIES_TO]
 rules:
   - name: home
     to: {{address: ["{HOME.address}/32", "{HOME.address6}/128"], protocol: [http, opaque]}}
@@ -78,10 +80,12 @@ class Link:
 
 
 class Ground:
-    """Built on entry, gone on exit. `attempts`: for how many there must be a port."""
+    """Built on entry, gone on exit. `attempts`: for how many there must be a port. `attached`: policy also takes over a
+    cgroup, which is then at the path of this name."""
 
-    def __init__(self, policies: Path, attempts: int) -> None:
+    def __init__(self, policies: Path, attempts: int, *, attached: bool = False) -> None:
         self._policies = policies
+        self._takes_over = attached
         self._ports = range(FIRST_PORT, FIRST_PORT + attempts)
         self._stack = ExitStack()
         self.world = World(HOME, PEER)
@@ -92,11 +96,17 @@ class Ground:
             self._stack.enter_context(self.world)
             self._far: int = os.open(self.world.path(PEER.name), os.O_RDONLY | os.O_CLOEXEC)
             self._stack.callback(os.close, self._far)
+            self._near: int = os.open(self.world.path(), os.O_RDONLY | os.O_CLOEXEC)
+            self._stack.callback(os.close, self._near)
             self.link = self._lay_out()
             for site in (HOME, PEER):
                 ports = map(str, [*FIXED_PORTS, *self._ports])
                 self.world.spawn(site.name, PYTHON, str(OUTSIDE / "far_side.py"), *ports, log=f"{site.name}.log")
                 self.world.wait_for(site, self._ports[-1])
+            self.attached = cgroup.find_mount() / f"{self.mark}-attached"
+            if self._takes_over:
+                self.attached.mkdir()
+                self._stack.callback(cgroup.remove, self.attached)
             self.witness: Witness = self.world.witness(PEER)
             self.instance = self._instance()
         except BaseException:
@@ -115,11 +125,7 @@ class Ground:
 
     def at_host(self, function: Callable[[], T]) -> T:
         """Calls `function` inside the agent host's namespace."""
-        fd = os.open(self.world.path(), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return run_inside(fd, function)
-        finally:
-            os.close(fd)
+        return run_inside(self._near, function)
 
     def heal(self) -> None:
         """Restarts the supervisor if a technique ended it. Raises HostError when it does not come back."""
@@ -138,8 +144,14 @@ class Ground:
             packs=self._policies,
             settings={"identify_timeout": 0.3, "connect_timeout": 3, "workers": 1},
         )
-        (instance.root / "etc/enforcer/policies/probe.yaml").write_text(POLICY)
+        (instance.root / "etc/enforcer/policies/probe.yaml").write_text(self._policy())
         return self._stack.enter_context(instance)
+
+    def _policy(self) -> str:
+        entries = ['{executor: "*"}']
+        if self._takes_over:
+            entries.append(f"{{cgroup: {self.attached.name}}}")
+        return POLICY.replace("APPLIES_TO", ", ".join(entries))
 
     def _lay_out(self) -> Link:
         """Gives the far side every address that a technique uses for it, and the agent host the routes there."""

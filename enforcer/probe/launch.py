@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
-from enforcer.errors import HostError
+from enforcer.errors import HostError, UsageError
 from enforcer.probe.ground import PYTHON, Ground, outside
 from enforcer.probe.results import Outcome
 
@@ -38,6 +38,8 @@ class Mode(Protocol):
     """How a command becomes what a technique runs in."""
 
     name: str
+    # Must policy take over a cgroup?
+    takes_over: bool
 
     def command(self, ground: Ground, user: str, *command: str) -> list[str]:
         """The command line that starts `command` so, as `user`."""
@@ -55,6 +57,7 @@ class Outside:
     """Not an executor: the control."""
 
     name = "outside"
+    takes_over = False
 
     def command(self, ground: Ground, user: str, *command: str) -> list[str]:
         return outside(ground.world, user, *command)
@@ -64,13 +67,25 @@ class Isolated:
     """`enforcer exec`: a network namespace with only `lo`, and what else belongs to it."""
 
     name = "isolated"
+    takes_over = False
 
     def command(self, ground: Ground, user: str, *command: str) -> list[str]:
         arguments = ["exec", "--name", "probe", "--user", user, "--", *command]
         return ground.world.command("host", *ground.instance.command(*arguments))
 
 
-MODES: dict[str, Mode] = {"isolated": Isolated()}
+class Attached:
+    """A command that something else starts, in a cgroup that policy names, in the agent host's own namespaces."""
+
+    name = "attached"
+    takes_over = True
+
+    def command(self, ground: Ground, user: str, *command: str) -> list[str]:
+        join = 'echo 0 > "$0/cgroup.procs" && exec "$@"'
+        return ["sh", "-c", join, str(ground.attached), *outside(ground.world, user, *command)]
+
+
+MODES: dict[str, Mode] = {"isolated": Isolated(), "attached": Attached()}
 
 
 def sources() -> dict[str, str]:
@@ -196,12 +211,17 @@ def run_once(ground: Ground, mode: Mode, user: str, task: dict[str, Any], given:
     try:
         output, errors = process.communicate(timeout=task["limit"] + START)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
         return {"outcome": Outcome.ENDLESS, "detail": "its executor did not end"}
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
     for line in output.splitlines():
         if line.startswith("{"):
             answer: dict[str, str] = json.loads(line)
             return answer
     lines = errors.strip().splitlines()
+    if process.returncode == UsageError.exit_code and lines:
+        # An executor that the enforcer will not start with such descriptors.
+        return {"outcome": Outcome.REFUSED, "detail": lines[-1].removeprefix("enforcer: ")}
     return failed(f"its process ended with {process.returncode}: {lines[-1] if lines else 'no output'}")

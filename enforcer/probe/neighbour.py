@@ -20,6 +20,7 @@ from enforcer.probe.ground import OUTSIDE, PEER, PYTHON, RELAY_PORT, Ground, out
 
 # Where a host keeps sockets: for everybody, for services, for users.
 _PLACES = {"tmp": Path("/tmp"), "run": Path("/run"), "home": Path("/home"), "state": Path("/var/lib")}  # noqa: S108
+_ELSEWHERE = Path("/var/tmp")  # noqa: S108 - where a host has no such place
 # Which service listens where, and under which name. None has the name of the real one: it must not be the path that is
 # checked.
 _SOCKETS = {
@@ -74,8 +75,8 @@ class Neighbour:
         account = pwd.getpwnam(self._user)
         directories = {}
         for place, parent in _PLACES.items():
-            directories[place] = parent / f".{self._name}"
-            directories[place].mkdir(mode=0o755)
+            directories[place] = (parent if parent.is_dir() else _ELSEWHERE) / f".{self._name}"
+            directories[place].mkdir(mode=0o755, exist_ok=True)
             self._stack.callback(shutil.rmtree, directories[place], ignore_errors=True)
             os.chown(directories[place], account.pw_uid, account.pw_gid)
         sockets = {service: str(directories[place] / name) for service, (place, name) in _SOCKETS.items()}

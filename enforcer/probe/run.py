@@ -17,7 +17,7 @@ from enforcer.probe.launch import Agent, Mode, Outside, run_once
 from enforcer.probe.neighbour import Neighbour
 from enforcer.probe.results import Attempt, Outcome, Result, judge
 from enforcer.probe.sight import Sight, Sighting
-from enforcer.probe.stages import DETOUR, STAGES, Scene, Unprepared
+from enforcer.probe.stages import DETOUR, STAGES, Props, Scene, Unprepared
 
 
 @dataclass(slots=True)
@@ -50,7 +50,13 @@ class Run:
     def results(self) -> list[Result]:
         """Plays everything and returns what was found, in the catalogue's order, user by user."""
         with ExitStack() as stack:
-            self._ground = stack.enter_context(Ground(self._policies, 2 * len(self._techniques) * len(self._users)))
+            self._ground = stack.enter_context(
+                Ground(
+                    self._policies,
+                    2 * len(self._techniques) * len(self._users),
+                    attached=self._mode.takes_over,
+                )
+            )
             self._sight = Sight(self._ground.witness)
             self._sight.watch(None, DETOUR)
             neighbours = {user: stack.enter_context(Neighbour(self._ground, user)) for user in self._users}
@@ -101,35 +107,37 @@ class Run:
         sighting = self._sight.begin(token, port)
         neighbour.arm(token)
         scene = Scene(self._ground, neighbour, user, token, port, inside)
-        try:
-            answer = self._act(technique, scene, sighting, agent)
-        except Unprepared as error:
-            answer = {"outcome": Outcome.MISSING, "detail": str(error)}
+        with ExitStack() as stack:
+            try:
+                props = stack.enter_context(STAGES[technique.stage](scene))
+            except (Unprepared, OSError) as error:
+                answer = {"outcome": Outcome.MISSING, "detail": str(error)}
+            else:
+                answer = self._act(technique, scene, agent, props)
+                self._sight.watch(sighting, props.quiet)
         return _Try(sighting, answer, time.monotonic() - begun)
 
-    def _act(self, technique: Technique, scene: Scene, sighting: Sighting, agent: Agent) -> dict[str, str]:
-        """Prepares the stage, has the technique run on it, and watches."""
-        with STAGES[technique.stage](scene) as props:
-            case = {
-                "peer4": PEER.address,
-                "peer6": PEER.address6,
-                "home4": HOME.address,
-                "home6": HOME.address6,
-                "port": scene.port,
-                "token": scene.token,
-                "inside": scene.inside,
-                "values": props.values,
-            }
-            task: dict[str, Any] = {"technique": technique.name, "case": case, "limit": technique.limit}
-            if technique.start:
-                task["keep_stdin"] = True
-                answer = run_once(self._ground, agent.mode, scene.user, task, props)
-            else:
-                answer = agent.run(task)
-            told = props.believed and answer["outcome"] == Outcome.DONE
-            if props.reached() or told:
-                scene.neighbour.relay(scene.token)
-            self._sight.watch(sighting, props.quiet)
+    def _act(self, technique: Technique, scene: Scene, agent: Agent, props: Props) -> dict[str, str]:
+        """Has the technique run on its stage; tells the far side if it reached what only we can see."""
+        case = {
+            "peer4": PEER.address,
+            "peer6": PEER.address6,
+            "home4": HOME.address,
+            "home6": HOME.address6,
+            "port": scene.port,
+            "token": scene.token,
+            "inside": scene.inside,
+            "values": props.values,
+        }
+        task: dict[str, Any] = {"technique": technique.name, "case": case, "limit": technique.limit}
+        if technique.start:
+            task["keep_stdin"] = True
+            answer = run_once(self._ground, agent.mode, scene.user, task, props)
+        else:
+            answer = agent.run(task)
+        told = props.believed and answer["outcome"] == Outcome.DONE
+        if props.reached() or told:
+            scene.neighbour.relay(scene.token)
         return answer
 
     def _result(self, technique: Technique, user: str, control: _Try | None, inside: _Try) -> Result:

@@ -12,8 +12,8 @@ from scapy.packet import Packet
 
 from enforcer.demo.witness import Witness
 
-# Seconds without a frame after which an attempt's traffic counts as over.
-QUIET = 0.06
+# Seconds without a frame after which the next attempt begins. What comes later is still known by its token or port.
+QUIET = 0.03
 # Seconds after which an attempt is no longer watched, even if its traffic never ends.
 LONGEST = 1.5
 # Frames that are described in evidence; all are counted.

@@ -17,8 +17,8 @@ from enforcer.probe.ground import EMBEDDED, PEER, Ground
 from enforcer.probe.neighbour import Neighbour
 from enforcer.probe.sight import QUIET
 
-# Seconds of quiet after which a detour through a process outside counts as not taken.
-DETOUR = 0.15
+# The same where a process outside may have to forward first.
+DETOUR = 0.08
 # The same for a process that waits until its executor has ended.
 _OUTLIVE = 1.2
 _PROXY_PORT = Settings().listener_port
@@ -183,18 +183,28 @@ def _host_namespace(scene: Scene) -> Iterator[Props]:
 
 @contextmanager
 def _proxy(scene: Scene) -> Iterator[Props]:
-    """The proxy's port. Outside, something listens there that forwards whatever it is told."""
-    values = {"proxy_port": _PROXY_PORT}
-    if scene.inside:
-        yield Props(values)
-        return
+    """The proxy's port. On the agent host something listens there that forwards whatever it is told, unless the
+    enforcer itself does."""
     with ExitStack() as stack:
-        server = stack.enter_context(scene.ground.at_host(lambda: socket.create_server(("127.0.0.1", _PROXY_PORT))))
-        thread = threading.Thread(target=_forward, args=(server, scene))
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(server.shutdown, socket.SHUT_RDWR)
-        yield Props(values)
+        address, server = "127.0.0.1", None
+        try:
+            server = _listen(scene, address)
+        except OSError:
+            # The enforcer's own, for attached executors: a control needs another one to show what could be done.
+            address = address if scene.inside else "127.0.0.2"
+            if not scene.inside:
+                server = _listen(scene, address)
+        if server is not None:
+            stack.enter_context(server)
+            thread = threading.Thread(target=_forward, args=(server, scene))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown, socket.SHUT_RDWR)
+        yield Props({"proxy_address": address, "proxy_port": _PROXY_PORT})
+
+
+def _listen(scene: Scene, address: str) -> socket.socket:
+    return scene.ground.at_host(lambda: socket.create_server((address, _PROXY_PORT)))
 
 
 def _forward(server: socket.socket, scene: Scene) -> None:

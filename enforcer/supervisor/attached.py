@@ -191,7 +191,7 @@ class Attached:
             for pid in pids:
                 self._tables.track_task(pid, ident)
                 self._settle(tree, pid)
-            closed = takeover.take_over(pids, ident, self._tables.owners)
+            closed = takeover.take_over(pids, ident, self._tables.owners, self._tables.tasks)
             self._on_change(executor)
         except (EnforcerError, OSError):
             self._forget(tree)

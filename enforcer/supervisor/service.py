@@ -23,10 +23,11 @@ import psutil
 import structlog
 
 from enforcer import privileges
-from enforcer.capture import cgroup, programs
+from enforcer.capture import cgroup, programs, takeover
 from enforcer.capture.generation import Tries, build_generation, build_tries
 from enforcer.capture.programs import Pins
 from enforcer.capture.tables import Tables
+from enforcer.capture.unix_sockets import AllowedSockets
 from enforcer.capture.uplinks import Uplinks, watch_interfaces
 from enforcer.config import Settings, load_settings
 from enforcer.errors import EnforcerError, HostError, KernelError, UsageError
@@ -184,10 +185,27 @@ class Supervisor:
         self._attached.take(self._content.policies.cgroup_patterns(), self._directory)
         for one in self._executors:
             self._admit(one.executor)
+            pids = cgroup.processes(self._executors.cgroup_of(one.executor.ident))
+            takeover.recognise(pids, one.executor.cgroup_id, self._tables.owners, self._tables.tasks)
+        if not self._tables.is_security_asked():
+            _log.warning("this kernel takes no LSM programs; 'enforcer doctor' says what that leaves open")
+        self._allow_sockets()
         known = self._attached.places() | self._executors.places()
         for netns, executor in self._tables.places():
             if (netns, executor) not in known:
                 self._tables.delete_listener(netns, executor)
+
+    def _allow_sockets(self) -> None:
+        """Looks for the Unix sockets of the host that executors may speak to; none where no program would ask."""
+        paths = self._settings.unix_allow if self._tables.is_security_asked() else ()
+        self._allowed = AllowedSockets(paths, self._tables)
+        self._find_sockets()
+
+    def _find_sockets(self) -> None:
+        try:
+            self._allowed.look()
+        except (EnforcerError, OSError) as error:
+            _log.error("sockets of unix_allow not found", error=str(error))
 
     def _interface_changed(self, watcher: socket.socket) -> None:
         while True:
@@ -266,6 +284,7 @@ class Supervisor:
         if time.monotonic() - self._tidied > TIDY:
             self._tidied = time.monotonic()
             self._attached.tidy()
+            self._find_sockets()
         held = set(self._holders.values())
         for ident in self._executors.ended():
             if ident not in held:
@@ -350,7 +369,10 @@ class Supervisor:
         return await asyncio.to_thread(build_tries, content.table)
 
     def _take(self, settings: Settings, content: Content, number: int) -> None:
+        allowed = self._settings.unix_allow
         self._settings, self._content, self._number = settings, content, number
+        if settings.unix_allow != allowed:
+            self._allow_sockets()
         self._workers.reload(settings, content, number)
         self._record_generation()
         _log.info("reloaded", generation=number, policies=list(settings.policies))
@@ -446,6 +468,11 @@ class Supervisor:
             "released": self._attached.released(),
             "uplinks": self._uplinks.guarded(),
             "programs": programs.attached(self._pins, self._groups),
+            "lsm": {
+                "asked": self._tables.is_security_asked(),
+                "programs": programs.security(self._pins),
+                "unix_allow": self._allowed.labelled(),
+            },
             "open_flows": self._tables.open_flows(),
             "counters": self._tables.counters(),
             "recorder": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -67,17 +68,31 @@ class Far:
         """What was sent to the site since the last look, over both families, as the witness puts it."""
         return [line for address in self._witnesses for line in self._arrived(address)]
 
+    def carried(self, data: bytes) -> int:
+        """How many frames since the last look hold `data`, whatever they are."""
+        mark = secrets.token_bytes(16)
+        deadline = time.monotonic() + PATIENCE
+        count = 0
+        while True:
+            run_inside(self._host, lambda: _send(self.address, mark))
+            frames = self._witnesses[self.address].frames()
+            count += sum(data in frame for frame in frames)
+            if any(mark in frame for frame in frames):
+                return count
+            assert time.monotonic() < deadline, "the witness sees nothing"
+
     def _arrived(self, address: str) -> list[str]:
         """Neighbour discovery is not the executor's: the kernel does it, and only for what something may be sent to."""
-
-        def mark() -> None:
-            with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                sock.sendto(b"", (address, FENCE))
-
-        run_inside(self._host, mark)
         lines: list[str] = []
         deadline = time.monotonic() + PATIENCE
         while f"UDP {FENCE}" not in lines:
             assert time.monotonic() < deadline, f"the witness at {address} sees nothing"
+            # Again, as a witness that was not asked for long may have no room left for it.
+            run_inside(self._host, lambda: _send(address, b""))
             lines += self._witnesses[address].arrived(address)
         return [line for line in lines if line not in (f"UDP {FENCE}", "protocol 58")]
+
+
+def _send(address: str, data: bytes) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(data, (address, FENCE))

@@ -206,7 +206,7 @@ def test_a_new_generation_swaps_tables_at_once(kernel: Kernel) -> None:
     number = kernel.load(Prefixes({"3.120.0.0/14": 55}))
     try:
         with kernel.executor() as executor:
-            executor.start("connect(2, '3.120.0.10', 80)[0].recv(1)")
+            executor.start("kept = connect(2, '3.120.0.10', 80)[0].recv(1)")
             accepted, record = executor.accept()
             accepted.close()
             assert record is not None
@@ -219,7 +219,7 @@ def test_the_generation_in_force_can_be_put_in_force_again(kernel: Kernel) -> No
     """A reload that changes only policy keeps the tries: the other slot gets the same ones, under the next number."""
     number = kernel.load_again()
     with kernel.executor() as executor:
-        executor.start("connect(2, '3.120.0.10', 80)[0].recv(1)")
+        executor.start("kept = connect(2, '3.120.0.10', 80)[0].recv(1)")
         accepted, record = executor.accept()
         accepted.close()
         assert record is not None
@@ -251,7 +251,7 @@ def test_restarts_leave_one_program_per_hook_and_counters_continue(kernel: Kerne
     assert kernel.pins.sets() == [kernel.directory]
     assert len(kernel.pins.linked()) == sum(hook.where is programs.Where.EXECUTORS for hook in programs.HOOKS)
     with kernel.executor() as executor:
-        executor.start("connect(2, '3.120.0.10', 80)[0].recv(1)")
+        executor.start("kept = connect(2, '3.120.0.10', 80)[0].recv(1)")
         accepted, record = executor.accept()
         accepted.close()
         assert destination(record) == "3.120.0.10 80"
@@ -268,7 +268,7 @@ def test_a_failed_load_leaves_the_old_set_in_force(kernel: Kernel, monkeypatch: 
         programs.load(kernel.pins, fail)
     assert kernel.pins.sets() == sets
     with kernel.executor() as executor:
-        executor.start("connect(2, '3.120.0.10', 80)[0].recv(1)")
+        executor.start("kept = connect(2, '3.120.0.10', 80)[0].recv(1)")
         accepted, record = executor.accept()
         accepted.close()
         assert record is not None

@@ -20,13 +20,12 @@ PLACES = {"IPv4": (2, "3.120.0.10"), "IPv6": (10, "2a05:d014::10"), "mapped": (1
 SENDMMSG = """
 def sendmmsg(sock, data, address):
     family = sock.family
-    packed = struct.pack("=H", family) + struct.pack("!H", address[1])
-    packed += socket.inet_pton(family, address[0]) + bytes(8) if family == 2 else bytes(4) + socket.inet_pton(family, address[0]) + bytes(4)
+    packed, number = struct.pack("=H", family) + struct.pack("!H", address[1]), socket.inet_pton(family, address[0])
+    packed += number + bytes(8) if family == 2 else bytes(4) + number + bytes(4)
     name, text = ctypes.create_string_buffer(packed, len(packed)), ctypes.create_string_buffer(data, len(data))
     vector = ctypes.create_string_buffer(struct.pack("=QQ", ctypes.addressof(text), len(data)))
-    message = ctypes.create_string_buffer(
-        struct.pack("=QIxxxxQQQQiIIxxxx", ctypes.addressof(name), len(packed), ctypes.addressof(vector), 1, 0, 0, 0, 0, 0)
-    )
+    places = ctypes.addressof(name), len(packed), ctypes.addressof(vector)
+    message = ctypes.create_string_buffer(struct.pack("=QIxxxxQQQQiIIxxxx", *places, 1, 0, 0, 0, 0, 0))
     if libc.sendmmsg(sock.fileno(), message, 1, 0) != 1:
         raise OSError(ctypes.get_errno(), "sendmmsg")
 def send(kind, family, address, port, data=b"question"):
@@ -93,7 +92,8 @@ def test_a_question_reaches_the_resolver_and_its_answer_seems_to_come_from_where
 def test_any_other_port_is_refused_at_once(
     kernel: Kernel, executor: Executor, frankfurt: Far, kind: str, place: str
 ) -> None:
-    """QUIC and everything else that is not DNS gets EPERM, so that clients fall back to TCP; the far side gets nothing."""
+    """QUIC and everything else that is not DNS gets EPERM, so that clients fall back to TCP; the far side gets
+    nothing."""
     family, address = PLACES[place]
     frankfurt.arrived()
     with kernel.counted() as moved:
@@ -124,18 +124,17 @@ def test_the_calls_work_outside(kernel: Kernel, host: int, frankfurt: Far) -> No
     """The control: every call that is refused above arrives when a process outside makes it."""
     frankfurt.arrived()
     with kernel.outsider(host) as outsider:
-        outsider.run(
-            SENDMMSG
-            + f"\nfor kind in {KINDS}:\n    for family, address in {tuple(PLACES.values())}: send(kind, family, address, 443)"
-        )
+        outsider.run(SENDMMSG)
+        for family, address in PLACES.values():
+            outsider.run(f"for kind in {KINDS}: send(kind, {family}, {address!r}, 443)")
     assert frankfurt.arrived() == ["UDP 443"] * len(KINDS) * len(PLACES)
 
 
 def test_a_socket_connected_to_the_resolver_sends_nowhere_else(
     kernel: Kernel, executor: Executor, frankfurt: Far
 ) -> None:
-    """sendto() elsewhere on a socket that is connected to the resolver is judged by its own address, by every spelling of
-    the resolver's as well."""
+    """sendto() elsewhere on a socket that is connected to the resolver is judged by its own address, and so is a new
+    connect(); nobody names the resolver or the listener itself."""
     frankfurt.arrived()
     with kernel.counted() as moved:
         answer = executor.run(
@@ -182,7 +181,7 @@ def test_a_socket_that_was_dissolved_is_judged_again(kernel: Kernel, executor: E
 
 
 def test_af_unspec_in_sendto_is_an_address_like_any(kernel: Kernel, executor: Executor, frankfurt: Far) -> None:
-    """sendto() with family AF_UNSPEC, which an IPv4 socket takes: to port 53 it goes to the resolver, else it is refused."""
+    """sendto() with family AF_UNSPEC, which IPv4 sockets take: to port 53 it goes to the resolver, else it is refused."""
     code = """
     def unspec(port):
         sock, data = socket.socket(2, 2), b"unspec"
@@ -230,8 +229,8 @@ def test_a_null_address_on_a_socket_that_was_never_judged_is_refused(kernel: Ker
 def test_a_stub_resolver_on_loopback_is_answered_by_ours(
     kernel: Kernel, host: int, mode: ExecutorMode, address: str
 ) -> None:
-    """Port 53 of loopback, where resolv.conf of many hosts points, goes to the resolver too: the host's own stub, which asks
-    anybody, is never reached."""
+    """Port 53 of loopback, where resolv.conf of many hosts points, goes to the resolver too: the host's own stub,
+    which asks anybody, is never reached."""
     netns = host if mode is ATTACHED else None
     family = 10 if ":" in address else 2
     with kernel.executor(mode=mode, netns=netns, resolver=True) as executor, kernel.counted() as moved:

@@ -1,5 +1,5 @@
-"""Direct flows: what a rule lets past the proxy goes to the real far side, is recorded from the kernel's own counts, and stops
-when nobody could record it."""
+"""Direct flows: what a rule lets past the proxy goes to the real far side, is recorded from the kernel's own counts,
+and stops when nobody could record it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from enforcer.capture import sysbpf
 from enforcer.capture.abi import ExecutorMode, FlowPath
 from enforcer.capture.generation import AudienceEntry, DirectPlan
 from enforcer.capture.tables import DirectEvent
 from tests.bpf.conftest import TABLE
 from tests.bpf.far import Far
-from tests.fixtures.kernel import PATIENCE, Executor, Kernel, Prefixes, destination
+from tests.fixtures.kernel import PATIENCE, Executor, Kernel, Prefixes, destination, fill_queue
 
 pytestmark = pytest.mark.kernel
 
@@ -34,7 +33,8 @@ FORMS = {"IPv4": (2, "3.120.0.10"), "IPv6": (10, "2a05:d014::10"), "mapped": (10
 
 @pytest.fixture
 def executor(kernel: Kernel, host: int) -> Iterator[Executor]:
-    """An attached executor that some rule lets go directly to Frankfurt; nobody accepts at its listener unless asked to."""
+    """An attached executor that some rule lets go directly to Frankfurt; nobody accepts at its listener unless asked
+    to."""
     kernel.tables.pop_direct_events(10**6)
     with kernel.executor(mode=ATTACHED, netns=host) as executor:
         kernel.tables.beat(3600)
@@ -57,8 +57,8 @@ def events_of(kernel: Kernel, executor: Executor, count: int) -> list[DirectEven
 def test_a_direct_flow_reaches_the_far_side_itself(
     kernel: Kernel, executor: Executor, frankfurt: Far, form: str
 ) -> None:
-    """The far side accepts from the host's own address, the peer is the real one, the listener sees nothing, and the beginning
-    says who, where and by which rule."""
+    """The far side accepts from the host's own address, the peer is the real one, the listener sees nothing, and the
+    beginning says who, where and by which rule."""
     family, address = FORMS[form]
     server = frankfurt.listen(6000)
     with kernel.counted() as moved:
@@ -97,25 +97,15 @@ def reset(sock: socket.socket) -> None:
 
 
 UP, DOWN = 1_000_003, 300_007
-# How the executor ends, and how the far side does: what it returns is what it received.
-ENDS: dict[str, tuple[str, Callable[[socket.socket], int]]] = {
-    "client first": (
-        "read(DOWN)\nsock.close()",
-        lambda far: (far.sendall(bytes(DOWN)), read_all(far), far.close())[1],  # type: ignore[func-returns-value]
-    ),
-    "server first": (
-        "read(None)\nsock.close()",
-        lambda far: (far.sendall(bytes(DOWN)), read_exactly(far, UP), far.shutdown(1))[1],  # type: ignore[func-returns-value]
-    ),
-    "half closed": (
-        "sock.shutdown(1)\nread(None)\nsock.close()",
-        lambda far: (read_all(far), far.sendall(bytes(DOWN)), far.close())[0],  # type: ignore[func-returns-value]
-    ),
-    "reset by the far side": (
-        "read(DOWN)\nattempt(sock.recv, 1)",
-        lambda far: (far.sendall(bytes(DOWN)), read_exactly(far, UP), settle(), reset(far))[1],  # type: ignore[func-returns-value]
-    ),
-}
+TRANSFER = """
+sock = socket.create_connection(place)
+def read(size):
+    total = 0
+    while total != size and (data := sock.recv(1 << 16)):
+        total += len(data)
+    answer["down"] = total
+sock.sendall(bytes(UP))
+"""
 
 
 def read_exactly(sock: socket.socket, size: int) -> int:
@@ -125,9 +115,41 @@ def read_exactly(sock: socket.socket, size: int) -> int:
     return total
 
 
-def settle() -> None:
-    """Lets the executor read what a reset would throw away."""
+def client_first(far: socket.socket) -> int:
+    far.sendall(bytes(DOWN))
+    return read_all(far)
+
+
+def server_first(far: socket.socket) -> int:
+    far.sendall(bytes(DOWN))
+    received = read_exactly(far, UP)
+    far.shutdown(socket.SHUT_WR)
+    return received
+
+
+def half_closed(far: socket.socket) -> int:
+    received = read_all(far)
+    far.sendall(bytes(DOWN))
+    far.close()
+    return received
+
+
+def reset_by_far(far: socket.socket) -> int:
+    far.sendall(bytes(DOWN))
+    received = read_exactly(far, UP)
+    # Lets the executor read what a reset would throw away.
     time.sleep(0.3)
+    reset(far)
+    return received
+
+
+# What the executor does after it has sent, and what the far side does, which returns how much it received.
+ENDS: dict[str, tuple[str, Callable[[socket.socket], int]]] = {
+    "client first": ("read(DOWN)\nsock.close()", client_first),
+    "server first": ("read(None)\nsock.close()", server_first),
+    "half closed": ("sock.shutdown(1)\nread(None)\nsock.close()", half_closed),
+    "reset by the far side": ("read(DOWN)\nattempt(sock.recv, 1)", reset_by_far),
+}
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -135,23 +157,11 @@ def settle() -> None:
 def test_the_end_of_a_direct_flow_says_what_went_over_it(
     kernel: Kernel, executor: Executor, frankfurt: Far, end: str, address: str
 ) -> None:
-    """Bytes up are what the far side received, bytes down what the client read, to the byte, whoever ends it and how; the
-    times enclose the flow."""
+    """Bytes up are what the far side received, bytes down what the client read, to the byte, whoever ends it and how;
+    the times enclose the flow."""
     code, far_end = ENDS[end]
     with frankfurt.listen(6001) as server:
-        executor.start(
-            f"""
-            DOWN = {DOWN}
-            sock = socket.create_connection(({address!r}, 6001))
-            def read(size):
-                total = 0
-                while total != size and (data := sock.recv(1 << 16)):
-                    total += len(data)
-                answer["down"] = total
-            sock.sendall(bytes({UP}))
-            """
-            + code.replace("\n", "\n            ").join(("            ", "\n"))
-        )
+        executor.start(f"DOWN, UP, place = {DOWN}, {UP}, ({address!r}, 6001)\n{TRANSFER}{code}")
         accepted, _ = server.accept()
         with accepted:
             accepted.settimeout(PATIENCE)
@@ -173,9 +183,11 @@ def test_a_direct_flow_that_nobody_answers_ends_empty(kernel: Kernel, executor: 
 
 
 def test_other_ports_and_places_go_to_the_listener(kernel: Kernel, executor: Executor, frankfurt: Far) -> None:
-    """Beside the ranges, at another region, over UDP: as without the rule; the range's own edges and the second range are in."""
+    """Beside the ranges, at another region, over UDP: as without the rule; the range's own edges and the second range
+    are in."""
     frankfurt.listen(6099), frankfurt.listen(6200), frankfurt.listen(6100)
     frankfurt.arrived()
+    kernel.tables.pop_direct_events(10**6)
     places = (
         ("3.120.0.10", 5999),
         ("3.120.0.10", 6100),
@@ -200,14 +212,18 @@ def test_other_ports_and_places_go_to_the_listener(kernel: Kernel, executor: Exe
         )
     assert answer == {"udp": errno.EPERM, "edges": [0, 0]}
     assert moved == {"REDIRECTED": 5, "MAPPED": 5, "REFUSED_UDP": 1, "DIRECT_PASSED": 2}
-    assert [event.rule for event in events_of(kernel, executor, 2)] == [RULE, RULE + 1]
+    # The process let go of both sockets, so that each has ended too.
+    assert {(event.destination.port, event.rule) for event in events_of(kernel, executor, 4)} == {
+        (6099, RULE),
+        (6200, RULE + 1),
+    }
     assert {line.split()[1] for line in frankfurt.arrived()} == {"6099", "6200"}
 
 
 def test_another_executor_has_other_rules(kernel: Kernel, executor: Executor, host: int) -> None:
     """Who is not of the audience goes to its listener with the same destination."""
     with kernel.executor(mode=ATTACHED, netns=host) as other:
-        other.start("connect(2, '3.120.0.10', 6000)")
+        other.start("kept = connect(2, '3.120.0.10', 6000)")
         accepted, record = other.accept()
         accepted.close()
         assert destination(record) == "3.120.0.10 6000"
@@ -223,17 +239,19 @@ def test_an_executor_may_join_an_audience_later(kernel: Kernel, executor: Execut
 
 def test_isolated_executors_take_the_proxy(kernel: Kernel) -> None:
     """An isolated executor has no route: what could go directly goes to its listener."""
-    with kernel.executor() as executor:
-        with kernel.planned(DirectPlan({executor.cgroup_id: AudienceEntry(AUDIENCE)}, DIRECT)):
-            executor.start("connect(2, '3.120.0.10', 6000)")
-            accepted, record = executor.accept()
-            accepted.close()
-            assert destination(record) == "3.120.0.10 6000"
+    with (
+        kernel.executor() as executor,
+        kernel.planned(DirectPlan({executor.cgroup_id: AudienceEntry(AUDIENCE)}, DIRECT)),
+    ):
+        executor.start("kept = connect(2, '3.120.0.10', 6000)")
+        accepted, record = executor.accept()
+        accepted.close()
+        assert destination(record) == "3.120.0.10 6000"
 
 
 def test_a_new_generation_ends_the_rule(kernel: Kernel, executor: Executor, frankfurt: Far) -> None:
-    """After a swap to a plan without it, the same destination goes to the listener; after a swap to a table that has another
-    region there, too; and back."""
+    """After a swap to a plan without it, the same destination goes to the listener; after a swap to a table that has
+    another region there, too; and back."""
     frankfurt.listen(6004)
     dial = "answer['e'] = connect(2, '3.120.0.10', 6004)[1]"
     assert executor.run(dial) == {"e": 0}
@@ -253,7 +271,8 @@ def test_a_new_generation_ends_the_rule(kernel: Kernel, executor: Executor, fran
 
 
 def test_without_a_heartbeat_direct_flows_stop(kernel: Kernel, executor: Executor, frankfurt: Far) -> None:
-    """A silent supervisor: new ones are refused at once, the packets of open ones dropped, and both go on when it beats."""
+    """A silent supervisor: new ones are refused at once, the packets of open ones dropped, and both go on when it
+    beats."""
     server = frankfurt.listen(6005)
     executor.run("sock = connect(2, '3.120.0.10', 6005)[0]\nsock.send(b'a')")
     accepted, _ = server.accept()
@@ -283,17 +302,18 @@ def test_without_a_heartbeat_direct_flows_stop(kernel: Kernel, executor: Executo
 def test_the_proxys_flows_need_no_heartbeat(kernel: Kernel, executor: Executor) -> None:
     """What goes to the listener is judged there, however silent the supervisor is."""
     kernel.tables.beat(0)
-    executor.start("connect(2, '52.0.0.10', 80)")
+    executor.start("kept = connect(2, '52.0.0.10', 80)")
     accepted, record = executor.accept()
     accepted.close()
     assert destination(record) == "52.0.0.10 80"
 
 
 def test_a_flow_that_cannot_be_recorded_does_not_begin(kernel: Kernel, executor: Executor, frankfurt: Far) -> None:
-    """With the queue of direct events full, connect() gets EPERM and nothing arrives; once it is read, flows begin again."""
+    """With the queue of direct events full, connect() gets EPERM and nothing arrives; once it is read, flows begin
+    again."""
     frankfurt.listen(6006)
     frankfurt.arrived()
-    fill(kernel)
+    fill_queue(kernel, "direct_events")
     with kernel.counted() as moved:
         assert executor.run("answer['e'] = connect(2, '3.120.0.10', 6006)[1]") == {"e": errno.EPERM}
     assert moved == {"REFUSED_UNRECORDED": 1}
@@ -307,28 +327,11 @@ def test_an_end_that_cannot_be_queued_is_counted(kernel: Kernel, executor: Execu
     """A flow that ends while the queue is full: its end is counted as lost."""
     frankfurt.listen(6007)
     executor.run("sock = connect(2, '3.120.0.10', 6007)[0]\nsock.setsockopt(1, 13, struct.pack('=ii', 1, 0))")
-    fill(kernel)
+    fill_queue(kernel, "direct_events")
     with kernel.counted() as moved:
         executor.run("sock.close()")
     kernel.tables.pop_direct_events(10**6)
     assert moved == {"DIRECT_EVENT_LOST": 1}
-
-
-def fill(kernel: Kernel) -> None:
-    """Fills the queue as the kernel would: with events, here of nobody."""
-    queue = sysbpf.get_pinned(kernel.directory / "map_direct_events")
-    value = bytes(4096)
-    import ctypes
-    import os
-
-    buffer = ctypes.create_string_buffer(value, len(value))
-    attribute = struct.pack("=IIQQQ", queue, 0, 0, ctypes.addressof(buffer), 0)
-    try:
-        with pytest.raises(OSError, match="too long"):
-            while True:
-                sysbpf.bpf(sysbpf.Command.MAP_UPDATE_ELEM, attribute)
-    finally:
-        os.close(queue)
 
 
 def test_a_direct_socket_connected_again_is_judged_again(kernel: Kernel, executor: Executor, frankfurt: Far) -> None:
@@ -362,14 +365,3 @@ def test_a_released_executors_direct_flow_goes_on(kernel: Kernel, host: int, fra
         with server.accept()[0] as accepted:
             accepted.settimeout(PATIENCE)
             assert accepted.recv(4) == b"free"
-
-
-def test_a_direct_flow_without_a_route_ends_too(kernel: Kernel, executor: Executor) -> None:
-    """Where the kernel finds no route after the verdict, the flow that began has an end as well."""
-    with kernel.planned(
-        DirectPlan({executor.cgroup_id: AudienceEntry(AUDIENCE)}, {(AUDIENCE, 9): ((1, 65535, RULE),)})
-    ):
-        kernel.tables.pop_direct_events(10**6)
-        assert executor.run("answer['e'] = connect(2, '8.8.8.8', 80)[1]") == {"e": errno.ENETUNREACH}
-        begun, ended = events_of(kernel, executor, 2)
-    assert (begun.ended, ended.ended, ended.bytes_up, ended.bytes_down) == (False, True, 0, 0)

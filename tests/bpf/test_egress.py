@@ -78,8 +78,8 @@ ROUTED = {
 
 @pytest.mark.parametrize("form", ROUTED)
 def test_options_set_before_change_no_packets_way_after(kernel: Kernel, host: int, frankfurt: Far, form: str) -> None:
-    """A source route or extension header set before the executor was governed: the question that is then rewritten to the
-    resolver does not leave by the first hop; before, it arrived there."""
+    """A source route or extension header set before the executor was governed: the question that is then rewritten to
+    the resolver does not leave by the first hop; before, it arrived there."""
     target = "52.0.0.10" if form == "source route" else "3.120.0.10"
     target6 = "2600:1f18::10" if form == "routing header" else "2a05:d014::10"
     send = f"answer['e'] = attempt(sock.sendto, b'secret', ({target!r} if sock.family == 2 else {target6!r}, 53))"
@@ -111,8 +111,8 @@ def test_a_source_route_in_a_control_message_changes_nothing(kernel: Kernel, hos
 def test_loopbacks_packets_do_not_leave_by_another_interface(
     kernel: Kernel, world: World, host: int, family: int
 ) -> None:
-    """IP_PKTINFO sends a datagram for 127.0.0.1 out by the interface that it names, towards the next hop: the question that
-    was rewritten to the resolver stays inside."""
+    """IP_PKTINFO sends a datagram for 127.0.0.1 out by the interface that it names, towards the next hop: the
+    question that was rewritten to the resolver stays inside."""
     via, address, loopback = (FRANKFURT.address, "127.0.0.1", 2) if family == 4 else (FRANKFURT.address6, "::1", 10)
     index = world_interface(kernel, host)
     info = f"(0, 8, struct.pack('=i8x', {index}))" if family == 4 else f"(41, 50, struct.pack('=16xi', {index}))"
@@ -186,7 +186,8 @@ def test_a_raw_socket_older_than_its_executor_sends_nothing(
 def test_who_connects_to_an_executors_server_from_outside_gets_no_data(
     kernel: Kernel, host: int, frankfurt: Far, address: str
 ) -> None:
-    """A neighbour on the network that connects to a server in the executor receives not a byte; a server outside answers."""
+    """A neighbour on the network that connects to a server in the executor receives not a byte; a server outside
+    answers."""
     serve = """
     server = socket.create_server(("::", 5510), family=10, dualstack_ipv6=True)
     def answer_all():

@@ -40,8 +40,8 @@ def test_a_socket_passed_out_of_the_executor_stays_the_executors(kernel: Kernel,
 
 
 def test_a_socket_that_was_connected_outside_is_outsides(kernel: Kernel, host: int, frankfurt: Far) -> None:
-    """The limit of cgroup hooks: a connection made outside and passed in belongs to the cgroup that made it, whose process
-    could as well have passed the bytes. The LSM hooks refuse to receive it, where the kernel has them."""
+    """The limit of cgroup hooks: a connection made outside and passed in belongs to the cgroup that made it, whose
+    process could as well have passed the bytes. The LSM hooks refuse to receive it, where the kernel has them."""
     server = frankfurt.listen(5402)
     with kernel.executor(mode=ATTACHED, netns=host) as executor, kernel.outsider(host) as outsider:
         outsider.run("sock = socket.create_connection(('3.120.0.10', 5402))\ngive(sock)")
@@ -96,8 +96,8 @@ def test_a_socket_older_than_its_executor_is_claimed_by_who_uses_it(kernel: Kern
 
 
 def test_an_old_socket_used_from_outside_sends_nothing(kernel: Kernel, host: int, frankfurt: Far) -> None:
-    """A socket older than its executor has no owner when a process outside connects it: its SYN is dropped all the same,
-    because the socket's own cgroup is the executor's."""
+    """A socket older than its executor has no owner when a process outside connects it: its SYN is dropped all the
+    same, because the socket's own cgroup is the executor's."""
     frankfurt.listen(5403)
     frankfurt.arrived()
     with (
@@ -207,7 +207,8 @@ def test_the_deepest_executor_wins(kernel: Kernel, host: int) -> None:
 
 
 def test_levels_that_are_not_watched_are_not_looked_at(kernel: Kernel, host: int) -> None:
-    """An executor below a level that nobody watches is its parent's: unwatched means governed by what is above, never free."""
+    """An executor below a level that nobody watches is its parent's: unwatched means governed by what is above, never
+    free."""
     with kernel.executor(mode=ATTACHED, netns=host) as outer:
         deep = nest(outer.path, outer.pid, *"abcdefghij")
         assert cgroup.level(deep) > 10
@@ -224,7 +225,8 @@ def test_levels_that_are_not_watched_are_not_looked_at(kernel: Kernel, host: int
 
 
 def test_who_is_not_governed_is_not_touched(kernel: Kernel, host: int, frankfurt: Far) -> None:
-    """A process in a cgroup that has the hooks but is no executor: TCP, UDP, raw sockets and options as without them."""
+    """A process in a cgroup that has the hooks but is no executor: TCP, UDP, raw sockets and options as without
+    them."""
     server = frankfurt.listen(5406)
     frankfurt.arrived()
     with kernel.slice() as path, kernel.outsider(host, path) as outsider:

@@ -1,4 +1,5 @@
-"""Executors beside each other and beside ungoverned processes in one network namespace: nobody reaches what is not his."""
+"""Executors beside each other and beside ungoverned processes in one network namespace: nobody reaches what is not
+his."""
 
 from __future__ import annotations
 
@@ -10,7 +11,6 @@ import pytest
 
 from enforcer.capture.abi import ExecutorMode, FlowPath
 from enforcer.capture.generation import AudienceEntry, DirectPlan
-from tests.bpf.far import Far
 from tests.fixtures.kernel import Executor, Kernel, Process, destination
 
 pytestmark = pytest.mark.kernel
@@ -85,7 +85,8 @@ def neighbour(kernel: Kernel, host: int) -> Iterator[Process]:
 
 
 def test_flows_of_two_executors_never_mix(pair: tuple[Executor, Executor]) -> None:
-    """Two executors that dial the same destinations at once: each listener gets its own executor's flows and no other."""
+    """Two executors that dial the same destinations at once: each listener gets its own executor's flows and no
+    other."""
     count = 200
     for executor in pair:
         executor.start(
@@ -117,7 +118,7 @@ def test_an_executors_own_servers_are_reached(kernel: Kernel, pair: tuple[Execut
         answer = one.run("answer.update(say(7101, b'mine'))\nanswer['heard'] = len(heard)")
     assert answer.pop("heard") == ALL_FORMS
     assert answer == {form: "tcp answer" if form.startswith("tcp") else "udp answer" for form in answer}
-    # The server answers each of 18 UDP datagrams with one more sendto(); a connected mapped socket's send() is judged too.
+    # The server answers each of 18 datagrams with one more; a connected mapped socket's send() is judged as well.
     assert moved == {"LOOPBACK_PASSED": ALL_FORMS + 18 + 1}
 
 
@@ -182,8 +183,9 @@ answer["own"] = "executor" in heard
 def test_named_ports_of_the_host_go_to_the_proxy(
     kernel: Kernel, pair: tuple[Executor, Executor], neighbour: Process
 ) -> None:
-    """Where a rule names a port of the host's loopback, the connection goes to the listener with its loopback destination; the
-    port beside it and UDP stay refused, and so does everything of the executor that the rule does not name."""
+    """Where a rule names a port of the host's loopback, the connection goes to the listener with its loopback
+    destination; the port beside it and UDP stay refused, and so does everything of the executor that the rule does
+    not name."""
     one, other = pair
     neighbour.run(SERVE + "serve(7120)\nserve(7121)")
     with (
@@ -191,7 +193,10 @@ def test_named_ports_of_the_host_go_to_the_proxy(
         kernel.counted() as moved,
     ):
         one.start(
-            "socks = [connect(f, a, 7120)[0] for f, a in ((2, '127.0.0.1'), (2, '127.5.5.5'), (10, '::ffff:127.0.0.1'))]"
+            """
+            places = (2, "127.0.0.1"), (2, "127.5.5.5"), (10, "::ffff:127.0.0.1")
+            socks = [connect(family, address, 7120)[0] for family, address in places]
+            """
         )
         for expected in ("127.0.0.1", "127.5.5.5", "127.0.0.1"):
             accepted, record = one.accept()
@@ -230,7 +235,8 @@ def test_an_own_server_comes_before_a_port_of_the_hosts(kernel: Kernel, pair: tu
 def test_a_neighbour_may_use_an_executors_server(
     kernel: Kernel, pair: tuple[Executor, Executor], neighbour: Process
 ) -> None:
-    """Who comes in by loopback is answered over TCP; a datagram back would be as good as one sent out, and is refused."""
+    """Who comes in by loopback is answered over TCP; a datagram back would be as good as one sent out, and is
+    refused."""
     one, _ = pair
     one.run(SERVE + "serve(7140)")
     with kernel.counted() as moved:
@@ -240,8 +246,8 @@ def test_a_neighbour_may_use_an_executors_server(
 
 
 def test_isolated_loopback_without_a_listener_is_the_kernels_own_refusal(kernel: Kernel) -> None:
-    """In a namespace of its own an executor gets ECONNREFUSED where nothing listens, as without us, so that clients that
-    try several ports go on; connected UDP too."""
+    """In a namespace of its own an executor gets ECONNREFUSED where nothing listens, as without us, so that clients
+    that try several ports go on; connected UDP too."""
     with kernel.executor() as executor, kernel.outsider() as outsider:
         code = """
         for family, address in ((2, "127.0.0.1"), (2, "0.0.0.0"), (10, "::1"), (10, "::ffff:127.0.0.1")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_network
@@ -24,6 +25,38 @@ while (fread(a, 4, 4, stdin) == 4) {
 	printf("%d%d\\n", is_loopback(&four), is_loopback(&six));
 }
 """
+# Reads the name of a decision and its numbers; prints what it decides.
+PAIRS = """
+char name[32];
+long a, b;
+while (scanf("%31s %ld %ld", name, &a, &b) == 3)
+	printf("%d\\n", name[0] == 's' ? is_allowed_socket(a, b) : is_refused_option(a, b));
+"""
+# Reads pairs of family, port and four words as they lie in memory; prints same_destination of both, and is_null of the
+# first.
+FLOWS = """
+struct { __u32 family, port, address[4]; } given[2];
+while (fread(given, sizeof(given[0]), 2, stdin) == 2) {
+	struct flow_record flow[2] = {};
+	for (int i = 0; i < 2; i++) {
+		flow[i].family = given[i].family;
+		flow[i].port = given[i].port;
+		for (int j = 0; j < 4; j++)
+			flow[i].address[j] = given[i].address[j];
+		/* What says nothing of the destination. */
+		flow[i].cookie = flow[i].executor = flow[i].netns = i + 1;
+		flow[i].rule = flow[i].pid = flow[i].path = i + 1;
+	}
+	printf("%d%d\\n", same_destination(&flow[0], &flow[1]), is_null(&flow[0]));
+}
+"""
+# include/uapi/linux/in.h, in6.h, asm-generic/socket.h, tcp.h: everything by which a packet takes another way or form.
+REFUSED_OPTIONS = {
+    0: {3, 4, 19, 32, 50},
+    41: {3, 4, 5, 6, 17, 36, 54, 55, 57, 59, 75, 76},
+    1: {25, 36, 51, 52, 62},
+    6: {19},
+}
 LOOPBACK4 = ip_network("127.0.0.0/8")
 MAPPED = ip_network("::ffff:0:0/96")
 
@@ -79,3 +112,65 @@ def test_mapped_is_exactly_its_96_bit_prefix(program: Path) -> None:
 def test_the_program_reads_what_it_is_given(program: Path) -> None:
     """No input, no answer: the tests above compare as many answers as questions."""
     assert run(program) == []
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("pairs"), PAIRS)
+
+
+@pytest.fixture(scope="module")
+def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("flows"), FLOWS)
+
+
+def test_only_tcp_and_udp_sockets_are_allowed(pairs: Path) -> None:
+    """Of all types and protocols exactly stream with TCP and datagram with UDP, named or by default."""
+    asked = [(kind, protocol) for kind in range(12) for protocol in range(300)]
+    answers = run(pairs, "".join(f"socket {kind} {protocol}\n" for kind, protocol in asked))
+    allowed = {one for one, answer in zip(asked, answers, strict=True) if answer == "1"}
+    assert allowed == {(1, 0), (1, 6), (2, 0), (2, 17)}
+
+
+def test_refused_options_are_exactly_those_that_lead_elsewhere(pairs: Path) -> None:
+    """Of every level and option to 300 the table above, at its own level only; negative numbers are nobody's."""
+    asked = [(level, option) for level in (*range(300), -1) for option in (*range(-1, 130), 17734)]
+    answers = run(pairs, "".join(f"option {level} {option}\n" for level, option in asked))
+    refused = {one for one, answer in zip(asked, answers, strict=True) if answer == "1"}
+    assert refused == {(level, option) for level, options in REFUSED_OPTIONS.items() for option in options}
+
+
+def pack(family: int, port: int, address: str) -> bytes:
+    raw = (IPv4Address(address) if family == 4 else IPv6Address(address)).packed.ljust(16, b"\0")
+    return struct.pack("=II", family, port) + raw
+
+
+def compare(program: Path, questions: Sequence[tuple[bytes, bytes]]) -> list[str]:
+    given = b"".join(one + other for one, other in questions)
+    return subprocess.run([program], input=given, capture_output=True, check=True).stdout.decode().split()
+
+
+def test_a_destination_is_the_same_only_whole(flows: Path) -> None:
+    """Family, port and every bit of the address decide; who asked, when and by which rule do not."""
+    for base in (pack(4, 443, "3.120.0.10"), pack(6, 443, "2a05:d014::10")):
+        others = [
+            bytes(byte ^ (1 << bit) * (index == at) for index, byte in enumerate(base))
+            for at in _meaningful()
+            for bit in range(8)
+        ]
+        answers = compare(flows, [(base, base), *((base, other) for other in others)])
+        assert [answer[0] for answer in answers] == ["1"] + ["0"] * len(others)
+
+
+def _meaningful() -> list[int]:
+    """Bytes of a packed destination: the family's and the port's (16 bit), and the address's."""
+    return [0, 4, 5, *range(8, 24)]
+
+
+def test_null_is_no_address_and_no_port(flows: Path) -> None:
+    """Zero address and zero port together: what sendmsg() without an address looks like, and no destination does."""
+    nulls = [pack(4, 0, "0.0.0.0"), pack(6, 0, "::")]
+    others = [pack(4, 53, "0.0.0.0"), pack(4, 0, "127.0.0.1"), pack(6, 53, "::"), pack(6, 0, "::1"), pack(6, 0, "1::")]
+    others += [pack(6, 0, "0:0:1::"), pack(6, 0, "0:0:0:0:1::")]
+    answers = compare(flows, [(one, one) for one in (*nulls, *others)])
+    assert [answer[1] for answer in answers] == ["1", "1"] + ["0"] * len(others)

@@ -149,9 +149,18 @@ def test_signals_that_python_ignores_are_as_they_were(cell: Cell) -> None:
 
 
 def test_a_crash_starts_no_helper_of_the_hosts(cell: Cell) -> None:
-    """The core limit is 1, which the kernel takes for "none, and no helper either" (core(5), fs/coredump.c)."""
-    code = "import json, resource; print(json.dumps(resource.getrlimit(resource.RLIMIT_CORE)))"
-    assert cell.python(code) == [1, 1]
+    """The core limit is 1, which the kernel takes for "none, and no helper either" (fs/coredump.c), and stays 1; other
+    limits can be lowered."""
+    code = """
+import json, resource
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.prlimit(0, resource.RLIMIT_CORE, (0, 1))
+resource.setrlimit(resource.RLIMIT_NOFILE, (77, 77))
+print(json.dumps([resource.getrlimit(resource.RLIMIT_CORE), resource.getrlimit(resource.RLIMIT_NOFILE)]))
+"""
+    assert cell.python(code, user="root") == [[1, 1], [77, 77]]
+    done = cell.run("sh", "-c", "ulimit -c 0")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_keys_of_the_callers_session_stay_with_it(cell: Cell) -> None:

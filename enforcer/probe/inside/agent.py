@@ -53,8 +53,7 @@ def attempt(task: dict[str, Any]) -> dict[str, str]:
     finally:
         os.close(answer)
         os.close(complaint)
-        if not task.get("outlives"):
-            kill(-child)
+        kill(-child)
 
 
 def run(task: dict[str, Any]) -> dict[str, str]:

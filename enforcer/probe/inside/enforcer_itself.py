@@ -131,8 +131,8 @@ def port_taken(c: Case) -> None:
 
 def _to_proxy(c: Case, message: str) -> None:
     """Straight to the proxy's port; outside, a proxy that does as it is told is there."""
-    with stream("127.0.0.1") as sock:
-        sock.connect(("127.0.0.1", c.values["proxy_port"]))
+    with stream(c.values["proxy_address"]) as sock:
+        sock.connect((c.values["proxy_address"], c.values["proxy_port"]))
         c.talk(sock, message.encode())
 
 
@@ -183,8 +183,8 @@ def proxy_header(c: Case) -> None:
 def proxy_socks(c: Case) -> None:
     """The proxy's port dialled and spoken to in SOCKS4."""
     request = struct.pack(">BBH4s", 4, 1, c.port, socket.inet_aton(c.peer4)) + c.payload + b"\0"
-    with stream("127.0.0.1") as sock:
-        sock.connect(("127.0.0.1", c.values["proxy_port"]))
+    with stream(c.values["proxy_address"]) as sock:
+        sock.connect((c.values["proxy_address"], c.values["proxy_port"]))
         c.talk(sock, request)
 
 

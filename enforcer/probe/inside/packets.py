@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from enforcer.probe.inside.kit import Case, Missing, Refused, check, libc, technique, tool
+from enforcer.probe.inside.kit import Case, Refused, check, libc, technique, tool
 
 _GROUP = "packets"
 _RAW = "raw sockets need a capability the executor lacks, and are refused when made; no route inside"
@@ -265,10 +265,7 @@ def macvlan(c: Case) -> None:
 @technique("tun-injection", _GROUP, _DEVICE, users="root", stage="crafted")
 def tun_injection(c: Case) -> None:
     """A packet written into a TUN device, which the host then forwards as if it came from elsewhere."""
-    try:
-        device = os.open("/dev/net/tun", os.O_RDWR)
-    except FileNotFoundError:
-        raise Missing("/dev/net/tun") from None
+    device = os.open("/dev/net/tun", os.O_RDWR)
     try:
         name = f"ep{c.port}"
         fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
+import mmap
 import os
+import signal
 import socket
 import struct
 import tempfile
-import threading
 import time
 
 from enforcer.probe.inside.kit import PATIENCE, Case, Refused, check, connect, libc, sockaddr, stream, technique
@@ -23,6 +23,8 @@ _IP_TRANSPARENT, _IP_UNICAST_IF, _IPV6_ADDRFORM = 19, 50, 1
 _SO_ZEROCOPY, _MSG_ZEROCOPY = 60, 0x4000000
 _MSG_FASTOPEN = 0x20000000
 _SO_BINDTODEVICE, _SO_MARK = 25, 36
+# Seconds of a race at most, and how often the swapped address is to be taken.
+_RACE, _RACES = 3.0, 20
 
 
 @technique("tcp-fast-open", _GROUP, "sendto(MSG_FASTOPEN) runs the connect hook: the SYN goes to the proxy")
@@ -87,28 +89,28 @@ def tcp_port_reused(c: Case) -> None:
 
 @technique("tcp-address-race", _GROUP, "the kernel copies the address once, before the hook sees it")
 def tcp_address_race(c: Case) -> None:
-    """A second thread that swaps the address while connect() reads it."""
+    """A second process that swaps the address in shared memory while connect() reads it."""
     allowed, denied = (sockaddr(address, c.port) for address in (c.home4, c.peer4))
-    shared = ctypes.create_string_buffer(allowed, 16)
-    over = threading.Event()
-
-    def swap() -> None:
-        for address in itertools.cycle((denied, allowed)):
-            ctypes.memmove(shared, address, 16)
-            if over.is_set():
-                return
-
-    thread = threading.Thread(target=swap)
-    thread.start()
-    try:
-        for _ in range(150):
-            with stream(c.peer4) as sock:
-                sock.setblocking(True)
-                if libc.connect(sock.fileno(), shared, 16) == 0:
-                    sock.sendall(c.payload)
-    finally:
-        over.set()
-        thread.join()
+    with mmap.mmap(-1, mmap.PAGESIZE) as memory:
+        memory[:16] = allowed
+        swapper = os.fork()
+        if swapper == 0:
+            while True:
+                memory[:16] = denied
+                memory[:16] = allowed
+        shared = (ctypes.c_char * 16).from_buffer(memory)
+        deadline, lost = time.monotonic() + _RACE, 0
+        try:
+            while lost < _RACES and time.monotonic() < deadline:
+                with stream(c.peer4) as sock:
+                    sock.setblocking(True)
+                    if libc.connect(sock.fileno(), shared, 16) == 0:
+                        lost += sock.getpeername()[0] == c.peer4
+                        sock.sendall(c.payload)
+        finally:
+            os.kill(swapper, signal.SIGKILL)
+            os.waitpid(swapper, 0)
+            del shared
 
 
 @technique("tcp-bound-source", _GROUP, "a rewritten connect() from an address of the outside fails closed")

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Security hooks, where the kernel takes them: what a socket, a process or a file is that no cgroup hook sees. They judge the
+ * current task alone; whoever is not governed, and the kernel's own sockets, pass. Kernels without them lose only these. */
+#ifndef ENFORCER_HOOKS_LSM_H
+#define ENFORCER_HOOKS_LSM_H
+
+/* The kernel's own, as far as they are read here: headers that have them whole take a minute to compile. The verifier knows the
+ * real ones, and refuses a program that finds anything but these pointers at their places. */
+struct socket {
+	u64 before[2];
+	void *file;               /* null: a socket of the kernel's own */
+	struct sock *sk;
+};
+
+struct sockaddr;
+struct linux_binprm;
+
+struct msghdr {
+	void *msg_name;           /* where to, or null: where the socket is connected to */
+};
+
+/* Counts and queues the refusal. For callers to end with. */
+static inline int deny(u64 executor, int reason)
+{
+	struct flow_record asked = {};
+
+	asked.executor = executor;
+	asked.pid = bpf_get_current_pid_tgid() >> 32;
+	asked.uid = bpf_get_current_uid_gid();
+	refuse(&asked, reason);
+	return -LINUX_EPERM;
+}
+
+static inline u64 executor_of_sock(struct sock *sk)
+{
+	struct owner *owner = sk ? owner_by_socket.sk_storage_get(sk, 0, 0) : 0;
+
+	return owner ? owner->executor : 0;
+}
+
+/* Returns 0 when there is no memory for it. */
+static inline int label(struct sock *sk, u64 executor)
+{
+	struct owner *owner = sk ? owner_by_socket.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
+
+	if (!owner)
+		return 0;
+	owner->executor = executor;
+	return 1;
+}
+
+/* Is it a socket that the configuration lets executors speak to? Labels of an earlier configuration do not count. */
+static inline int is_for_anyone(struct sock *sk)
+{
+	int index = SECURITY_EPOCH;
+	u64 *epoch = security.lookup(&index);
+	struct owner *owner = sk ? owner_by_socket.sk_storage_get(sk, 0, 0) : 0;
+
+	return owner && epoch && owner->executor == OWNER_ANYONE && owner->netns == *epoch;
+}
+
+static inline int is_allowed_family(int family, int protocol)
+{
+	if (family == LINUX_AF_INET || family == LINUX_AF_INET6 || family == LINUX_AF_UNIX)
+		return 1;
+	return family == LINUX_AF_NETLINK &&
+	       (protocol == NETLINK_PROTOCOL_ROUTE || protocol == NETLINK_PROTOCOL_SOCK_DIAG || protocol == NETLINK_PROTOCOL_AUDIT ||
+		protocol == NETLINK_PROTOCOL_UEVENT || protocol == NETLINK_PROTOCOL_GENERIC);
+}
+
+/* socket() of any family. The types and protocols of IP are cgroup sock_create's to judge. */
+static inline int judge_family(int family, int protocol, int kern)
+{
+	u64 executor = kern ? 0 : executor_of_task();
+
+	if (!executor || is_allowed_family(family, protocol))
+		return 0;
+	return deny(executor, REFUSED_FAMILY);
+}
+
+/* A socket is made: IP ones have their owner from cgroup sock_create. */
+static inline int on_socket_made(struct socket *sock, int family, int kern)
+{
+	u64 executor = kern ? 0 : executor_of_task();
+
+	if (!executor || family == LINUX_AF_INET || family == LINUX_AF_INET6)
+		return 0;
+	return label(sock->sk, executor) ? 0 : deny(executor, REFUSED_STORAGE_FULL);
+}
+
+/* connect() of a stream. `accepted` is what the listener will accept: it is whose the listener is, whoever connects. */
+static inline int judge_unix_connect(struct sock *listener, struct sock *accepted)
+{
+	u64 theirs = executor_of_sock(listener), executor = executor_of_task();
+
+	if (theirs && theirs != OWNER_ANYONE && !label(accepted, theirs) && executor)
+		return deny(executor, REFUSED_STORAGE_FULL);
+	if (!executor || theirs == executor || is_for_anyone(listener))
+		return 0;
+	return deny(executor, REFUSED_UNIX);
+}
+
+/* A datagram, or connect() of its socket. What somebody outside made and connected goes where its maker had it go, as systemd's
+ * children report to it; judge_use() sees to it that it goes nowhere else. */
+static inline int judge_unix_datagram(struct socket *sock, struct socket *other)
+{
+	struct sock *target = other->sk;
+	u64 executor = executor_of_task();
+
+	if (!executor || executor_of_sock(target) == executor || is_for_anyone(target) || !executor_of_sock(sock->sk))
+		return 0;
+	return deny(executor, REFUSED_UNIX);
+}
+
+/* Sending, or connect(): the executor's own sockets alone, however others came to it. A Unix socket from outside still carries
+ * bytes to where it is connected (standard output), unless it is told where to: `elsewhere`. */
+static inline int judge_use(struct socket *sock, int elsewhere)
+{
+	u64 executor = executor_of_task();
+	struct sock *sk;
+
+	if (!executor || !sock->file)
+		return 0;
+	sk = sock->sk;
+	if (!sk || executor_of_sock(sk) == executor)
+		return 0;
+	if (!elsewhere && bpf_skc_to_unix_sock(sk))
+		return 0;
+	return deny(executor, REFUSED_FILE);
+}
+
+/* A descriptor comes in: with a message, or by pidfd_getfd(). */
+static inline int judge_received(struct file *file)
+{
+	u64 executor = executor_of_task();
+	struct socket *sock;
+
+	if (!executor)
+		return 0;
+	sock = bpf_sock_from_file(file);
+	if (!sock || executor_of_sock(sock->sk) == executor)
+		return 0;
+	return deny(executor, REFUSED_FILE);
+}
+
+/* A child belongs to its parent's executor, for whoever would trace it. Without memory for the label: nobody there may. */
+static inline int on_task_made(struct task_struct *task)
+{
+	u64 executor = executor_of_task();
+	u64 *known;
+
+	if (!executor)
+		return 0;
+	known = executor_by_task.task_storage_get(task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (known)
+		*known = executor;
+	return 0;
+}
+
+/* execve(): whoever was moved in, or out, since it was made. */
+static inline int on_program_started(void)
+{
+	u64 executor = executor_of_task();
+	u64 *known = executor_by_task.task_storage_get(bpf_get_current_task_btf(), 0, executor ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
+
+	if (known)
+		*known = executor;
+	return 0;
+}
+
+/* ptrace(), process_vm_writev(), pidfd_getfd(), writing /proc/PID/mem: only to the executor's own processes. */
+static inline int judge_trace(struct task_struct *task, u32 mode)
+{
+	u64 executor = mode & TRACE_ATTACH ? executor_of_task() : 0;
+	u64 *known;
+
+	if (!executor)
+		return 0;
+	known = executor_by_task.task_storage_get(task, 0, 0);
+	if (known && *known == executor)
+		return 0;
+	return deny(executor, REFUSED_PTRACE);
+}
+
+/* bpf(), whatever it asks for. Also tells user space that the kernel asks these programs at all. */
+static inline int judge_bpf(void)
+{
+	int index = SECURITY_ASKED;
+	u64 *asked = security.lookup(&index);
+	u64 executor = executor_of_task();
+
+	if (asked && !*asked)
+		*asked = 1;
+	return executor ? deny(executor, REFUSED_BPF) : 0;
+}
+
+#endif

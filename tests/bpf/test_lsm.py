@@ -1,0 +1,498 @@
+"""Security hooks: where the kernel takes them they refuse what no cgroup hook sees; where it does not, nothing else changes and
+the programs say so. Each attempt is made outside as well, and there it succeeds."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enforcer.capture import cgroup, programs, sysbpf, takeover
+from enforcer.capture.abi import ExecutorMode
+from enforcer.capture.sysbpf import AttachType
+from enforcer.capture.unix_sockets import AllowedSockets
+from enforcer.doctor import lsm
+from enforcer.errors import KernelError
+from tests.bpf.far import Far
+from tests.fixtures.kernel import Executor, Kernel, Process, use_other_version
+
+pytestmark = pytest.mark.kernel
+
+ATTACHED = ExecutorMode.ATTACHED
+# (family, type, protocol); netlink's protocols are those of the packet filter and of IPsec.
+SHUT = [(socket.AF_PACKET, 3, 0), (socket.AF_ALG, 5, 0), (socket.AF_VSOCK, 1, 0), (44, 3, 0), (30, 5, 0), (31, 3, 0),
+        (29, 3, 1), (15, 3, 2), (socket.AF_NETLINK, 3, 12), (socket.AF_NETLINK, 3, 6)]  # fmt: skip
+OPEN = [(1, 1, 0), (1, 2, 0), (1, 5, 0), (2, 1, 0), (10, 2, 0), *((16, 3, protocol) for protocol in (0, 4, 9, 15, 16))]
+FAMILIES = "answer['all'] = [attempt(lambda: socket.socket(*one).close()) for one in {}]"
+# Opens Unix servers at a path, in the abstract namespace and for datagrams; every one that speaks is heard.
+SERVE = """
+heard = []
+def serve(path):
+    for kind, address in ((1, path + "/stream"), (5, path + "/packets"), (2, path + "/datagrams"), (1, "\\0" + path)):
+        sock = socket.socket(1, kind)
+        sock.bind(address)
+        if kind != 2:
+            sock.listen(64)
+        threading.Thread(target=hear, args=(sock, kind), daemon=True).start()
+def hear(sock, kind):
+    while True:
+        client = sock if kind == 2 else sock.accept()[0]
+        heard.append(client.recv(100).decode())
+"""
+SPEAK = """
+def speak(path, text):
+    found = {}
+    for name, kind, address in (("stream", 1, path + "/stream"), ("packets", 5, path + "/packets"),
+                                ("connected", 2, path + "/datagrams"), ("abstract", 1, "\\0" + path)):
+        sock = socket.socket(1, kind)
+        found[name] = attempt(sock.connect, address) or attempt(sock.send, text)
+    sock = socket.socket(1, 2)
+    found["sendto"] = attempt(sock.sendto, text, path + "/datagrams")
+    return found
+"""
+WAYS = {"stream", "packets", "connected", "abstract", "sendto"}
+
+
+@pytest.fixture(scope="module")
+def in_force(kernel: Kernel) -> bool:
+    return kernel.tables.is_security_asked()
+
+
+@pytest.fixture
+def executor(kernel: Kernel, host: int) -> Iterator[Executor]:
+    with kernel.executor(mode=ATTACHED, netns=host) as executor:
+        yield executor
+
+
+@pytest.fixture
+def outsider(kernel: Kernel, host: int) -> Iterator[Process]:
+    with kernel.outsider(host) as outsider:
+        yield outsider
+
+
+def check(kernel: Kernel, executor: Executor, moved: dict[str, int], reason: str, times: int) -> None:
+    """Refused that often, counted and queued with the executor, where the hooks are in force; else nothing of it."""
+    wanted = times if kernel.tables.is_security_asked() else 0
+    assert moved.get(reason, 0) == wanted
+    assert [refusal.reason for refusal in kernel.refusals(executor)].count(reason) == wanted
+
+
+def test_the_programs_say_what_this_kernel_takes(kernel: Kernel, in_force: bool) -> None:
+    """All are in force and were asked; or the kernel refuses any such program with EPERM, none is there, and the set is whole."""
+    found = programs.security(kernel.pins)
+    assert len(found) == 11
+    if in_force:
+        assert set(found.values()) == {1}
+        lsm.attach_and_detach()
+    else:
+        assert set(found.values()) == {0}
+        with pytest.raises(PermissionError):
+            lsm.attach_and_detach()
+    pinned = {path.name.removeprefix("prog_") for path in kernel.directory.iterdir() if path.name.startswith("prog_")}
+    assert {hook.program for hook in programs.HOOKS if hook.where is not programs.Where.LSM} <= pinned
+    assert set(programs.attached(kernel.pins, kernel.groups).values()) == {1}
+
+
+def test_families(kernel: Kernel, executor: Executor, outsider: Process, in_force: bool) -> None:
+    """IP, Unix and the netlink protocols that look things up; nothing else."""
+    shut = FAMILIES.format([tuple(map(int, one)) for one in SHUT])
+    outside = outsider.run(shut)["all"]
+    assert outside[0] == 0
+    with kernel.counted() as moved:
+        inside = executor.run(shut)["all"]
+    assert inside == ([errno.EPERM] * len(SHUT) if in_force else outside)
+    check(kernel, executor, moved, "REFUSED_FAMILY", len(SHUT))
+    with kernel.counted() as moved:
+        assert (
+            executor.run(FAMILIES.format(OPEN))["all"] == outsider.run(FAMILIES.format(OPEN))["all"] == [0] * len(OPEN)
+        )
+    assert moved == {}
+
+
+RING = """
+import mmap
+def ring_socket(family):
+    "IORING_OP_SOCKET, without socket(); see include/uapi/linux/io_uring.h."
+    parameters = ctypes.create_string_buffer(120)
+    ring = libc.syscall(425, 1, parameters)
+    if ring < 0:
+        return "no io_uring"
+    sq, cq = struct.unpack_from("=10I", parameters, 40), struct.unpack_from("=10I", parameters, 80)
+    shared = mmap.mmap(ring, max(sq[6] + 4, cq[5] + 32))
+    entries = mmap.mmap(ring, 64, offset=0x10000000)
+    entries[:] = struct.pack("=BBHiQQIIQ", 45, 0, 0, family, 3, 0, 0, 0, 1).ljust(64, b"\\0")
+    struct.pack_into("=I", shared, sq[6], 0)
+    struct.pack_into("=I", shared, sq[1], 1)
+    libc.syscall(426, ring, 1, 1, 1, None, 0)
+    result = struct.unpack_from("=i", shared, cq[5] + 8)[0]
+    os.close(ring)
+    return min(result, 0)
+"""
+
+
+def test_io_uring_makes_no_other_sockets(kernel: Kernel, executor: Executor, outsider: Process, in_force: bool) -> None:
+    """A socket of another family made without socket() is refused like one made with it."""
+    code = RING + "answer.update(unix=ring_socket(1), packet=ring_socket(17))"
+    assert outsider.run(code) == {"unix": 0, "packet": 0}
+    with kernel.counted() as moved:
+        assert executor.run(code) == {"unix": 0, "packet": -errno.EPERM if in_force else 0}
+    check(kernel, executor, moved, "REFUSED_FAMILY", 1)
+
+
+def test_unix_sockets_of_the_host(
+    kernel: Kernel, executor: Executor, outsider: Process, in_force: bool, tmp_path: Path
+) -> None:
+    """A server outside hears nothing of the executor, also under another name of its socket: moved, linked, symlinked, abstract."""
+    outsider.run(SERVE + f"serve({str(tmp_path)!r})")
+    executor.run(SPEAK)
+    with kernel.counted() as moved:
+        answer = executor.run(f"answer.update(speak({str(tmp_path)!r}, b'executor'))")
+    assert answer == dict.fromkeys(WAYS, errno.EPERM if in_force else 0)
+    check(kernel, executor, moved, "REFUSED_UNIX", len(WAYS))
+    os.link(tmp_path / "stream", tmp_path / "linked")
+    os.symlink(tmp_path / "stream", tmp_path / "symlinked")
+    os.rename(tmp_path / "stream", tmp_path / "moved")
+    os.symlink(tmp_path / "moved", tmp_path / "stream")
+    names = [str(tmp_path / name) for name in ("linked", "symlinked", "moved")]
+    answer = executor.run(f"answer['all'] = [attempt(socket.socket(1).connect, name) for name in {names}]")
+    assert answer["all"] == [errno.EPERM if in_force else 0] * 3
+    with kernel.outsider() as other:
+        other.run(SPEAK)
+        assert other.run(f"answer.update(speak({str(tmp_path)!r}, b'control'))") == dict.fromkeys(
+            WAYS - {"abstract"}, 0
+        ) | {
+            "abstract": errno.ECONNREFUSED  # another network namespace
+        }
+    heard = outsider.run("time.sleep(0.2)\nanswer['heard'] = sorted(heard)")["heard"]
+    assert [text for text in heard if text] == ["control"] * 4 + ([] if in_force else ["executor"] * 5)
+
+
+def test_unix_sockets_of_another_executor(
+    kernel: Kernel, host: int, executor: Executor, in_force: bool, tmp_path: Path
+) -> None:
+    """Executors do not reach each other, and each reaches itself."""
+    with kernel.executor(mode=ATTACHED, netns=host) as other:
+        other.run(SERVE + SPEAK + f"serve({str(tmp_path)!r})")
+        executor.run(SPEAK)
+        with kernel.counted() as moved:
+            answer = executor.run(f"answer.update(speak({str(tmp_path)!r}, b'executor'))")
+        assert answer == dict.fromkeys(WAYS, errno.EPERM if in_force else 0)
+        check(kernel, executor, moved, "REFUSED_UNIX", len(WAYS))
+        with kernel.counted() as moved:
+            assert other.run(f"answer.update(speak({str(tmp_path)!r}, b'own'))") == dict.fromkeys(WAYS, 0)
+        assert moved == {}
+
+
+def test_who_is_outside_reaches_executors(executor: Executor, outsider: Process, tmp_path: Path) -> None:
+    """The host speaks to an executor's servers as ever, and their answers come back over the connection."""
+    executor.run(SERVE + f"serve({str(tmp_path)!r})")
+    outsider.run(SPEAK)
+    assert outsider.run(f"answer.update(speak({str(tmp_path)!r}, b'host'))") == dict.fromkeys(WAYS, 0)
+    executor.run(
+        f"server = socket.socket(1)\nserver.bind({str(tmp_path / 'asked')!r})\nserver.listen()\n"
+        "def reply():\n    client = server.accept()[0]\n    client.send(client.recv(9) + b' heard')\n"
+        "threading.Thread(target=reply).start()"
+    )
+    outsider.run(f"sock = socket.socket(1)\nsock.connect({str(tmp_path / 'asked')!r})\nsock.send(b'host')")
+    assert outsider.run("answer['reply'] = sock.recv(99).decode()") == {"reply": "host heard"}
+
+
+def test_unix_sockets_that_are_allowed(
+    kernel: Kernel, executor: Executor, outsider: Process, in_force: bool, tmp_path: Path
+) -> None:
+    """What the configuration names is reached, by whatever name; void once it does not; another socket in its place is not."""
+    outsider.run(SERVE + f"serve({str(tmp_path)!r})")
+    executor.run(SPEAK)
+    speak = f"answer.update(speak({str(tmp_path)!r}, b'x'))"
+    (tmp_path / "link").symlink_to(tmp_path / "datagrams")
+    allowed = AllowedSockets([tmp_path / "stream", tmp_path / "link", tmp_path / "absent"], kernel.tables)
+    allowed.look()
+    assert allowed.labelled() == [str(tmp_path / "link"), str(tmp_path / "stream")]
+    refused = errno.EPERM if in_force else 0
+    assert executor.run(speak) == {"stream": 0, "connected": 0, "sendto": 0, "packets": refused, "abstract": refused}
+    (tmp_path / "stream").unlink()
+    outsider.run(
+        f"sock = socket.socket(1)\nsock.bind({str(tmp_path / 'stream')!r})\nsock.listen()\n"
+        "threading.Thread(target=hear, args=(sock, 1), daemon=True).start()"
+    )
+    assert executor.run(speak)["stream"] == refused
+    allowed.look()
+    assert executor.run(speak)["stream"] == 0
+    AllowedSockets([], kernel.tables).look()
+    assert executor.run(speak) == dict.fromkeys(WAYS, refused)
+
+
+PASSED = "answer['all'] = [len(socket.recv_fds(channel, 1, 1)[1]) for _ in range({})]"
+
+
+def test_sockets_from_outside_do_not_come_in(kernel: Kernel, executor: Executor, host: int, in_force: bool) -> None:
+    """IP, Unix and other sockets made outside are not received; files are."""
+    made = kernel_made(host)
+    try:
+        for sock in made:
+            executor.give(sock)
+        with kernel.counted() as moved:
+            assert executor.run(PASSED.format(len(made)))["all"] == [0 if in_force else 1] * len(made)
+        check(kernel, executor, moved, "REFUSED_FILE", len(made))
+        with open("/dev/null", "rb") as file:  # noqa: PTH123 - a descriptor
+            executor.give(file)  # type: ignore[arg-type]
+            assert executor.run(PASSED.format(1))["all"] == [1]
+    finally:
+        for sock in made:
+            sock.close()
+
+
+def kernel_made(host: int) -> list[socket.socket]:
+    """One socket each of our own, in the host's namespace."""
+    from enforcer.capture.namespace import run_inside
+
+    kinds = ((2, 1), (10, 2), (1, 1), (16, 3), (17, 3))
+    return run_inside(host, lambda: [socket.socket(family, kind) for family, kind in kinds])
+
+
+def test_an_executors_own_sockets_come_in(executor: Executor, tmp_path: Path) -> None:
+    """Within an executor every kind of socket is passed on: made, accepted, of a pair; and comes back from outside."""
+    answer = executor.run(
+        f"""
+        one, two = socket.socketpair()
+        server = socket.create_server({str(tmp_path / "own")!r}, family=1)
+        client = socket.socket(1)
+        client.connect({str(tmp_path / "own")!r})
+        tcp = socket.create_server(("127.0.0.1", 7301))
+        answer["all"] = []
+        for sock in (*socket.socketpair(1, 2), server, client, server.accept()[0], tcp, socket.socket(16, 3)):
+            socket.send_fds(one, [b"x"], [sock.fileno()])
+            answer["all"].append(len(socket.recv_fds(two, 1, 1)[1]))
+        give(tcp)
+        """
+    )
+    assert answer["all"] == [1] * 7
+    with executor.take() as back:
+        executor.give(back)
+    assert executor.run(PASSED.format(1))["all"] == [1]
+
+
+def test_inherited_sockets_are_not_used(
+    kernel: Kernel, host: int, frankfurt: Far, in_force: bool, tmp_path: Path
+) -> None:
+    """What a process brought in with it sends nothing, until it is taken over; standard streams made outside still do."""
+    server = frankfurt.listen(7302)
+    with (
+        kernel.slice() as home,
+        kernel.executor(mode=ATTACHED, netns=host, home=home, listening=False) as executor,
+    ):
+        executor.run(
+            f"tcp = socket.create_connection(('3.120.0.10', 7302))\nudp = socket.socket(2, 2)\nunix = socket.socket(1, 2)\n"
+            f"peer = socket.socket(1, 2)\npeer.bind({str(tmp_path / 'peer')!r})\npair = socket.socketpair(1, 2)\n"
+        )
+        kernel.tables.set_executor(executor.cgroup_id, ATTACHED)
+        with kernel.counted() as moved, server.accept()[0] as accepted:
+            answer = executor.run(
+                f"""
+                answer["tcp"] = attempt(tcp.send, b"x")
+                answer["write"] = attempt(os.write, tcp.fileno(), b"x")
+                answer["unix"] = attempt(unix.sendto, b"x", {str(tmp_path / "peer")!r})
+                answer["connect"] = attempt(unix.connect, {str(tmp_path / "peer")!r})
+                answer["pair"] = attempt(pair[0].send, b"x")
+                """
+            )
+            refused = errno.EPERM if in_force else 0
+            assert answer == {"tcp": refused, "write": refused, "unix": refused, "connect": refused, "pair": 0}
+            assert accepted.recv(9, socket.MSG_DONTWAIT) == b"xx" if not in_force else True
+        check(kernel, executor, moved, "REFUSED_FILE", 4)
+        takeover.take_over([executor.pid], executor.cgroup_id, kernel.tables.owners, kernel.tables.tasks)
+        answer = executor.run(
+            f"answer['unix'] = attempt(unix.connect, {str(tmp_path / 'peer')!r})\n"
+            "answer['received'] = pair[1].recv(1).decode()"
+        )
+        assert answer == {"unix": 0, "received": "x"}
+        kernel.tables.delete_executor(executor.cgroup_id)
+
+
+TRACE = """
+def seize(pid):
+    libc.ptrace.argtypes = [ctypes.c_long] * 4
+    if libc.ptrace(0x4206, pid, 0, 0):
+        raise OSError(ctypes.get_errno(), "ptrace")
+def write(pid):
+    text = ctypes.create_string_buffer(b"x", 1)
+    vector = (ctypes.c_size_t * 2)(ctypes.addressof(text), 0)
+    if libc.process_vm_writev(pid, vector, 1, vector, 1, 0) < 0:
+        raise OSError(ctypes.get_errno(), "process_vm_writev")
+def getfd(pid):
+    fd = libc.syscall(438, os.pidfd_open(pid), 0, 0)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    os.close(fd)
+def touch(pid):
+    return [attempt(getfd, pid), attempt(lambda: open(f"/proc/{pid}/mem", "r+b", 0).close()),
+            attempt(write, pid) in (0, 14), attempt(seize, pid), attempt(open, f"/proc/{pid}/maps")]
+libc = ctypes.CDLL(None, use_errno=True)
+"""
+FREE = [0, 0, True, 0, 0]
+
+
+def test_processes_outside_are_not_traced(
+    kernel: Kernel, host: int, executor: Executor, outsider: Process, in_force: bool
+) -> None:
+    """Tracing, writing into or taking descriptors from a process outside, or of another executor, is refused; looking is not."""
+    executor.run(TRACE)
+    outsider.run(TRACE)
+    with kernel.executor(mode=ATTACHED, netns=host) as other, kernel.outsider() as target:
+        other.run("import subprocess\nchild = subprocess.Popen(['sleep', '60'])\nanswer['pid'] = child.pid")
+        with kernel.counted() as moved:
+            for pid in (target.pid, other.pid):
+                answer = executor.run(f"answer['all'] = touch({pid})")["all"]
+                assert answer == ([errno.EPERM, errno.EACCES, False, errno.EPERM, 0] if in_force else FREE)
+        check(kernel, executor, moved, "REFUSED_PTRACE", 8)
+    with kernel.outsider() as target:
+        assert outsider.run(f"answer['all'] = touch({target.pid})")["all"] == FREE
+
+
+def test_an_executors_own_processes_are_traced(kernel: Kernel, host: int, executor: Executor) -> None:
+    """Children, children of children, and a process that was moved in and started a program; and one found at takeover."""
+    executor.run(TRACE + "import subprocess")
+    shell = ["sh", "-c", "sleep 60 & echo $!; wait"]
+    code = (
+        f"child = subprocess.Popen({shell}, stdout=-1, text=True)\npids = [child.pid, int(child.stdout.readline())]\n"
+    )
+    assert executor.run(code + "answer['all'] = [touch(pid) for pid in pids]")["all"] == [FREE] * 2
+    with kernel.outsider(host) as moved_in, kernel.outsider(host) as found:
+        for process in (moved_in, found):
+            cgroup.join(executor.path, process.pid)
+        moved_in.start("os.execvp('sleep', ['sleep', '60'])")
+        for _ in range(500):
+            if Path(f"/proc/{moved_in.pid}/comm").read_text() == "sleep\n":
+                break
+            threading.Event().wait(0.02)
+        takeover.recognise([found.pid], executor.cgroup_id, kernel.tables.owners, kernel.tables.tasks)
+        for process in (moved_in, found):
+            assert executor.run(f"answer['all'] = touch({process.pid})")["all"] == FREE
+
+
+def test_no_bpf(kernel: Kernel, executor: Executor, outsider: Process, in_force: bool) -> None:
+    """bpf() is refused an executor's root, whatever it asks for; elsewhere a map is made."""
+    code = "fd = libc.syscall(321, 0, struct.pack('=IIIII', 2, 4, 4, 1, 0).ljust(120, b'\\0'), 120)\nanswer['made'] = fd >= 0"
+    assert outsider.run(code) == {"made": True}
+    with kernel.counted() as moved:
+        assert executor.run(code) == {"made": not in_force}
+    check(kernel, executor, moved, "REFUSED_BPF", 1)
+
+
+def test_programs_work_in_executors(executor: Executor, tmp_path: Path) -> None:
+    """git, curl over the listener and over a Unix socket, Python's process pools and name look-ups, as outside."""
+    executor.run("import subprocess, multiprocessing, http.server, socketserver")
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1"}
+    script = (
+        "set -e; git init -q a; cd a; git -c user.name=a -c user.email=a@b commit -q --allow-empty -m one; cd ..;"
+        " git clone -q file://$PWD/a b; git -C b log --format=%s"
+    )
+    answer = executor.run(
+        f"done = subprocess.run(['sh', '-c', {script!r}], cwd={str(tmp_path)!r}, env={environment!r}, capture_output=True)\n"
+        "answer['git'] = done.stdout.decode() + done.stderr.decode()"
+    )
+    assert answer == {"git": "one\n"}
+    answer = executor.run(
+        f"""
+        class Server(socketserver.UnixStreamServer):
+            def get_request(self):
+                return super().get_request()[0], ("local", 0)
+        server = Server({str(tmp_path / "http")!r}, http.server.SimpleHTTPRequestHandler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = ["curl", "-s", "-o", "/dev/null", "-w", "%{{http_code}}", "--unix-socket", {str(tmp_path / "http")!r}, "http://a/"]
+        answer["curl"] = subprocess.run(command, capture_output=True, text=True).stdout
+        answer["lookup"] = socket.getaddrinfo("localhost", 80)[0][4][0] in ("127.0.0.1", "::1")
+        context = multiprocessing.get_context("fork")
+        near, far = context.Pipe()
+        child = context.Process(target=lambda: far.send(multiprocessing.reduction.DupFd(1) and "sent"))
+        child.start()
+        answer["pipe"] = near.recv()
+        """
+    )
+    assert answer == {"curl": "200", "lookup": True, "pipe": "sent"}
+    executor.start(
+        "answer['curl'] = subprocess.run(['curl', '-s', 'http://3.120.0.10/'], capture_output=True, text=True).stdout"
+    )
+    accepted, record = executor.accept()
+    with accepted:
+        assert record is not None
+        accepted.recv(4096)
+        accepted.send(b"HTTP/1.0 200 OK\r\n\r\nhello")
+        accepted.shutdown(socket.SHUT_RDWR)
+    assert executor.result() == {"curl": "hello"}
+
+
+def test_a_new_version_takes_over_without_a_gap(
+    kernel: Kernel, executor: Executor, in_force: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another version is loaded and switched to, not one socket of another family is made."""
+    executor.run(
+        """
+        made, going = [], True
+        def press():
+            while going:
+                made.append(attempt(lambda: socket.socket(17, 3).close()))
+        thread = threading.Thread(target=press)
+        thread.start()
+        """
+    )
+    with monkeypatch.context() as patch:
+        use_other_version(tmp_path / "bpf", patch)
+        older = kernel.tables
+        kernel.install()
+        older.close()
+    answer = executor.run("going = False\nthread.join()\nanswer['made'] = [len(made), *set(made)]")["made"]
+    assert answer[0] > 100
+    assert answer[1:] == [errno.EPERM if in_force else 0]
+    assert set(programs.security(kernel.pins).values()) == {int(in_force)}
+    older = kernel.tables
+    kernel.install()  # the tree's own version again
+    older.close()
+    assert kernel.tables.is_security_asked() == in_force
+
+
+def test_a_set_whose_hooks_are_gone_is_not_gone_on_with(kernel: Kernel, executor: Executor, in_force: bool) -> None:
+    """A restart that finds a security hook's link missing loads anew, and the hook is in force again."""
+    directory = kernel.directory
+    if in_force:
+        (directory / "link_lsm__socket_create").unlink()
+        assert executor.run(FAMILIES.format([(17, 3, 0)]))["all"] == [0]
+    older = kernel.tables
+    kernel.install()
+    older.close()
+    assert (kernel.directory == directory) == (not in_force)
+    assert executor.run(FAMILIES.format([(17, 3, 0)]))["all"] == [errno.EPERM if in_force else 0]
+
+
+def test_a_hook_is_not_lost_by_a_restart(
+    kernel: Kernel, executor: Executor, in_force: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the new version's hook cannot be attached, the start fails and the old one stays; a kernel without goes without."""
+    create = sysbpf.link_create
+
+    def refuse(program: int, target: int, attach_type: AttachType) -> int:
+        if attach_type is AttachType.LSM_MAC:
+            raise OSError(errno.ENOMEM, "no memory")
+        return create(program, target, attach_type)
+
+    older, directory = kernel.tables, kernel.directory
+    with monkeypatch.context() as patch:
+        use_other_version(tmp_path / "bpf", patch)
+        patch.setattr(sysbpf, "link_create", refuse)
+        outcome: Any = pytest.raises(KernelError, match="socket_create") if in_force else pytest.MonkeyPatch.context()
+        with outcome:
+            kernel.install()
+    assert executor.run(FAMILIES.format([(17, 3, 0)]))["all"] == [errno.EPERM if in_force else 0]
+    assert not in_force or (directory / "link_lsm__socket_create").exists()
+    older.close()
+    failed = kernel.tables
+    kernel.install()
+    failed.close()
+    assert kernel.pins.sets() == [kernel.directory]
+    assert set(programs.security(kernel.pins).values()) == {int(in_force)}
