@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 VENV := .venv/bin
 
-.PHONY: help setup demo test test-kernels lint format bench docs install uninstall clean
+.PHONY: help setup demo test test-kernels lint format bench storm docs install uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,8 +30,12 @@ format: setup ## let ruff format the tree
 	@$(VENV)/ruff format .
 	@$(VENV)/ruff check --fix .
 
-bench: setup ## requests/s and latency beside direct and HAProxy, as ratios (root)
+bench: setup ## connect() with and without the hooks; requests/s beside direct and HAProxy; as ratios (root)
+	@$(VENV)/python -m benchmarks.connect
 	@$(VENV)/python -m benchmarks.http
+
+storm: setup ## kill -9 of the supervisor, 200 times under fire; run nothing else of the enforcer's meanwhile (root)
+	@$(VENV)/python -P tools/kill_storm.py
 
 docs: setup ## write the command reference anew
 	@$(VENV)/python tools/cli_reference.py

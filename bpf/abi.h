@@ -88,6 +88,7 @@ struct owner {
 enum security_slot {
 	SECURITY_ASKED,           /* not zero once the kernel asked a security hook of ours */
 	SECURITY_EPOCH,           /* which labels OWNER_ANYONE count: those made under the configuration in force */
+	SECURITY_SETTLED,         /* not zero once what is older than these programs has its labels: from then on none is a refusal */
 	SECURITY_COUNT,
 };
 

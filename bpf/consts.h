@@ -42,6 +42,8 @@
 #define NETLINK_PROTOCOL_GENERIC 16
 /* PTRACE_MODE_ATTACH of linux/ptrace.h: to write, not only to look. */
 #define TRACE_ATTACH 2
+/* MAY_WRITE of linux/fs.h. */
+#define FILE_WRITE 2
 #define LINUX_SOCK_STREAM 1
 #define LINUX_SOCK_DGRAM 2
 #define PROTOCOL_TCP 6

@@ -260,7 +260,7 @@ LSM_PROBE(socket_create, int family, int type, int protocol, int kern)
 
 LSM_PROBE(socket_post_create, struct socket *sock, int family, int type, int protocol, int kern)
 {
-	return on_socket_made(sock, family, kern);
+	return on_socket_made(sock, kern);
 }
 
 LSM_PROBE(unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk)
@@ -286,6 +286,11 @@ LSM_PROBE(socket_sendmsg, struct socket *sock, struct msghdr *message, int size)
 LSM_PROBE(file_receive, struct file *file)
 {
 	return judge_received(file);
+}
+
+LSM_PROBE(file_permission, struct file *file, int mask)
+{
+	return mask & FILE_WRITE ? judge_written(file) : 0;
 }
 
 LSM_PROBE(task_alloc, struct task_struct *task, unsigned long clone_flags)

@@ -101,7 +101,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for name, text in rows.items():
         default = getattr(Settings(), name)
         if isinstance(default, tuple) and default:
-            assert text == f"[{', '.join(default)}]"
+            assert text == f"[{', '.join(map(str, default))}]"
         else:
             assert written.get(text, text) in (default, str(default)), name
 

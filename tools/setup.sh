@@ -30,6 +30,7 @@ fi
 
 id enforcer > /dev/null 2>&1 || useradd --system --no-create-home --shell /usr/sbin/nologin enforcer
 mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
+[ -d /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing
 
 # Debian's bcc is bound to /usr/bin/python3; another python3 may come first in PATH.
 version=$(sha256sum pyproject.toml)

@@ -49,6 +49,16 @@ static inline int label(struct sock *sk, u64 executor)
 	return 1;
 }
 
+/* Nobody's, as far as is known: of somebody outside; or older than these programs, until user space has labelled all that is. The
+ * programs before these know that, and stay in force until then. */
+static inline int may_be_older(u64 owner)
+{
+	int index = SECURITY_SETTLED;
+	u64 *settled = owner ? 0 : security.lookup(&index);
+
+	return settled && !*settled;
+}
+
 /* Is it a socket that the configuration lets executors speak to? Labels of an earlier configuration do not count. */
 static inline int is_for_anyone(struct sock *sk)
 {
@@ -78,12 +88,12 @@ static inline int judge_family(int family, int protocol, int kern)
 	return deny(executor, REFUSED_FAMILY);
 }
 
-/* A socket is made: IP ones have their owner from cgroup sock_create. */
-static inline int on_socket_made(struct socket *sock, int family, int kern)
+/* A socket is made. IP ones have their owner from cgroup sock_create already, unless that is of the programs before these. */
+static inline int on_socket_made(struct socket *sock, int kern)
 {
 	u64 executor = kern ? 0 : executor_of_task();
 
-	if (!executor || family == LINUX_AF_INET || family == LINUX_AF_INET6)
+	if (!executor)
 		return 0;
 	return label(sock->sk, executor) ? 0 : deny(executor, REFUSED_STORAGE_FULL);
 }
@@ -95,7 +105,7 @@ static inline int judge_unix_connect(struct sock *listener, struct sock *accepte
 
 	if (theirs && theirs != OWNER_ANYONE && !label(accepted, theirs) && executor)
 		return deny(executor, REFUSED_STORAGE_FULL);
-	if (!executor || theirs == executor || is_for_anyone(listener))
+	if (!executor || theirs == executor || is_for_anyone(listener) || may_be_older(theirs))
 		return 0;
 	return deny(executor, REFUSED_UNIX);
 }
@@ -105,9 +115,9 @@ static inline int judge_unix_connect(struct sock *listener, struct sock *accepte
 static inline int judge_unix_datagram(struct socket *sock, struct socket *other)
 {
 	struct sock *target = other->sk;
-	u64 executor = executor_of_task();
+	u64 executor = executor_of_task(), theirs = executor_of_sock(target);
 
-	if (!executor || executor_of_sock(target) == executor || is_for_anyone(target) || !executor_of_sock(sock->sk))
+	if (!executor || theirs == executor || is_for_anyone(target) || may_be_older(theirs) || !executor_of_sock(sock->sk))
 		return 0;
 	return deny(executor, REFUSED_UNIX);
 }
@@ -116,29 +126,41 @@ static inline int judge_unix_datagram(struct socket *sock, struct socket *other)
  * bytes to where it is connected (standard output), unless it is told where to: `elsewhere`. */
 static inline int judge_use(struct socket *sock, int elsewhere)
 {
-	u64 executor = executor_of_task();
+	u64 executor = executor_of_task(), owner;
 	struct sock *sk;
 
 	if (!executor || !sock->file)
 		return 0;
 	sk = sock->sk;
-	if (!sk || executor_of_sock(sk) == executor)
+	owner = executor_of_sock(sk);
+	if (!sk || owner == executor || may_be_older(owner))
 		return 0;
 	if (!elsewhere && bpf_skc_to_unix_sock(sk))
 		return 0;
 	return deny(executor, REFUSED_FILE);
 }
 
+/* sendfile() and splice() into a socket, which before Linux 6.5 are not seen as sending; write() as well. */
+static inline int judge_written(struct file *file)
+{
+	struct socket *sock = bpf_sock_from_file(file);
+
+	return sock ? judge_use(sock, 0) : 0;
+}
+
 /* A descriptor comes in: with a message, or by pidfd_getfd(). */
 static inline int judge_received(struct file *file)
 {
-	u64 executor = executor_of_task();
+	u64 executor = executor_of_task(), owner;
 	struct socket *sock;
 
 	if (!executor)
 		return 0;
 	sock = bpf_sock_from_file(file);
-	if (!sock || executor_of_sock(sock->sk) == executor)
+	if (!sock)
+		return 0;
+	owner = executor_of_sock(sock->sk);
+	if (owner == executor || may_be_older(owner))
 		return 0;
 	return deny(executor, REFUSED_FILE);
 }
@@ -177,7 +199,7 @@ static inline int judge_trace(struct task_struct *task, u32 mode)
 	if (!executor)
 		return 0;
 	known = executor_by_task.task_storage_get(task, 0, 0);
-	if (known && *known == executor)
+	if (known ? *known == executor : may_be_older(0))
 		return 0;
 	return deny(executor, REFUSED_PTRACE);
 }

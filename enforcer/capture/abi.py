@@ -218,6 +218,7 @@ class SecuritySlot(IntEnum):
 
     ASKED = 0
     EPOCH = 1
+    SETTLED = 2
 
 
 class CgroupEventKind(IntEnum):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,13 @@ def _security(name: str) -> Hook:
     return Hook(f"lsm__{name}", Where.LSM, ProgramType.LSM)
 
 
+def _sends_past_messages() -> bool:
+    """Before Linux 6.5 sendfile() and splice() reach a socket without socket_sendmsg. What sees them there is asked at
+    every read and write of the host, so that later kernels are spared it."""
+    major, minor = platform.release().split(".")[:2]
+    return (int(major), int("".join(filter(str.isdigit, minor)) or 0)) < (6, 5)
+
+
 HOOKS = (
     _socket("sock_create", AttachType.CGROUP_INET_SOCK_CREATE),
     _address("bind4", AttachType.CGROUP_INET4_BIND),
@@ -105,6 +113,7 @@ HOOKS = (
     _security("socket_connect"),
     _security("socket_sendmsg"),
     _security("file_receive"),
+    *([_security("file_permission")] if _sends_past_messages() else []),
     _security("task_alloc"),
     _security("bprm_check_security"),
     _security("ptrace_access_check"),
@@ -261,9 +270,10 @@ def _check_link(link_pin: Path, program_pin: Path) -> None:
 
 
 def switch(pins: Pins, groups: cgroup.Cgroups, directory: Path) -> None:
-    """Points every link at the loaded set in `directory`, creating those that are missing, and removes the other sets.
+    """Points every link at the loaded set in `directory`, creating those that are missing.
 
-    Raises KernelError; until a link is switched its old program stays in force.
+    Raises KernelError; until a link is switched its old program stays in force. The security hooks of older sets stay
+    beside the new ones until `finish`, which may come once these know what is older than they: `Tables.settle`.
     """
     _attach_security(pins, directory)
     attach(pins, directory, OWN, groups.own)
@@ -272,6 +282,10 @@ def switch(pins: Pins, groups: cgroup.Cgroups, directory: Path) -> None:
         if target not in (OWN, EXECUTORS):
             _update(pins, directory, target)
     _watch_events(directory)
+
+
+def finish(pins: Pins, directory: Path) -> None:
+    """Removes the other sets."""
     for path in pins.sets():
         if path != directory:
             shutil.rmtree(path)
@@ -410,6 +424,15 @@ def attached(pins: Pins, groups: cgroup.Cgroups) -> dict[str, int]:
         elif hook.attach_type is not None and hook.where in (Where.EXECUTORS, Where.OWN):
             counts[hook.program] = _count(groups.own if hook.where is Where.OWN else groups.executors, hook.attach_type)
     return counts
+
+
+def attached_above(path: Path) -> dict[str, int]:
+    """The same for a cgroup above executors that were taken over: how many programs each hook has there."""
+    return {
+        hook.program: _count(path, hook.attach_type)
+        for hook in HOOKS
+        if hook.where is Where.EXECUTORS and hook.attach_type is not None
+    }
 
 
 def _count(path: Path, attach_type: AttachType) -> int:

@@ -144,10 +144,16 @@ class Tables:
     def set_listener(self, netns: int, executor: int, port: int, *, resolver_port: int = 0) -> None:
         """Flows of cgroup id `executor` in network namespace cookie `netns` go to `port` there; datagrams to port 53
         go to `resolver_port`, or nowhere when it is 0. Nobody else may bind either port."""
+        place = bytes(abi.Place(netns, executor))
+        before = self._maps["listener_by_place"].lookup(place)
         for guarded in filter(None, (port, resolver_port)):
             self._maps["guarded_ports"].update(_guarded(netns, guarded), _U64.pack(executor))
         listener = abi.Listener(socket.htons(port), socket.htons(resolver_port))
-        self._maps["listener_by_place"].update(bytes(abi.Place(netns, executor)), bytes(listener))
+        self._maps["listener_by_place"].update(place, bytes(listener))
+        if before is not None:
+            left = abi.Listener.from_buffer_copy(before)
+            for old in {socket.ntohs(left.port), socket.ntohs(left.resolver_port)} - {port, resolver_port}:
+                self._maps["guarded_ports"].delete(_guarded(netns, old))
 
     def delete_listener(self, netns: int, executor: int) -> None:
         place = bytes(abi.Place(netns, executor))
@@ -175,6 +181,10 @@ class Tables:
     def set_epoch(self, epoch: int) -> None:
         """Labels OWNER_ANYONE count from now on when they were made with this number, never 0, as their `netns`."""
         self._maps["security"].update(_U32.pack(SecuritySlot.EPOCH), _U64.pack(epoch))
+
+    def settle(self) -> None:
+        """Says that whatever is older than the programs of this set has its labels: see `takeover`."""
+        self._maps["security"].update(_U32.pack(SecuritySlot.SETTLED), _U64.pack(1))
 
     def places(self) -> list[tuple[int, int]]:
         """(network namespace cookie, executor) of every listener."""

@@ -52,7 +52,8 @@ def take_over(pids: Iterable[int], executor: int, owners: Map, tasks: Map) -> in
 
 
 def recognise(pids: Iterable[int], executor: int, owners: Map, tasks: Map) -> None:
-    """Labels `pids` and their Unix sockets anew, for programs that never saw them made. IP sockets are left alone."""
+    """Labels `pids` and their sockets, for programs that never saw them made. Connections stay: whether their packets
+    pass does not rest on the label."""
     for pid in pids:
         _mark(pid, executor, tasks)
         for sock in sockets_of(pid):
@@ -76,13 +77,14 @@ def _mark(pid: int, executor: int, tasks: Map) -> None:
 
 
 def _claim(sock: socket.socket, executor: int, owners: Map) -> None:
-    """What is neither a Unix socket nor netlink is not let in: found open, it cannot be used any more."""
-    if sock.family not in (socket.AF_UNIX, socket.AF_NETLINK):
+    """What is of no family that is let in cannot be used any more."""
+    if sock.family not in (*_INET, socket.AF_UNIX, socket.AF_NETLINK):
         return
     key = struct.pack("=i", sock.fileno())
     known = owners.lookup(key)
     if known is None or abi.Owner.from_buffer_copy(known).executor not in (executor, abi.OWNER_ANYONE):
-        owners.update(key, bytes(abi.Owner(executor=executor)))
+        netns = cookie_of(sock) if sock.family in _INET else 0
+        owners.update(key, bytes(abi.Owner(executor=executor, netns=netns)))
 
 
 def _take(sock: socket.socket, executor: int, owners: Map) -> int:

@@ -59,7 +59,7 @@ def execute(
     descriptors.check_standard()
     view = _view(settings, account, writable)
     syscalls = Filter(unix_sockets=settings.unix_sockets)
-    with ControlClient(settings.control_socket) as client:
+    with ControlClient(settings.control_socket) as client, descriptors.Relayed():
         answer = client.request(
             {
                 "op": "create executor",

@@ -78,6 +78,10 @@ def _text(answer: dict[str, Any]) -> str:
     programs_line = ", ".join(f"{name} {count}" for name, count in answer["programs"].items())
     lines.append(f"programs    {programs_line} (1 per hook is right)")
     lines.append(f"lsm         {_security(answer['lsm'])}")
+    lines += [
+        f"programs    on {root}: {len(hooks)} hooks, {'1 each' if set(hooks.values()) == {1} else hooks}"
+        for root, hooks in answer["hooks"].items()
+    ]
     lines.append(f"flows       {answer['open_flows']} open")
     lines += [f"counter     {name} {value}" for name, value in answer["counters"].items() if value]
     return "\n".join(lines)

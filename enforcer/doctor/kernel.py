@@ -15,7 +15,7 @@ from pathlib import Path
 from enforcer.capture import cgroup, programs
 from enforcer.capture.headers import find_kernel_source
 from enforcer.capture.namespace import netns_cookie, run_inside
-from enforcer.capture.programs import BPF_MOUNT, Pins, Where
+from enforcer.capture.programs import BPF_MOUNT, Pins
 from enforcer.doctor import attempts, lsm
 from enforcer.doctor.attempts import Attempt
 from enforcer.doctor.checks import Outcome, Place, missing, ok
@@ -94,11 +94,12 @@ def bpf_file_system(_place: Place) -> Outcome:
 
 def load(place: Place) -> Outcome:
     try:
-        place.stage.load()
+        directory = place.stage.load()
     except KernelError as error:
         reason = str(error).partition("; ")[0]
         return missing(reason, "see what else is not ok here; bpf/README.md has the minimum kernel")
-    return ok(f"{len(programs.HOOKS)} programs compiled, accepted by the verifier and pinned")
+    taken = sum((directory / f"prog_{hook.program}").exists() for hook in programs.HOOKS)
+    return ok(f"{taken} programs compiled, accepted by the verifier and pinned")
 
 
 def attach(place: Place) -> Outcome:
@@ -142,20 +143,32 @@ def redirect(place: Place) -> Outcome:
     return ok("connections come to the listener, know where they were meant to go, and no packet leaves")
 
 
-def bpf_lsm(_place: Place) -> Outcome:
-    """The list of security modules, and a program that permits everything attached for a moment."""
+def bpf_lsm(place: Place) -> Outcome:
+    """The list of security modules, and the product's own programs: attached, and asked by the kernel."""
     listed = within(_lsm_list)
     boot = f"boot with lsm={listed},bpf" if "bpf" not in listed.split(",") else ""
+    tables = place.stage.tables
+    found = programs.security(place.stage.pins)
+    lacking = [name for name, count in found.items() if not count]
+    if len(lacking) == len(found):
+        detail = f"the kernel refuses LSM programs ({_refusal()}); security modules: {listed or 'unknown'}"
+        return missing(detail, boot or "boot Debian's kernel: this one forbids them; or run executors isolated")
+    if not tables.is_security_asked():
+        return missing(
+            f"programs attach but are never asked; security modules: {listed}", boot or "boot with bpf in lsm="
+        )
+    if lacking:
+        return missing(f"the kernel refuses some: {', '.join(lacking)}", "run executors isolated")
+    return ok(f"{len(found)} programs attached, and the kernel asks them; security modules: {listed}")
+
+
+def _refusal() -> str:
+    """Why, told by a program that permits everything."""
     try:
         lsm.attach_and_detach()
     except OSError as error:
-        detail = f"the kernel refuses LSM programs ({error.strerror}); security modules: {listed or 'unknown'}"
-        return missing(detail, boot or "boot Debian's kernel: this one forbids them; or run executors isolated")
-    if not any(hook.where is Where.LSM for hook in programs.HOOKS):
-        return missing("the kernel takes LSM programs, and this version has none", "run executors isolated")
-    if boot:
-        return missing(f"programs attach but are never asked; security modules: {listed}", boot)
-    return ok(f"a program was attached and detached; security modules: {listed}")
+        return error.strerror or str(error)
+    return "these, and takes others"
 
 
 def _lsm_list() -> str:

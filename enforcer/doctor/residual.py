@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import secrets
 import signal
 import socket
 import stat
+import struct
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -26,12 +29,14 @@ from enforcer.doctor import attempts, sockets, users
 from enforcer.doctor.checks import CannotTell, Place
 from enforcer.doctor.children import CLONE_NEWNET, libc, private_mounts, system, within
 from enforcer.doctor.stage import FAR4, Far, Stage
+from enforcer.isolation import kernel
 
 # (x86_64, aarch64): arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
 _FINIT_MODULE, _KEXEC_LOAD = {"x86_64": 313, "aarch64": 273}, {"x86_64": 246, "aarch64": 104}
 _IO_URING_SETUP, _PIDFD_OPEN, _PIDFD_GETFD = 425, 434, 438
 _BAD_KEXEC_FLAGS, _TOO_MANY_SEGMENTS = 0x4000, 0xFFFF
-_AF_VSOCK = 40
+_AF_VSOCK, _AF_XDP = 40, 44
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 1, 0x1000  # linux/if_tun.h
 _MEMORY_DEVICE = os.makedev(1, 1)
 # What closes a way: it is refused, or there is no such thing here.
 _CLOSING = frozenset(
@@ -89,16 +94,20 @@ def _open_memory(stage: Stage) -> str:
     return ""
 
 
-def _leave_cgroup(stage: Stage) -> str:
-    text = b"left " + secrets.token_hex(8).encode()
+def _born_elsewhere(stage: Stage) -> str:
+    text = b"born " + secrets.token_hex(8).encode()
     far = stage.far
 
-    def leave() -> None:
-        cgroup.join(stage.outside, os.getpid())
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.sendto(text, (FAR4, 9))
+    def bear() -> None:
+        outside = os.open(stage.outside, os.O_RDONLY | os.O_DIRECTORY)
+        child = kernel.birth(0, outside)
+        if child == 0:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(text, (FAR4, 9))
+            os._exit(0)
+        os.waitpid(child, 0)
 
-    within(leave, group=stage.executor, netns=stage.near)
+    within(bear, group=stage.executor, netns=stage.near)
     return _if_arrived(stage, far, text)
 
 
@@ -159,6 +168,28 @@ def _packet_socket(stage: Stage) -> str:
 def _vsock(stage: Stage) -> str:
     within(lambda: socket.socket(_AF_VSOCK, socket.SOCK_STREAM).close(), group=stage.executor)
     return ""
+
+
+def _xdp(stage: Stage) -> str:
+    within(lambda: socket.socket(_AF_XDP, socket.SOCK_RAW).close(), group=stage.executor)
+    return ""
+
+
+def _tun(stage: Stage) -> str:
+    def open_it() -> None:
+        with open("/dev/net/tun", "r+b", buffering=0) as device:  # noqa: PTH123 - a device
+            fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"", _IFF_TUN | _IFF_NO_PI))
+
+    within(open_it, group=stage.executor, netns=stage.near)
+    return ""
+
+
+def _open_disk(stage: Stage) -> str:
+    disks = [path for path in Path("/dev").iterdir() if path.is_block_device()]
+    if not disks:
+        raise CannotTell("this host shows no disk")
+    within(lambda: os.close(os.open(disks[0], os.O_RDWR)), group=stage.executor)
+    return f"{disks[0]} can be written"
 
 
 def _io_uring(stage: Stage) -> str:
@@ -247,8 +278,8 @@ def _set_helper(stage: Stage) -> str:
 _CAPABILITY = "CapabilityBoundingSet= without {} in the service's unit"
 WAYS = (
     Way(
-        "cgroup.procs", "moves itself into a cgroup that is not governed, by writing to cgroup.procs",
-        "run it as an ordinary user, or a kernel that takes BPF LSM programs", _leave_cgroup,
+        "CLONE_INTO_CGROUP", "has a child born in a cgroup that is not governed (moving there is noticed, and deadly)",
+        "run it as an ordinary user; SystemCallFilter=~clone3 in the service's unit", _born_elsewhere,
     ),
     Way(
         "bpf", "takes the programs off with bpf(2), or removes their pins below /sys/fs/bpf",
@@ -289,6 +320,17 @@ WAYS = (
     Way(
         "AF_PACKET", "writes whole frames to an interface, past the hooks on sockets",
         f"{_CAPABILITY.format('CAP_NET_RAW')}, or a kernel that takes BPF LSM programs", _packet_socket,
+    ),
+    Way(
+        "AF_XDP", "writes frames to an interface past the filter there",
+        f"{_CAPABILITY.format('CAP_NET_RAW')}, or a kernel that takes BPF LSM programs", _xdp,
+    ),
+    Way(
+        "TUN", "has the host forward packets that seem to come in by a device of its own",
+        f"{_CAPABILITY.format('CAP_NET_ADMIN')}; PrivateDevices=yes", _tun,
+    ),
+    Way(
+        "disks", "writes a disk past its file system", "PrivateDevices=yes in the service's unit", _open_disk,
     ),
     Way(
         "AF_VSOCK", "speaks to the hypervisor, past the network",

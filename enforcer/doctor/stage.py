@@ -119,6 +119,7 @@ class Stage:
         if not hasattr(self, "_loaded"):
             raise CannotTell("the programs did not load")
         programs.switch(self.pins, self.groups, self._loaded)
+        self._tables.settle()
         self._attached = programs.attached(self.pins, self.groups)
         return self._attached
 

@@ -102,9 +102,8 @@ class Isolation:
         that are our children, by us."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            while True:
-                os.waitpid(-1, 0)
+        while os.waitpid(-1, 0)[0] != self._first:
+            continue
 
     def _become(self, command: Command, terminal: Terminal) -> NoReturn:
         """The command's process: from here on nothing returns, and every failure ends it."""

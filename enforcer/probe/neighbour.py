@@ -10,6 +10,7 @@ import secrets
 import select
 import shutil
 import subprocess
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +46,7 @@ class Neighbour:
         self._ground = ground
         self._user = user
         self._stack = ExitStack()
+        self._lock = threading.Lock()
         self._name = f"{ground.mark}-{user}"
         # Of its own per user, so that both can be there at once.
         self._port = RELAY_PORT - 1 - (user == "root")
@@ -125,10 +127,15 @@ class Neighbour:
         return about
 
     def _order(self, line: str) -> None:
-        if self._process.stdin is None or self._process.poll() is not None:
-            raise HostError("the helper outside is gone; a technique ended it")
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
+        """Has it done before we go on. Raises HostError when the helper is gone."""
+        process = self._process
+        with self._lock:
+            if process.stdin is None or process.stdout is None or process.poll() is not None:
+                raise HostError("the helper outside is gone; a technique ended it")
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+            if not select.select([process.stdout], [], [], _START)[0] or not process.stdout.readline():
+                raise HostError("the helper outside does not answer; a technique stopped it")
 
     def _stop(self) -> None:
         self._process.kill()

@@ -64,6 +64,7 @@ class Run:
             for user in self._users:
                 tries.update(self._of_user(user, neighbours[user]))
             self._disturb(tries, neighbours)
+            self._sight.watch(None, DETOUR)
             return [self._result(technique, user, *both) for (user, technique), both in tries.items()]
 
     def _of_user(self, user: str, neighbour: Neighbour) -> dict[tuple[str, Technique], tuple[_Try | None, _Try]]:
@@ -105,7 +106,6 @@ class Run:
         token, port = secrets.token_hex(8), self._next_port
         self._next_port += 1
         sighting = self._sight.begin(token, port)
-        neighbour.arm(token)
         scene = Scene(self._ground, neighbour, user, token, port, inside)
         with ExitStack() as stack:
             try:

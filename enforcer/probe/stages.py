@@ -83,7 +83,8 @@ def _crafted(scene: Scene) -> Iterator[Props]:
 
 @contextmanager
 def _neighbour(scene: Scene) -> Iterator[Props]:
-    """Where the helper outside can be reached."""
+    """Where the helper outside can be reached; it knows what to send when it is only nudged."""
+    scene.neighbour.arm(scene.token)
     yield Props(scene.neighbour.values)
 
 

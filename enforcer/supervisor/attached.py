@@ -101,6 +101,15 @@ class Attached:
         """(network namespace cookie, cgroup id) of every listener."""
         return {(place.cookie, tree.executor.cgroup_id) for tree in self for place in tree.places.values()}
 
+    def hooks(self) -> dict[str, dict[str, int]]:
+        """How many programs each hook has on each cgroup that ours are below; 1 each is right."""
+        return {root: programs.attached_above(self._mount / root) for root in self._roots}
+
+    def governs(self, relative: str) -> bool:
+        """Is the cgroup at this path, relative to the mount, in a tree that was taken over?"""
+        paths = (tree.executor.cgroup for tree in self)
+        return any(relative == path or relative.startswith(f"{path}/") for path in paths)
+
     def executors(self) -> list[Executor]:
         return [tree.executor for tree in self._trees.values()]
 

@@ -29,12 +29,21 @@ Handler = Callable[[dict[str, Any], list[int], object], dict[str, Any]]
 
 
 class ControlServer:
-    """Serves `handler` on `path`. `on_closed` is called with a connection's token when its client is gone."""
+    """Serves `handler` on `path`. `on_closed` is called with a connection's token when its client is gone. Processes in
+    cgroups that `is_governed` says so of, by their path below the mount, are not served: an attached executor may be
+    root with every capability."""
 
-    def __init__(self, path: Path, handler: Handler, on_closed: Callable[[object], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        handler: Handler,
+        on_closed: Callable[[object], None],
+        is_governed: Callable[[str], bool],
+    ) -> None:
         self._path = path
         self._handler = handler
         self._on_closed = on_closed
+        self._is_governed = is_governed
         self._loop = asyncio.get_running_loop()
         self._connections: set[socket.socket] = set()
         path.unlink(missing_ok=True)
@@ -60,7 +69,7 @@ class ControlServer:
         pid, uid, _gid = struct.unpack(
             "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         )
-        if uid != 0 or not _is_operator(pid):
+        if uid != 0 or not _is_operator(pid) or self._is_governed(_cgroup_of(pid)):
             _log.warning("control connection refused", uid=uid, pid=pid)
             connection.close()
             return
@@ -108,6 +117,15 @@ def _is_operator(pid: int) -> bool:
         return False
     effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
     return bool(int(effective, 16) >> _CAP_SYS_ADMIN & 1)
+
+
+def _cgroup_of(pid: int) -> str:
+    """Its path in the version 2 tree, without the first slash; empty when it is gone, and then it is no operator."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line[4:] for line in lines if line.startswith("0::/")), "")
 
 
 class ControlClient:

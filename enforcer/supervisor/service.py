@@ -23,11 +23,10 @@ import psutil
 import structlog
 
 from enforcer import privileges
-from enforcer.capture import cgroup, programs, takeover
+from enforcer.capture import cgroup, programs
 from enforcer.capture.generation import Tries, build_generation, build_tries
 from enforcer.capture.programs import Pins
 from enforcer.capture.tables import Tables
-from enforcer.capture.unix_sockets import AllowedSockets
 from enforcer.capture.uplinks import Uplinks, watch_interfaces
 from enforcer.config import Settings, load_settings
 from enforcer.errors import EnforcerError, HostError, KernelError, UsageError
@@ -41,6 +40,7 @@ from enforcer.supervisor.executors import Executors
 from enforcer.supervisor.generation import Content, coarse_verdicts, read_content
 from enforcer.supervisor.kernel_events import KernelEvents
 from enforcer.supervisor.plan import EMPTY, plan_for
+from enforcer.supervisor.security import Security
 from enforcer.supervisor.workers import Worker, Workers
 from enforcer.verdict import MaskSpec
 
@@ -95,7 +95,7 @@ class Supervisor:
             self._events = KernelEvents(self._tables, self._executor_of)
             taken_over = self._executors.recover()
             self._attach(stack)
-            control = ControlServer(settings.control_socket, self._handle, self._released)
+            control = ControlServer(settings.control_socket, self._handle, self._released, self._attached.governs)
             stack.callback(control.close)
             self._record("started", cgroup=str(groups_mount / settings.instance), executors=taken_over)
             self._record_generation()
@@ -164,6 +164,7 @@ class Supervisor:
         self._tables.beat(HEARTBEAT_LIMIT)
         programs.switch(self._pins, self._groups, directory)
         self._directory = directory
+        self._security = Security(self._pins, self._tables)
 
     def _attach(self, stack: ExitStack) -> None:
         """Guards the uplinks, takes over what policies name, and drops what the supervisor before us left behind."""
@@ -185,27 +186,13 @@ class Supervisor:
         self._attached.take(self._content.policies.cgroup_patterns(), self._directory)
         for one in self._executors:
             self._admit(one.executor)
-            pids = cgroup.processes(self._executors.cgroup_of(one.executor.ident))
-            takeover.recognise(pids, one.executor.cgroup_id, self._tables.owners, self._tables.tasks)
-        if not self._tables.is_security_asked():
-            _log.warning("this kernel takes no LSM programs; 'enforcer doctor' says what that leaves open")
-        self._allow_sockets()
+            self._security.recognise(self._executors.cgroup_of(one.executor.ident))
+        self._security.allow(self._settings.unix_allow)
+        self._security.settle(self._directory)
         known = self._attached.places() | self._executors.places()
         for netns, executor in self._tables.places():
             if (netns, executor) not in known:
                 self._tables.delete_listener(netns, executor)
-
-    def _allow_sockets(self) -> None:
-        """Looks for the Unix sockets of the host that executors may speak to; none where no program would ask."""
-        paths = self._settings.unix_allow if self._tables.is_security_asked() else ()
-        self._allowed = AllowedSockets(paths, self._tables)
-        self._find_sockets()
-
-    def _find_sockets(self) -> None:
-        try:
-            self._allowed.look()
-        except (EnforcerError, OSError) as error:
-            _log.error("sockets of unix_allow not found", error=str(error))
 
     def _interface_changed(self, watcher: socket.socket) -> None:
         while True:
@@ -284,7 +271,7 @@ class Supervisor:
         if time.monotonic() - self._tidied > TIDY:
             self._tidied = time.monotonic()
             self._attached.tidy()
-            self._find_sockets()
+            self._security.look()
         held = set(self._holders.values())
         for ident in self._executors.ended():
             if ident not in held:
@@ -369,10 +356,8 @@ class Supervisor:
         return await asyncio.to_thread(build_tries, content.table)
 
     def _take(self, settings: Settings, content: Content, number: int) -> None:
-        allowed = self._settings.unix_allow
         self._settings, self._content, self._number = settings, content, number
-        if settings.unix_allow != allowed:
-            self._allow_sockets()
+        self._security.allow(settings.unix_allow)
         self._workers.reload(settings, content, number)
         self._record_generation()
         _log.info("reloaded", generation=number, policies=list(settings.policies))
@@ -466,13 +451,10 @@ class Supervisor:
                 for tree in self._attached
             ],
             "released": self._attached.released(),
+            "hooks": self._attached.hooks(),
             "uplinks": self._uplinks.guarded(),
             "programs": programs.attached(self._pins, self._groups),
-            "lsm": {
-                "asked": self._tables.is_security_asked(),
-                "programs": programs.security(self._pins),
-                "unix_allow": self._allowed.labelled(),
-            },
+            "lsm": self._security.status(),
             "open_flows": self._tables.open_flows(),
             "counters": self._tables.counters(),
             "recorder": {

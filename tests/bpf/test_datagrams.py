@@ -181,7 +181,7 @@ def test_a_socket_that_was_dissolved_is_judged_again(kernel: Kernel, executor: E
 
 
 def test_af_unspec_in_sendto_is_an_address_like_any(kernel: Kernel, executor: Executor, frankfurt: Far) -> None:
-    """sendto() with family AF_UNSPEC, which IPv4 sockets take: to port 53 it goes to the resolver, else it is refused."""
+    """sendto() with family AF_UNSPEC, which IPv4 sockets take: port 53 goes to the resolver, any other is refused."""
     code = """
     def unspec(port):
         sock, data = socket.socket(2, 2), b"unspec"

@@ -19,6 +19,7 @@ from enforcer.capture import programs, sysbpf
 from enforcer.capture.abi import ExecutorMode
 from enforcer.capture.generation import AudienceEntry, DirectPlan
 from enforcer.capture.original_dst import flow_record
+from enforcer.errors import KernelError
 from tests.bpf.conftest import TABLE
 from tests.bpf.far import Far
 from tests.fixtures.kernel import PATIENCE, Executor, Kernel, destination, use_other_version
@@ -189,12 +190,13 @@ def test_a_switch_that_fails_midway_leaves_every_hook_with_one_program(
         older = own.tables
         with monkeypatch.context() as patch:
             patch.setattr(sysbpf, "link_update", fail)
-            with pytest.raises(programs.KernelError, match="cannot attach"):
+            with pytest.raises(KernelError, match="cannot attach"):
                 own.install()
         assert {programs.attached(own.pins, own.groups)[hook.program] for hook in ATTACHED} == {1}
         half = own.tables
         own.install()
-        older.close(), half.close()
+        older.close()
+        half.close()
         assert set(programs.attached(own.pins, own.groups).values()) == {1}
         assert len(own.pins.sets()) == 1
         executor.start("kept = connect(2, '3.120.0.10', 81)")
@@ -211,7 +213,7 @@ def test_a_version_that_does_not_compile_changes_nothing(
     use_other_version(tmp_path / "bpf", monkeypatch)
     with (tmp_path / "bpf/enforcer.c").open("a") as text:
         text.write("not C\n")
-    with pytest.raises(programs.KernelError):
+    with pytest.raises(KernelError):
         own.install()
     own.tables = tables
     assert ours(own) == before

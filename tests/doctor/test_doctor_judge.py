@@ -154,3 +154,10 @@ def test_what_is_no_promise(text: str) -> None:
     """A misspelt requirement is an error: it must not pass as met."""
     with pytest.raises(UsageError):
         parse_required(text)
+
+
+def test_every_way_of_root_is_in_the_documentation() -> None:
+    """docs/security.md lists the same ways, in the same words, with the same mends."""
+    page = (Path(__file__).parents[2] / "docs/security.md").read_text()
+    for way in WAYS:
+        assert f"| `{way.name}` | {way.way} | {way.mend} |" in page

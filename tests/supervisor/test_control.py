@@ -30,6 +30,7 @@ class Serving:
         self.tokens: list[object] = []
         self.closed: list[object] = []
         self.descriptors: list[int] = []
+        self.governed = False
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._thread.start()
@@ -38,7 +39,7 @@ class Serving:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        server = ControlServer(self.path, self._handle, self.closed.append)
+        server = ControlServer(self.path, self._handle, self.closed.append, lambda _path: self.governed)
         self._ready.set()
         await self._stop.wait()
         server.close()
@@ -205,3 +206,11 @@ def test_a_supervisor_that_does_not_answer_is_given_up(serving: Serving, monkeyp
     with ControlClient(serving.path) as client, pytest.raises(NotRunning, match="see its log"):
         client.request({"op": "a"})
     release.set()
+
+
+def test_a_process_of_an_executor_is_not_served(serving: Serving) -> None:
+    """Root with every capability, but in a governed cgroup: the connection is closed without an answer."""
+    serving.governed = True
+    with ControlClient(serving.path) as client, pytest.raises(NotRunning):
+        client.request({"op": "status"})
+    assert serving.tokens == []

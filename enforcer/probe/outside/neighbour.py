@@ -142,6 +142,8 @@ class Neighbour:
                 self._relay(text.encode())
             elif order == "arm":
                 self._armed = text.encode()
+            sys.stdout.write("obeyed\n")
+            sys.stdout.flush()
         os._exit(0)
 
 
