@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 VENV := .venv/bin
 
-.PHONY: help setup demo test test-kernels lint format bench storm docs install uninstall clean
+.PHONY: help setup demo test test-probe test-kernels lint format bench storm docs install uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -16,6 +16,9 @@ demo: setup ## build a small world in namespaces and run an executor through the
 test: setup lint ## every test this host can run, and the linters (root)
 	@$(VENV)/pytest
 	@$(VENV)/python -P tools/compile.py --test
+
+test-probe: setup ## the whole catalogue of ways out: ungoverned, isolated, attached (root)
+	@$(VENV)/pytest -m full tests/probe
 
 test-kernels: setup ## kernel tests and the escape probe on Debian's stock kernel, emulated (root)
 	@$(VENV)/python -P tools/test_kernels.py

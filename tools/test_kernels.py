@@ -73,7 +73,8 @@ def commands(options: argparse.Namespace) -> str:
     """The shell script to run there. Each part runs, whatever became of the one before; the first failure is told."""
     if options.shell:
         return f"{options.shell}\n"
-    pytest = "python -m pytest -p no:cacheprovider"
+    # Each test is named before it begins and told at once when it fails: the machine may not live to the end.
+    pytest = "python -m pytest -v --tb=no -p no:cacheprovider -p tests.kernels.told_at_once"
     if options.select:
         return f"{pytest} {options.select}\n"
     # Named files: to import all the others would take longer than these tests do.

@@ -21,7 +21,7 @@ from enforcer.isolation.filesystem import View
 from enforcer.isolation.start import Command, Isolation
 from enforcer.isolation.syscalls import Filter
 from enforcer.isolation.terminal import Terminal, path_of_terminal
-from enforcer.supervisor.control import ControlClient
+from enforcer.supervisor.client import ControlClient
 
 if TYPE_CHECKING:
     from enforcer.cli.context import Context

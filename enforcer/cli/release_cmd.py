@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from enforcer.supervisor.control import ControlClient
+from enforcer.supervisor.client import ControlClient
 
 if TYPE_CHECKING:
     from enforcer.cli.context import Context

@@ -10,7 +10,7 @@ import click
 from enforcer.capture import cgroup, programs
 from enforcer.capture.programs import Pins
 from enforcer.errors import NotRunning
-from enforcer.supervisor.control import ControlClient
+from enforcer.supervisor.client import ControlClient
 
 if TYPE_CHECKING:
     from enforcer.cli.context import Context

@@ -16,7 +16,7 @@ import yaml
 from enforcer.config import load_settings
 from enforcer.demo.world import START_TIMEOUT, World, stop
 from enforcer.errors import HostError, NotRunning
-from enforcer.supervisor.control import ControlClient
+from enforcer.supervisor.client import ControlClient
 from enforcer.supervisor.uninstall import uninstall
 
 # Seconds a command in an executor may take.

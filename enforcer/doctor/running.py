@@ -14,7 +14,7 @@ from enforcer.capture.programs import Pins
 from enforcer.capture.sysbpf import Map
 from enforcer.doctor.checks import Outcome, Place, absent, missing, ok
 from enforcer.errors import NotRunning
-from enforcer.supervisor.control import ControlClient
+from enforcer.supervisor.client import ControlClient
 
 _NONE = absent("no supervisor runs")
 

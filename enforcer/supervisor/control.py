@@ -1,4 +1,4 @@
-"""The control socket: how the CLI talks to the supervisor. Root only, one JSON message per request and answer."""
+"""The control socket's end in the supervisor. Root only, one JSON message per request and answer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from typing import Any
 import orjson
 import structlog
 
-from enforcer.errors import EnforcerError, NotRunning
-
-MAX_MESSAGE = 128 * 1024
-# Seconds the CLI waits for an answer.
-TIMEOUT = 30.0
+from enforcer.errors import EnforcerError
+from enforcer.supervisor.client import MAX_MESSAGE
 
 # include/uapi/linux/capability.h
 _CAP_SYS_ADMIN = 21
@@ -126,44 +123,3 @@ def _cgroup_of(pid: int) -> str:
     except OSError:
         return ""
     return next((line[4:] for line in lines if line.startswith("0::/")), "")
-
-
-class ControlClient:
-    """One connection to a running supervisor. Raises NotRunning when there is none."""
-
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(TIMEOUT)
-        try:
-            self._socket.connect(str(path))
-        except PermissionError:
-            self._socket.close()
-            raise NotRunning(f"{path} is for root only; run this command as root") from None
-        except OSError:
-            self._socket.close()
-            raise NotRunning(f"no supervisor answers at {path}; start one with 'enforcer run'") from None
-
-    def __enter__(self) -> ControlClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def request(self, message: dict[str, Any], descriptors: list[int] | None = None) -> dict[str, Any]:
-        """Sends one request and returns its answer. Raises the supervisor's error with its exit code, or NotRunning."""
-        try:
-            socket.send_fds(self._socket, [orjson.dumps(message)], descriptors or [])
-            data = self._socket.recv(MAX_MESSAGE)
-        except OSError as error:
-            raise NotRunning(f"the supervisor did not answer: {error}; see its log") from error
-        if not data:
-            raise NotRunning("the supervisor closed the connection; see its log")
-        answer: dict[str, Any] = orjson.loads(data)
-        if "error" in answer:
-            failure = EnforcerError(answer["error"])
-            failure.exit_code = answer["exit_code"]
-            raise failure
-        return answer

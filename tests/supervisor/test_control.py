@@ -16,7 +16,8 @@ import pytest
 
 from enforcer.errors import ConfigError, EnforcerError, HostError, NotRunning, PolicyError, UsageError
 from enforcer.supervisor import control
-from enforcer.supervisor.control import ControlClient, ControlServer
+from enforcer.supervisor.client import ControlClient
+from enforcer.supervisor.control import ControlServer
 
 PATIENCE = 10.0
 
@@ -195,7 +196,7 @@ def test_a_supervisor_that_dies_in_mid_answer_is_told_as_that(serving: Serving) 
 
 def test_a_supervisor_that_does_not_answer_is_given_up(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the named time, with the place to look at."""
-    monkeypatch.setattr(control, "TIMEOUT", 0.1)
+    monkeypatch.setattr("enforcer.supervisor.client.TIMEOUT", 0.1)
     release = threading.Event()
 
     def hang(_request: dict[str, Any], _descriptors: list[int]) -> dict[str, Any]:
