@@ -123,6 +123,14 @@ def processes(path: Path) -> list[int]:
     return found
 
 
+def threads(pid: int) -> list[int]:
+    """The ids of a process's threads, its own among them. One that has ended has none."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - of /proc, names are enough
+    except OSError:
+        return []
+
+
 def is_populated(path: Path) -> bool:
     """Does the subtree hold any live process? A removed cgroup does not."""
     try:

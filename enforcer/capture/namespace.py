@@ -73,18 +73,21 @@ def netns_cookie(netns: int) -> int:
 
 
 def listen_inside(
-    netns: int, ports: Iterable[int], count: int
+    netns: int, ports: Iterable[int], count: int, *, join: bool = False
 ) -> tuple[int, list[tuple[socket.socket, socket.socket]]]:
     """Creates `count` pairs of listeners, 127.0.0.1 and ::1, in the namespace behind `netns`.
 
-    All share one port (SO_REUSEPORT), the first free one of `ports`. Each worker gets a pair of its own and nobody
-    else keeps it open: when workers die, connections are refused at once instead of waiting for nobody.
+    All share one port (SO_REUSEPORT), the first of `ports` that nobody listens on; with `join`, one that others of ours
+    may listen on. Each worker gets a pair of its own and nobody else keeps it open: when workers die, connections are
+    refused at once instead of waiting for nobody.
     Returns the port and the pairs. Raises HostError when no port is free.
     """
 
     def create() -> tuple[int, list[tuple[socket.socket, socket.socket]]]:
         for candidate in ports:
             try:
+                if not join:
+                    _check_free(candidate)
                 return candidate, [(_listen4(candidate), _listen6(candidate)) for _ in range(count)]
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
@@ -92,6 +95,15 @@ def listen_inside(
         raise HostError("every port for the listener is taken in the executor; free one from listener_port on")
 
     return run_inside(netns, create)
+
+
+def _check_free(port: int) -> None:
+    """Raises OSError(EADDRINUSE) where anybody listens, also one who would share: another executor's listener."""
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.socket(family) as sock:
+            # Connections of before that wait for their end are in nobody's way.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((address, port))
 
 
 def _listen4(port: int) -> socket.socket:

@@ -198,7 +198,8 @@ class Attached:
             self._settle(tree, os.getpid())
             pids = cgroup.processes(path)
             for pid in pids:
-                self._tables.track_task(pid, ident)
+                for thread in cgroup.threads(pid):
+                    self._tables.track_task(thread, ident)
                 self._settle(tree, pid)
             closed = takeover.take_over(pids, ident, self._tables.owners, self._tables.tasks)
             self._on_change(executor)
@@ -243,7 +244,7 @@ class Attached:
         for tree in self:
             for place in tree.places.values():
                 try:
-                    _, [pair] = namespace.listen_inside(place.netns, range(place.port, place.port + 1), 1)
+                    _, [pair] = namespace.listen_inside(place.netns, [place.port], 1, join=True)
                     worker.listen(tree.executor, pair, place=place.cookie)
                 except (EnforcerError, OSError) as error:
                     # Others serve it still; what the kernel sends to nobody is refused.

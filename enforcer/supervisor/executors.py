@@ -150,7 +150,7 @@ class Executors:
             if not active.netns_cookie:
                 continue
             try:
-                self._listen_at(active, range(active.port, active.port + 1), [worker])
+                self._listen_at(active, [active.port], [worker], join=True)
             except (EnforcerError, OSError):
                 # The executor took the port while no worker held it: move all workers to another one.
                 for other in self._workers:
@@ -166,10 +166,10 @@ class Executors:
         self._write_state(active)
         self._tables.set_listener(active.netns_cookie, active.executor.cgroup_id, active.port)
 
-    def _listen_at(self, active: Active, ports: Iterable[int], workers: list[Worker]) -> None:
+    def _listen_at(self, active: Active, ports: Iterable[int], workers: list[Worker], *, join: bool = False) -> None:
         netns = os.open(self._namespaces / active.executor.ident, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            active.port, pairs = namespace.listen_inside(netns, ports, len(workers))
+            active.port, pairs = namespace.listen_inside(netns, ports, len(workers), join=join)
         finally:
             os.close(netns)
         for worker, pair in zip(workers, pairs, strict=True):

@@ -102,3 +102,15 @@ def test_what_cannot_be_kept_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot keep the namespace at"):
         keep(987654, tmp_path / "netns")
     assert namespace.PORT_ATTEMPTS > 0
+
+
+def test_a_port_that_others_of_ours_listen_on_is_joined_only_on_purpose(own: int) -> None:
+    """Another executor's listener, sharing or not, is not free; a worker that comes back joins its own."""
+    first, pairs = listen_inside(own, range(45101, 45110), 1)
+    second, more = listen_inside(own, range(first, 45110), 1)
+    assert second == first + 1
+    again, joined = listen_inside(own, [first], 1, join=True)
+    assert again == first
+    for pair in (*pairs, *more, *joined):
+        for sock in pair:
+            sock.close()

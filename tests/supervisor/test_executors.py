@@ -76,7 +76,9 @@ class Host:
         monkeypatch.setattr(cgroup, "is_populated", lambda path: path.exists() and path.name not in self.ended)
         monkeypatch.setattr(cgroup, "remove", lambda path: path.rmdir() if path.exists() else None)
 
-    def _listen_inside(self, _netns: int, ports: Iterable[int], count: int) -> tuple[int, list[Any]]:
+    def _listen_inside(
+        self, _netns: int, ports: Iterable[int], count: int, *, join: bool = False
+    ) -> tuple[int, list[Any]]:
         for port in ports:
             if port not in self.taken:
                 return port, [(port, f"pair {number}") for number in range(count)]

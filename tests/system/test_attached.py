@@ -178,6 +178,20 @@ def test_the_hosts_loopback_is_denied_but_for_its_own_and_what_the_policy_names(
     assert answers == {"7001": "hello", "7002": "PermissionError", "7003": "hello"}
 
 
+def test_trees_in_one_namespace_have_listeners_of_their_own(world: World, slice_: Path) -> None:
+    """Two trees, also after a restart: each is served at its own port, and neither's flows are the other's."""
+    one, two = Group(world, slice_, "agent-1.service"), Group(world, slice_, "agent-2.service")
+    with one.shell() as first, two.shell() as second, governed(world, slice_) as instance:
+        for _ in range(2):
+            ports = [port for tree in instance.status()["attached"] for port in tree["ports"]]
+            assert len(set(ports)) == 2
+            for _ in range(5):
+                assert MASKED_CARD in first.curl(url(FRANKFURT.address, "/orders")).stdout
+                assert MASKED_CARD in second.curl(url(FRANKFURT.address, "/orders")).stdout
+            instance.stop()
+            instance.start()
+
+
 def test_release_gives_back_one_tree_and_undo_takes_it_again(world: World, slice_: Path, virginia: Watch) -> None:
     """Released it is not governed, also after a restart; its neighbours are; undone it is as before."""
     one, two = Group(world, slice_, "agent-1.service"), Group(world, slice_, "agent-2.service")
