@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+GUEST = CHECKOUT / "tools/test_kernels_guest.sh"
 CACHE = CHECKOUT / "build/kernels"
 ARCHITECTURE = "amd64"
 NOT_SOURCES = (".git", ".venv", "build", ".mypy_cache", ".ruff_cache", ".hypothesis")
@@ -142,7 +143,8 @@ def boot_and_run(image: Path, script: str, options: argparse.Namespace) -> int:
         directory = Path(shared)
         (directory / "command").write_text(script)
         (directory / "output").touch()
-        # The sources as they are now: somebody may go on editing them.
+        # The sources as they are now, this script's other half included: somebody may go on editing them.
+        shutil.copy(GUEST, directory / "guest")
         excluded = [f"--exclude=./{name}" for name in NOT_SOURCES]
         run("tar", "-C", str(CHECKOUT), *excluded, "-cf", f"{directory}/tree", ".")
         machine = Machine(emulator(image, directory, options), directory)
@@ -157,7 +159,6 @@ def boot_and_run(image: Path, script: str, options: argparse.Namespace) -> int:
 
 
 def emulator(image: Path, directory: Path, options: argparse.Namespace) -> list[str]:
-    guest = CHECKOUT / "tools/test_kernels_guest.sh"
     command = [str(CHECKOUT / ".venv/bin/vng"), "--run", str(image), "--disable-kvm", "--force-9p", "--user", "root"]
     command += ["--verbose"]  # otherwise the console is lost
     command += ["--cpus", str(options.cpus), "--memory", MEMORY]
@@ -169,7 +170,7 @@ def emulator(image: Path, directory: Path, options: argparse.Namespace) -> list[
     ]
     if options.append:
         command += ["--append", options.append]
-    return [*command, "--", shlex.join(["bash", str(guest), str(directory)])]
+    return [*command, "--", shlex.join(["bash", f"{directory}/guest", str(directory), str(CHECKOUT)])]
 
 
 class Machine:

@@ -1,11 +1,11 @@
 #!/bin/bash
 # Runs inside the emulated machine, as root: mounts what the enforcer needs, then runs DIRECTORY/command in the checkout. Output goes to
 # DIRECTORY/output, the status to DIRECTORY/status; of what is written here, the host sees nothing else.
-# Usage: test_kernels_guest.sh DIRECTORY
+# Usage: test_kernels_guest.sh DIRECTORY CHECKOUT
 set -uo pipefail
 directory=$1
 exec >> "$directory/output" 2>&1
-checkout=$(realpath "$(dirname "$0")/..")
+checkout=$2
 modules=$(realpath "/lib/modules/$(uname -r)")
 touch "$directory/booted"
 
@@ -34,6 +34,8 @@ prepare() {
     mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup || return
     mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing || return
     ip link set lo up || return
+    # A host has an interface; this one leads nowhere.
+    ip link add uplink type dummy && ip link set uplink up || return
     id enforcer > /dev/null
 }
 

@@ -168,7 +168,6 @@ def test_other_hierarchies_have_no_say(kernel: Kernel, watched: Path, tmp_path: 
         for one in (path, *path.parents):
             if tmp_path in one.parents:
                 one.rmdir()
-    assert kernel.instance not in Path("/proc/self/cgroup").read_text().replace(f"0::/{kernel.instance}", "")
 
 
 def test_root_outside_may_move_a_process_out(kernel: Kernel) -> None:

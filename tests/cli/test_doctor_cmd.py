@@ -258,7 +258,7 @@ def test_no_cgroup_v2(doctor: Doctor) -> None:
     assert status(report, "load") == status(report, "TCP") == status(report, "executor") == "cannot tell"
     assert level(report, "P1") == "not guaranteed"
     assert level(report, "P7") == "in part"
-    assert {one["open"] for one in report["root_executor"] if one["name"] == "cgroup.procs"} == {None}
+    assert {one["open"] for one in report["root_executor"] if one["name"] == "CLONE_INTO_CGROUP"} == {None}
 
 
 def test_no_kernel_headers(doctor: Doctor) -> None:
