@@ -184,9 +184,8 @@ def run(kills: int, seed: int) -> list[str]:
         ]
         faults += [f"counter {name} went back" for name in storm.check_counters()]
         seconds = time.monotonic() - begun
-        print(
-            f"{storm.deaths} kills in {seconds:.0f} s, {attempts} attempts ({attempts / seconds:.0f}/s), {len(arrived)} packets arrived"
-        )
+        rate = f"{attempts} attempts ({attempts / seconds:.0f}/s)"
+        print(f"{storm.deaths} kills in {seconds:.0f} s, {rate}, {len(arrived)} packets arrived")
     return faults
 
 

@@ -33,6 +33,7 @@ prepare() {
     mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf || return
     mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup || return
     mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing || return
+    ulimit -Hn 524288 || return # as systemd leaves it to root's shells; the soft limit is 1024 there as here
     ip link set lo up || return
     # A host has an interface; this one leads nowhere.
     ip link add uplink type dummy && ip link set uplink up || return
