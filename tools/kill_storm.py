@@ -152,7 +152,9 @@ def run(kills: int, seed: int) -> list[str]:
         before, programs = objects(), storm.instance.status()["programs"]
         begun = time.monotonic()
         firing = storm.fire(stack)
-        time.sleep(1)
+        while not storm.instance.status()["executors"]:
+            time.sleep(0.1)
+        time.sleep(3)  # until the isolated one fires as well
         while storm.deaths < kills:
             storm.once()
             if storm.deaths % 20 == 0:

@@ -24,8 +24,13 @@ class Security:
         self._pins = pins
         self._tables = tables
         self._paths: tuple[Path, ...] | None = None
-        if not tables.is_security_asked():
-            _log.warning("no LSM programs in force; 'enforcer doctor' says what that leaves open")
+        lacking = [
+            name for name, count in programs.security(pins).items() if not (count and tables.is_security_asked())
+        ]
+        if lacking:
+            _log.warning(
+                "not every LSM program is in force; 'enforcer doctor' says what that leaves open", lacking=lacking
+            )
 
     def recognise(self, path: Path) -> None:
         """Labels what is in the cgroup of an isolated executor that is older than these programs. Raises KernelError,

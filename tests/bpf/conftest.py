@@ -56,9 +56,3 @@ def frankfurt(world: World, host: int) -> Iterator[Far]:
 def virginia(world: World, host: int) -> Iterator[Far]:
     with Far(world, VIRGINIA, host) as far:
         yield far
-
-
-@pytest.fixture(scope="package")
-def in_force(kernel: Kernel) -> bool:
-    """Does this kernel ask the programs on its security hooks? Where it does not, nothing that rests on them holds."""
-    return kernel.tables.is_security_asked()

@@ -19,12 +19,25 @@ from enforcer.capture.abi import ExecutorMode
 from enforcer.capture.sysbpf import AttachType
 from enforcer.doctor import lsm
 from enforcer.errors import KernelError
+from tests.bpf.conftest import TABLE
 from tests.fixtures.kernel import PATIENCE, Executor, Kernel, use_other_version
 
 pytestmark = pytest.mark.kernel
 
 # A socket of a family that the hooks refuse; without them it is made.
 PACKET = "answer['errno'] = attempt(lambda: socket.socket(17, 3).close())"
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with Kernel(TABLE, security=True) as kernel:
+        yield kernel
+
+
+@pytest.fixture(scope="module")
+def in_force(kernel: Kernel) -> bool:
+    """Does this kernel ask the programs on its security hooks? Where it does not, nothing that rests on them holds."""
+    return kernel.tables.is_security_asked()
 
 
 @pytest.fixture

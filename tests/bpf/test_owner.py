@@ -43,11 +43,7 @@ def test_a_socket_that_was_connected_outside_is_outsides(kernel: Kernel, host: i
     """The limit of cgroup hooks: a connection made outside and passed in belongs to the cgroup that made it, whose
     process could as well have passed the bytes. The LSM hooks refuse to receive it, where the kernel has them."""
     server = frankfurt.listen(5402)
-    with (
-        kernel.without_security(),
-        kernel.executor(mode=ATTACHED, netns=host) as executor,
-        kernel.outsider(host) as outsider,
-    ):
+    with kernel.executor(mode=ATTACHED, netns=host) as executor, kernel.outsider(host) as outsider:
         outsider.run("sock = socket.create_connection(('3.120.0.10', 5402))\ngive(sock)")
         executor.give(outsider.take())
         with kernel.counted() as moved:
@@ -84,7 +80,6 @@ def test_a_socket_older_than_its_executor_is_claimed_by_who_uses_it(kernel: Kern
     """A socket made before its cgroup was governed is redirected once it is: its next connect() is judged. The LSM
     hooks refuse it until the tree is taken over, where the kernel has them."""
     with (
-        kernel.without_security(),
         kernel.slice() as home,
         kernel.executor(mode=ATTACHED, netns=host, home=home, listening=False) as executor,
     ):

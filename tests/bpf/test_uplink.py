@@ -63,8 +63,7 @@ def guarded(kernel: Kernel, host: int) -> Iterator[None]:
 
 @pytest.fixture
 def executor(kernel: Kernel, host: int, guarded: None) -> Iterator[Executor]:
-    """Without the LSM hooks, which would let it have no such socket in the first place."""
-    with kernel.without_security(), kernel.executor(mode=ATTACHED, netns=host) as executor:
+    with kernel.executor(mode=ATTACHED, netns=host) as executor:
         yield executor
 
 
