@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 VENV := .venv/bin
 
-.PHONY: help setup demo test test-probe test-kernels lint format bench storm docs install uninstall clean
+.PHONY: help setup demo test test-full test-kernels lint format bench storm docs install uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -17,8 +17,8 @@ test: setup lint ## every test this host can run, and the linters (root)
 	@$(VENV)/pytest
 	@$(VENV)/python -P tools/compile.py --test
 
-test-probe: setup ## the whole catalogue of ways out: ungoverned, isolated, attached (root)
-	@$(VENV)/pytest -m full tests/probe
+test-full: setup ## what takes minutes: the whole catalogue of ways out, every fault that the doctor tells (root)
+	@$(VENV)/pytest -m full
 
 test-kernels: setup ## kernel tests and the escape probe on Debian's stock kernel, emulated (root)
 	@$(VENV)/python -P tools/test_kernels.py

@@ -166,6 +166,7 @@ def test_a_new_host_is_told_so(whole: dict[str, Any]) -> None:
     assert whole["host"]["configuration"] != "valid"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_doctor_leaves_nothing(doctor: Doctor, number: signal.Signals) -> None:
     """Ctrl-C and a stop in the middle of its work end it, and what it made is gone."""
@@ -241,6 +242,7 @@ def test_not_root(doctor: Doctor) -> None:
 # --- with something taken away
 
 
+@pytest.mark.full
 def test_no_bpf_file_system(doctor: Doctor) -> None:
     """Without bpffs nothing can be pinned: said with the mount command, and P3 is not guaranteed."""
     report = doctor.report(within=unshared("umount --lazy /sys/fs/bpf"))
@@ -250,6 +252,7 @@ def test_no_bpf_file_system(doctor: Doctor) -> None:
     assert level(report, "P4") == "guaranteed"
 
 
+@pytest.mark.full
 def test_no_cgroup_v2(doctor: Doctor) -> None:
     """Without cgroup v2 there is nowhere to attach; what needs a cgroup cannot be told, and nothing breaks."""
     report = doctor.report(within=unshared(f"umount --lazy {cgroup.find_mount()}"))
@@ -261,6 +264,7 @@ def test_no_cgroup_v2(doctor: Doctor) -> None:
     assert {one["open"] for one in report["root_executor"] if one["name"] == "CLONE_INTO_CGROUP"} == {None}
 
 
+@pytest.mark.full
 def test_no_kernel_headers(doctor: Doctor) -> None:
     """Without any header package the check names the one to install, and nothing loads."""
     hidden = [f"mount -t tmpfs none {path}" for path in ("/usr/src", "/lib/modules") if Path(path).is_dir()]
@@ -270,6 +274,7 @@ def test_no_kernel_headers(doctor: Doctor) -> None:
     assert level(report, "P1") == "not guaranteed"
 
 
+@pytest.mark.full
 def test_no_bpf(doctor: Doctor) -> None:
     """Root without CAP_BPF and CAP_SYS_ADMIN, as in a container: the lacking capabilities are named."""
     dropped = "-bpf,-sys_admin,-perfmon,-net_admin"
@@ -278,6 +283,7 @@ def test_no_bpf(doctor: Doctor) -> None:
     assert level(report, "P2") == level(report, "P2", "attached") == "not guaranteed"
 
 
+@pytest.mark.full
 def test_a_service_that_listens_to_everybody(doctor: Doctor) -> None:
     """A docker.sock that takes an ordinary user's connection opens attached mode, not isolated mode."""
     within = (*unshared("mount -t tmpfs none /run"), sys.executable, "-c", SERVICE, "/run/docker.sock")
@@ -289,6 +295,7 @@ def test_a_service_that_listens_to_everybody(doctor: Doctor) -> None:
     assert level(report, "P1") == "guaranteed"
 
 
+@pytest.mark.full
 def test_a_user_that_is_root(doctor: Doctor) -> None:
     """Trying as root is no trying as an ordinary user, and is said so."""
     report = doctor.report("--user", "root")
@@ -302,6 +309,7 @@ def examined(settings: Settings, *names: str) -> dict[str, Any]:
     return examine(place, [check for check in CHECKS if check.name in names]).as_json()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("settings", "name", "promise"),
     [
@@ -320,6 +328,7 @@ def test_a_setting_that_weakens(settings: dict[str, Any], name: str, promise: st
     assert level(report, promise) != "guaranteed"
 
 
+@pytest.mark.full
 def test_records_that_others_can_read(tmp_path: Path) -> None:
     """A state directory that is open to others is named with the command that closes it."""
     settings = Settings(root=tmp_path)
@@ -351,6 +360,7 @@ def instance(world: World) -> Iterator[Instance]:
         yield running
 
 
+@pytest.mark.full
 def test_a_running_supervisor_is_examined(instance: Instance) -> None:
     """It answers, has one program per hook, beats, its workers live, it records; an observing policy is a warning."""
     before = programs.attached(programs.Pins(instance_name(instance)), groups(instance))
@@ -366,6 +376,7 @@ def test_a_running_supervisor_is_examined(instance: Instance) -> None:
     assert instance.status()["pid"] == instance.pid
 
 
+@pytest.mark.full
 def test_a_program_that_is_gone_is_found(instance: Instance) -> None:
     """A link that somebody removed is counted at the kernel, whatever the supervisor thinks."""
     links = programs.Pins(instance_name(instance)).links / programs.EXECUTORS
@@ -380,6 +391,7 @@ def test_a_program_that_is_gone_is_found(instance: Instance) -> None:
         instance.start()
 
 
+@pytest.mark.full
 def test_programs_without_a_supervisor(instance: Instance) -> None:
     """A supervisor that died leaves its programs: P1 to P3 stand, clients do not work."""
     instance.kill()

@@ -1,6 +1,6 @@
 """The catalogue played: ungoverned processes get out nearly everywhere, executors nowhere.
 
-In full it takes eight minutes: `make test-probe`. What stands for it in `make test` is one technique of each kind.
+In full it takes eight minutes: `make test-full`. What stands for it in `make test` is one technique of each kind.
 """
 
 from __future__ import annotations
