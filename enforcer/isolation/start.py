@@ -40,8 +40,8 @@ _FIRST_PROCESS = ("/usr/bin/sleep", "infinity")
 # Not 0: a crash would still start the host's helper of core_pattern, with the crashed memory as its input. 1 is the
 # kernel's own mark for "do not" (fs/coredump.c).
 _NO_CORE = (1, 1)
-# Python ignores these; a command expects them as they were.
-_TO_DEFAULT = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, *FORWARDED)
+# Python ignores these by itself; a command expects them as they were.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,10 @@ class Isolation:
             terminal.be_given()
             kernel.enter(self._pidfd, _JOINED)
             _change_directory(command.directory)
-            for number in _TO_DEFAULT:
-                signal.signal(number, signal.SIG_DFL)
+            for number in (*_IGNORED_BY_PYTHON, *FORWARDED):
+                # What the caller ignores stays ignored, as by nohup(1); handlers end with execve() anyway.
+                if number in _IGNORED_BY_PYTHON or signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, signal.SIG_DFL)
             kernel.close_from(3)
             _give_up(command.uid, command.gid, command.groups, self._syscalls)
             # Looked up as the account itself: PATH may hold directories that are not for it.

@@ -155,6 +155,7 @@ def version1(name: str, mount: Path) -> Iterator[None]:
             subprocess.run(["umount", str(mount)], check=True)
 
 
+@pytest.mark.full
 def test_other_hierarchies_have_no_say(kernel: Kernel, watched: Path, tmp_path: Path) -> None:
     """A cgroup v1 hierarchy of the same paths: what is made, removed and moved there is nobody's business."""
     with version1(kernel.instance, tmp_path):

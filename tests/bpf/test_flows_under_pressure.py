@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -14,12 +16,23 @@ import pytest
 from enforcer.capture import abi, sysbpf
 from enforcer.capture.original_dst import flow_record
 from enforcer.capture.sysbpf import Map
-from tests.fixtures.kernel import PATIENCE, Executor, Kernel, destination
+from tests.fixtures.kernel import EMULATED, PATIENCE, Executor, Kernel, destination
 
 pytestmark = pytest.mark.kernel
 
+# An emulated machine takes minutes for what is a second elsewhere.
+OPEN_AT_ONCE, PER_THREAD, USED_AGAIN = (1000, 50, 200) if EMULATED else (10000, 250, 1000)
 # What a client says first: the port and the IPv4 address that it asked for.
 TAG = struct.Struct("!4sH")
+
+
+@pytest.fixture(autouse=True)
+def many_files() -> Iterator[None]:
+    """This process keeps what it accepts, and a shell's limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Accepting:
@@ -89,12 +102,11 @@ def test_ten_thousand_open_connections_keep_their_destinations(kernel: Kernel) -
     with kernel.executor() as executor:
         with Accepting(executor) as accepting:
             answer = executor.run(
-                SAY
+                f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))\ncount = {OPEN_AT_ONCE}"
+                + SAY
                 + """
-                import resource
-                resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
                 socks = []
-                for number in range(10000):
+                for number in range(count):
                     address, port = f"52.{number >> 8}.{number & 255}.7", 1000 + number
                     sock = socket.create_connection((address, port), 5)
                     say(sock, address, port)
@@ -102,8 +114,8 @@ def test_ten_thousand_open_connections_keep_their_destinations(kernel: Kernel) -
                 answer["open"] = len(socks)
                 """.replace("\n                ", "\n")
             )
-        assert answer == {"open": 10000}
-        assert (accepting.right, accepting.wrong, accepting.unmapped) == (10000, [], 0)
+        assert answer == {"open": OPEN_AT_ONCE}
+        assert (accepting.right, accepting.wrong, accepting.unmapped) == (OPEN_AT_ONCE, [], 0)
         executor.run("for sock in socks: sock.close()")
         assert kernel.tables.open_flows() == before
 
@@ -112,10 +124,11 @@ def test_threads_that_connect_at_once_do_not_mix(kernel: Kernel) -> None:
     """Threads of one process dialling different places as fast as they can: no record is another's."""
     with kernel.executor() as executor, Accepting(executor) as accepting:
         executor.run(
-            SAY
+            f"count = {PER_THREAD}"
+            + SAY
             + """
             def dial(thread):
-                for number in range(250):
+                for number in range(count):
                     address, port = f"8.{thread}.{number}.1", 2000 + number
                     with socket.create_connection((address, port), 5) as sock:
                         say(sock, address, port)
@@ -125,7 +138,7 @@ def test_threads_that_connect_at_once_do_not_mix(kernel: Kernel) -> None:
             for thread in threads: thread.join()
             """.replace("\n            ", "\n")
         )
-    assert (accepting.right, accepting.wrong, accepting.unmapped) == (2000, [], 0)
+    assert (accepting.right, accepting.wrong, accepting.unmapped) == (8 * PER_THREAD, [], 0)
 
 
 def test_a_source_port_used_again_brings_its_new_destination(kernel: Kernel) -> None:
@@ -133,9 +146,10 @@ def test_a_source_port_used_again_brings_its_new_destination(kernel: Kernel) -> 
     new one."""
     with kernel.executor() as executor, Accepting(executor) as accepting:
         executor.run(
-            SAY
+            f"count = {USED_AGAIN}"
+            + SAY
             + """
-            for number in range(1000):
+            for number in range(count):
                 address, port = (("3.120.0.10", 80), ("52.0.0.10", 443))[number % 2]
                 sock = socket.socket()
                 sock.setsockopt(1, socket.SO_REUSEADDR, 1)
@@ -148,7 +162,7 @@ def test_a_source_port_used_again_brings_its_new_destination(kernel: Kernel) -> 
                 sock.close()
             """.replace("\n            ", "\n")
         )
-    assert (accepting.right, accepting.wrong, accepting.unmapped) == (1000, [], 0)
+    assert (accepting.right, accepting.wrong, accepting.unmapped) == (USED_AGAIN, [], 0)
 
 
 def test_two_namespaces_with_one_tuple_are_two_flows(kernel: Kernel) -> None:
@@ -280,6 +294,9 @@ def test_refusals_beyond_the_queue_are_refused_and_counted(kernel: Kernel) -> No
         kernel.tables.pop_refusals(10**6)
         with kernel.counted() as moved:
             answer = executor.run("answer['e'] = sorted({connect(2, '224.0.0.1', 80)[1] for _ in range(8200)})")
+        kept = kernel.tables.pop_refusals(10**6)
         assert answer == {"e": [1]}
-        assert moved == {"REFUSED_REGION_CLASS": 8200, "REFUSAL_EVENT_LOST": 8}
-        assert len(kernel.refusals(executor)) == 8192
+        # The kernel itself may have sent a packet meanwhile, such as the report of a multicast group.
+        refused = 8200 + moved.pop("REFUSED_PACKET", 0)
+        assert moved == {"REFUSED_REGION_CLASS": 8200, "REFUSAL_EVENT_LOST": refused - 8192}
+        assert len(kept) == 8192

@@ -32,6 +32,8 @@ class Screen:
     def __init__(self, *command: str) -> None:
         self.pid, self._master = pty.fork()
         if self.pid == 0:
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+                signal.signal(number, signal.SIG_DFL)  # whoever started the tests may have ignored them
             os.chdir(ROOT)
             os.execvp(command[0], command)  # noqa: S606
         self._seen = ""

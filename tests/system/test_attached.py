@@ -182,14 +182,15 @@ def test_trees_in_one_namespace_have_listeners_of_their_own(world: World, slice_
     """Two trees, also after a restart: each is served at its own port, and neither's flows are the other's."""
     one, two = Group(world, slice_, "agent-1.service"), Group(world, slice_, "agent-2.service")
     with one.shell() as first, two.shell() as second, governed(world, slice_) as instance:
-        for _ in range(2):
+        for restarted in (False, True):
+            if restarted:
+                instance.stop()
+                instance.start()
             ports = [port for tree in instance.status()["attached"] for port in tree["ports"]]
             assert len(set(ports)) == 2
             for _ in range(5):
                 assert MASKED_CARD in first.curl(url(FRANKFURT.address, "/orders")).stdout
                 assert MASKED_CARD in second.curl(url(FRANKFURT.address, "/orders")).stdout
-            instance.stop()
-            instance.start()
 
 
 def test_release_gives_back_one_tree_and_undo_takes_it_again(world: World, slice_: Path, virginia: Watch) -> None:
@@ -250,6 +251,7 @@ def test_direct_flows_leave_without_proxy_and_are_recorded_with_their_bytes(
         assert end["duration_ns"] > 0
 
 
+@pytest.mark.full
 def test_direct_flows_are_refused_while_the_supervisor_is_silent(world: World, slice_: Path, frankfurt: Watch) -> None:
     """Killed, it no longer says that it lives: after the limit nothing goes direct, until it is back."""
     rules = (
