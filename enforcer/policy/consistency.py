@@ -77,8 +77,12 @@ def _rule_faults(rule: dict[str, Plain], location: Location) -> Iterator[Fault]:
     if action == "deny":
         yield (*location, "mask"), "a deny rule has no response to mask; remove mask"
     protocols = to.get("protocol")
-    if isinstance(protocols, list) and "opaque" in protocols:
-        yield (*location, "mask"), "opaque traffic cannot be masked; give opaque a rule of its own without mask"
+    for unread in ("opaque", "tls"):
+        if isinstance(protocols, list) and unread in protocols:
+            yield (
+                (*location, "mask"),
+                f"{unread} traffic cannot be masked; give {unread} a rule of its own without mask",
+            )
 
 
 def _direct_faults(rule: dict[str, Plain], to: dict[str, Plain], location: Location) -> Iterator[Fault]:

@@ -18,12 +18,14 @@ from enforcer.policy.destinations import canonical_host
 from enforcer.verdict import Action, Reason, Verdict
 
 OPAQUE = "opaque"
+# Passed on unread, so that a rule has to say it means them.
+UNREAD = frozenset({OPAQUE, "tls"})
 # Neither a region nor an address reaches these: they are this host (only HOST does), or nobody in particular.
 UNREACHABLE = frozenset({"loopback", "multicast"})
 # Only a rule whose address is exactly this one reaches these: credentials of the host, and neighbours on the link.
 NAMED_ONLY = frozenset({"metadata", "link-local"})
-# Kinds that come from a table of places; every other kind is a special-purpose range.
-PLACED = frozenset({"country", "operator", "unknown"})
+# Kinds that come from a table of places, or say that none holds it; every other kind is a special-purpose range.
+PLACED = frozenset({"country", "provider", "operator", "anycast", "unknown"})
 
 
 class Question(NamedTuple):
@@ -167,7 +169,9 @@ def _region(rule: Rule, question: Question) -> str | None:
         return f"region {question.flow.region} is not in {words}"
     if not known:
         kind = question.flow.region.kind
-        return "the region is unknown" if kind == "unknown" else f"a {kind} address has no region"
+        if kind == "unknown":
+            return "the region is unknown"
+        return "an anycast address has no region" if kind == "anycast" else f"a {kind} address has no region"
     wholly = "not" if known.isdisjoint(rule.regions) else "not wholly"
     return f"region {question.flow.region} is {wholly} in {words}"
 
@@ -191,8 +195,8 @@ def _protocol(rule: Rule, question: Question) -> str | None:
         return None
     if rule.protocols:
         return f"protocol {question.protocol} is not in {_some(sorted(rule.protocols))}"
-    if rule.action is Action.ALLOW and question.protocol == OPAQUE and not rule.direct:
-        return f"protocol {OPAQUE} passes only where a rule names it"
+    if rule.action is Action.ALLOW and question.protocol in UNREAD and not rule.direct:
+        return f"protocol {question.protocol} passes only where a rule names it"
     return None
 
 

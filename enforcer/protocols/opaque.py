@@ -54,19 +54,22 @@ class OpaqueInspector:
     def next_event(self) -> Event | None:
         if self._state is State.NEW:
             self._state = State.HELD
-            return Request(1, "connect", "", b"")
+            return self._request()
         if self._state is not State.OPEN:
             return None
         if self._passing:
             event = self._passing.popleft()
             if self._masked and event.side is Side.SERVER:
                 self._close()
-                return Unmaskable(1, "an opaque protocol cannot be masked")
+                return Unmaskable(1, "what is passed unread cannot be masked")
             return event
         if len(self._ended) == len(Side):
             self._close()
             return Outcome(1, "closed")
         return None
+
+    def _request(self) -> Request:
+        return Request(1, "connect", "", b"")
 
     def allow(self, request: Request, *, masked: bool) -> bytes:
         self._state = State.OPEN

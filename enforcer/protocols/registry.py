@@ -7,10 +7,10 @@ policies use.
 from __future__ import annotations
 
 from enforcer.errors import UsageError
-from enforcer.protocols import http1, opaque, postgres
+from enforcer.protocols import http1, opaque, postgres, tls
 from enforcer.protocols.base import Protocol
 
-PROTOCOLS: tuple[Protocol, ...] = (http1.PROTOCOL, postgres.PROTOCOL)
+PROTOCOLS: tuple[Protocol, ...] = (http1.PROTOCOL, tls.PROTOCOL, postgres.PROTOCOL)
 # What none of them claims.
 OPAQUE: Protocol = opaque.PROTOCOL
 

@@ -24,7 +24,7 @@ STARTUP = bytes.fromhex("0000001000030000") + b"user\0a\0\0"
         (b"POST /x HTTP/1.1\r\nHost: a\r\n\r\n", "http"),
         (SSL_REQUEST, "postgres"),
         (STARTUP, "postgres"),
-        (CLIENT_HELLO, "opaque"),
+        (CLIENT_HELLO, "tls"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "opaque"),
         (b"SSH-2.0-OpenSSH_9.2p1\r\n", "opaque"),
         (b"\0" * PROBE_LIMIT, "opaque"),
@@ -58,7 +58,7 @@ def test_any_bytes(data: bytes) -> None:
 
 def test_names() -> None:
     """Policies may name each protocol of the registry, and nothing else."""
-    assert NAMES == ("http", "postgres", "opaque")
+    assert NAMES == ("http", "tls", "postgres", "opaque")
     assert [by_name(name).name for name in NAMES] == list(NAMES)
     assert by_name("opaque") is OPAQUE
     with pytest.raises(UsageError, match="gopher"):

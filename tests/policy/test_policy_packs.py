@@ -31,11 +31,12 @@ def test_a_pack_is_valid_and_holds_what_it_promises(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PACKS, ids=lambda path: path.stem)
-def test_no_pack_allows_opaque_or_the_unknown(path: Path) -> None:
+def test_no_pack_allows_the_unread_or_the_unknown(path: Path) -> None:
     """No shipped policy allows traffic that cannot be read, or a destination without a region."""
     policies = load_policies([path], VOCABULARY)
     for address in ("3.120.0.1", "8.8.8.8", "13.112.0.1"):
-        assert decide(policies, flow(address), "opaque", {}).action is Action.DENY
+        for unread in ("tls", "opaque"):
+            assert decide(policies, flow(address), unread, {}).action is Action.DENY
     for address in ("100.200.0.1", "10.0.0.1", "192.0.2.1"):
         assert decide(policies, flow(address), "http", {}).action is Action.DENY
 

@@ -18,6 +18,7 @@ from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Probe, Reply, Request, Rows, Text, Unmaskable
 from enforcer.protocols.registry import NAMES, by_name
 from tests.conversation import DENIAL
+from tests.protocols.wire_tls import client_hello
 
 C, S = Side.CLIENT, Side.SERVER
 Dialogue = list[tuple[Side, bytes]]
@@ -61,6 +62,7 @@ DIALOGUES: dict[str, Dialogue] = {
             + READY,
         ),
     ],
+    "tls": [(C, client_hello("db.example.org")), (S, b"\x16\3\3\0\1\2"), (C, b"\x17\3\3\0\1x")],
     "opaque": [(C, b"hello"), (S, b"world"), (C, b"again")],
 }
 

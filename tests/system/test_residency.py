@@ -359,10 +359,11 @@ def test_an_unknown_region_is_denied(shell: Shell, nowhere: Watch, host: str, ki
     assert nowhere.arrived() == []
 
 
-def test_tls_is_opaque_and_denied(shell: Shell, frankfurt: Watch) -> None:
-    """A ClientHello cannot be read yet, so it goes nowhere, not even to Frankfurt."""
+def test_tls_that_no_rule_names_is_denied(shell: Shell, frankfurt: Watch) -> None:
+    """A ClientHello goes nowhere, not even to Frankfurt, and the client is told so in TLS."""
     done = shell.curl("-k", f"https://{FRANKFURT.address}/")
     assert done.returncode == 35  # curl(1): SSL connect error
+    assert "access denied" in done.stderr
     assert frankfurt.arrived() == []
 
 
