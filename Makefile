@@ -1,8 +1,10 @@
 # Everything a newcomer needs: sudo make demo, sudo make test. The rest is for daily work.
 .DEFAULT_GOAL := help
 VENV := .venv/bin
+# Tests run side by side, a file at a time: most of them wait more than they compute.
+PROCESSES ?= 2
 
-.PHONY: help setup demo test test-full test-kernels lint format bench storm docs install uninstall clean
+.PHONY: help setup demo test test-full test-kernels lint format bench bench-geo storm docs install uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -14,7 +16,7 @@ demo: setup ## build a small world in namespaces and run an executor through the
 	@$(VENV)/enforcer demo
 
 test: setup lint ## every test this host can run, and the linters (root)
-	@$(VENV)/pytest
+	@$(VENV)/pytest --numprocesses $(PROCESSES) --dist loadfile
 	@$(VENV)/python -P tools/compile.py --test
 
 test-full: setup ## what takes minutes: the whole catalogue of ways out, every fault that the doctor tells (root)
@@ -33,9 +35,13 @@ format: setup ## let ruff format the tree
 	@$(VENV)/ruff format .
 	@$(VENV)/ruff check --fix .
 
-bench: setup ## connect() with and without the hooks; requests/s beside direct and HAProxy; as ratios (root)
+bench: setup ## connect() with and without the hooks; requests/s beside HAProxy; names beside dnsmasq (root)
 	@$(VENV)/python -m benchmarks.connect
 	@$(VENV)/python -m benchmarks.http
+	@$(VENV)/python -m benchmarks.resolver
+
+bench-geo: setup ## how right the region tables are beside what providers publish, and what they cost (root)
+	@$(VENV)/python -m benchmarks.geo
 
 storm: setup ## kill -9 of the supervisor, 200 times under fire; run nothing else of the enforcer's meanwhile (root)
 	@$(VENV)/python -P tools/kill_storm.py

@@ -31,6 +31,7 @@ enum counter {
 	REFUSED_FILE,             /* a socket from outside received or used (LSM) */
 	REFUSED_PTRACE,           /* tracing a process outside (LSM) */
 	REFUSED_BPF,              /* bpf() in an executor (LSM) */
+	REFUSED_NEIGHBOUR,        /* signals, System V IPC, keyrings and terminals, by which processes outside are reached (LSM) */
 	UNMAPPED_TUPLE_FULL,      /* original_dst_by_tuple full: the proxy will refuse the connection */
 	UNMAPPED_NO_FLOW,         /* the proxy asked for a connection that was never captured */
 	MAPPED,                   /* the proxy was told an original destination */

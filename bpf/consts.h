@@ -17,6 +17,8 @@
 /* Processes and threads of attached executors: the default pid_max of a large host. */
 #define MAX_GOVERNED_TASKS 65536
 #define MAX_WATCHED_PATHS 4096
+/* System V queues, segments and semaphore sets of executors: twice what one IPC namespace may have of one kind by default. */
+#define MAX_IPC_OBJECTS 65536
 /* Set ids are 16 bit in the table file. */
 #define MAX_REGION_SETS 65536
 /* Inner maps are created at their own size by the supervisor; this one is only the shape. */
@@ -44,6 +46,11 @@
 #define TRACE_ATTACH 2
 /* MAY_WRITE of linux/fs.h. */
 #define FILE_WRITE 2
+/* KEY_NEED_WRITE of linux/key.h. */
+#define KEY_WRITE 3
+/* asm-generic/ioctls.h: characters typed into a terminal, and pasted into one of the console's. */
+#define IOCTL_TYPE 0x5412
+#define IOCTL_CONSOLE 0x541c
 #define LINUX_SOCK_STREAM 1
 #define LINUX_SOCK_DGRAM 2
 #define PROTOCOL_TCP 6

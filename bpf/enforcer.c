@@ -308,6 +308,61 @@ LSM_PROBE(ptrace_access_check, struct task_struct *child, unsigned int mode)
 	return judge_trace(child, mode);
 }
 
+LSM_PROBE(task_kill, struct task_struct *task, struct kernel_siginfo *info, int signal, const struct cred *sender)
+{
+	return judge_signal(task, signal, sender);
+}
+
+LSM_PROBE(msg_queue_alloc_security, struct kern_ipc_perm *object)
+{
+	return on_ipc_made(object);
+}
+
+LSM_PROBE(shm_alloc_security, struct kern_ipc_perm *object)
+{
+	return on_ipc_made(object);
+}
+
+LSM_PROBE(sem_alloc_security, struct kern_ipc_perm *object)
+{
+	return on_ipc_made(object);
+}
+
+LSM_PROBE(msg_queue_free_security, struct kern_ipc_perm *object)
+{
+	return on_ipc_gone(object);
+}
+
+LSM_PROBE(shm_free_security, struct kern_ipc_perm *object)
+{
+	return on_ipc_gone(object);
+}
+
+LSM_PROBE(sem_free_security, struct kern_ipc_perm *object)
+{
+	return on_ipc_gone(object);
+}
+
+LSM_PROBE(ipc_permission, struct kern_ipc_perm *object, int flag)
+{
+	return judge_ipc(object);
+}
+
+LSM_PROBE(key_permission, void *key, const struct cred *credentials, int need)
+{
+	return judge_key(need);
+}
+
+LSM_PROBE(file_ioctl, struct file *file, unsigned int command, unsigned long argument)
+{
+	return judge_terminal(command);
+}
+
+LSM_PROBE(file_ioctl_compat, struct file *file, unsigned int command, unsigned long argument)
+{
+	return judge_terminal(command);
+}
+
 LSM_PROBE(bpf, int command, union bpf_attr *attributes, unsigned int size)
 {
 	return judge_bpf();

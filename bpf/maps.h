@@ -78,8 +78,12 @@ BPF_F_TABLE("lpm_trie", struct path_prefix, u64, executor_by_path, MAX_WATCHED_P
 BPF_HASH(governed_tasks, u32, u64, MAX_GOVERNED_TASKS);
 
 /* Key: a task. Value: its executor's cgroup id. Written as tasks fork and start programs, and by the supervisor when it takes a
- * tree over; read by ptrace_access_check; goes with the task. On a miss: not traced by an executor. No memory: the same. */
+ * tree over; read by ptrace_access_check and task_kill; goes with the task. On a miss: not reached by an executor. No memory: the same. */
 BPF_TASK_STORAGE(executor_by_task, u64);
+
+/* Key: where a System V IPC object is in the kernel. Value: the executor that made it. Written as such an object is made, read by
+ * ipc_permission, deleted with the object. On a miss: not the executor's. When full: no further object is made. */
+BPF_F_TABLE("hash", u64, u64, executor_by_ipc, MAX_IPC_OBJECTS, BPF_F_NO_PREALLOC);
 
 /* Index: enum security_slot. Written by the security hooks and the supervisor, read by both. Zero: not asked, no label counts. */
 BPF_ARRAY(security, u64, SECURITY_COUNT);

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from enforcer.errors import ConfigError
 
@@ -30,6 +31,13 @@ def _absolute(path: Path) -> Path:
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
+
+def _https(url: str) -> str:
+    if not url.startswith("https://") or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("must be an https:// URL: nobody on the way may change what comes")
+    return url
+
+
 # Where services say what they do: into the host's own log, and to systemd that they are ready.
 _UNIX_ALLOW = (
     "/dev/log",
@@ -38,6 +46,113 @@ _UNIX_ALLOW = (
     "/run/systemd/journal/stdout",
     "/run/systemd/notify",
 )
+
+
+def _ip(value: object) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(str(value))
+    except ValueError:
+        raise ValueError(f"{str(value)!r} is no IP address") from None
+
+
+OnReload = Literal["keep", "recheck", "close"]
+# Of a union pydantic would tell both branches' faults.
+IpAddress = Annotated[IPv4Address | IPv6Address, PlainValidator(_ip)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Home(_Part):
+    """Where this host and its stores have to be.
+
+    `regions`: words as in policies, `[DE]` or `[EEA]`; none means unchecked. `addresses`: public addresses that the
+    host goes out from and its interfaces do not carry, as behind NAT. `elsewhere`: what follows where it is elsewhere,
+    or where nothing shows where it is: no executor runs, or a warning.
+    """
+
+    regions: tuple[str, ...] = ()
+    addresses: tuple[IpAddress, ...] = ()
+    elsewhere: Literal["refuse", "warn"] = "refuse"
+
+
+class GeoSource(_Part):
+    """One imported table. `format`: whose. `file` or `url`: where `enforcer geo update` takes it from. `sha256`: what
+    it must hash to, where the operator pins it."""
+
+    name: Name
+    format: Literal["csv", "aws", "google", "azure", "oracle", "cloudflare", "mmdb", "ipfire"]
+    file: AbsolutePath | None = None
+    url: Annotated[str, AfterValidator(_https)] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+def _named_once(sources: tuple[GeoSource, ...]) -> tuple[GeoSource, ...]:
+    names = [source.name for source in sources]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]!r} is the name of two sources; name one otherwise")
+    return sources
+
+
+class Geo(_Part):
+    """`sources`: tables that `enforcer geo update` imports. `cloud_regions`: countries of provider regions that are not
+    known yet, `{aws/eu-new-1: DE}`. `max_change`: share of the addresses of a source that may change their region in
+    one update. `stale_days`: age from which on a table is reported as old."""
+
+    sources: Annotated[tuple[GeoSource, ...], AfterValidator(_named_once)] = ()
+    cloud_regions: dict[str, str] = Field(default_factory=dict)
+    max_change: Annotated[float, Field(gt=0, le=1)] = 0.1
+    stale_days: Annotated[int, Field(ge=1)] = 180
+
+
+class Upstream(_Part):
+    """A resolver to ask. `tls`: the name in its certificate; with it, it is asked over TLS. `port`: 53, or 853
+    with TLS."""
+
+    address: IpAddress
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    tls: str | None = None
+
+
+# Query types that may be let through. ANY, AXFR, IXFR and NULL may not.
+QueryType = Literal[
+    "A", "AAAA", "CAA", "CNAME", "DNSKEY", "DS", "HTTPS", "LOC", "MX", "NAPTR", "NS", "PTR", "SOA", "SRV", "SSHFP",
+    "SVCB", "TLSA", "TXT",
+]  # fmt: skip
+
+
+class Resolver(_Part):
+    """How names are resolved for executors. `port`: where in an executor's network namespace, or the first free one
+    after it. `upstreams`: whom to ask; none means those of the host's /etc/resolv.conf. `types`: query types that are
+    let through. `steer`: keep only answers in regions that the policies let the executor reach. `cache_bytes`: bound of
+    the cache. `names_per_minute`: names of one registered domain that an executor may have asked upstream."""
+
+    enabled: bool = True
+    port: Annotated[int, Field(ge=1024, le=65535)] = 15053
+    upstreams: tuple[Upstream, ...] = ()
+    types: tuple[QueryType, ...] = ("A", "AAAA", "CNAME", "HTTPS", "MX", "NAPTR", "PTR", "SRV", "SVCB", "TXT")
+    steer: bool = False
+    cache_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 16 << 20
+    names_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 60
+
+
+class ClientCertificate(_Part):
+    """What to show servers that ask for a certificate. `host`: a name, or `*.suffix`. Both files are PEM."""
+
+    host: Annotated[str, Field(min_length=1)]
+    certificate: AbsolutePath
+    key: AbsolutePath
+
+
+class Tls(_Part):
+    """`intercept`: TLS of executors ends here, and what is inside is judged; else it passes unread or not at all.
+    `trust`: PEM files of authorities that servers' certificates may be signed by, beside the system's."""
+
+    intercept: bool = True
+    trust: tuple[AbsolutePath, ...] = ()
+    client_certificates: tuple[ClientCertificate, ...] = ()
 
 
 class Settings(BaseModel):
@@ -51,7 +166,8 @@ class Settings(BaseModel):
     `connect_timeout`: seconds to wait for an upstream connection. `groups`: operator-defined region groups.
     `expose`: paths that executors see although they lie below /run or /dev. `unix_sockets`: executors may open Unix
     sockets, and so reach any service whose socket they see. `unix_allow`: sockets of the host that executors may
-    connect and send to; where the kernel takes LSM programs no others of the host's are reached.
+    connect and send to; where the kernel takes LSM programs no others of the host's are reached. `on_reload`: what
+    becomes of open flows when a generation comes into force: they stay as judged, are judged again, or are closed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +184,11 @@ class Settings(BaseModel):
     expose: tuple[AbsolutePath, ...] = ()
     unix_sockets: bool = False
     unix_allow: tuple[AbsolutePath, ...] = tuple(map(Path, _UNIX_ALLOW))
+    home: Home = Home()
+    geo: Geo = Geo()
+    resolver: Resolver = Resolver()
+    on_reload: OnReload = "recheck"
+    tls: Tls = Tls()
 
     @property
     def etc(self) -> Path:
@@ -88,6 +209,16 @@ class Settings(BaseModel):
     @property
     def database(self) -> Path:
         return self.state / "sessions.db"
+
+    @property
+    def authority(self) -> Path:
+        """Where the local certificate authority is kept."""
+        return self.state / "tls"
+
+    @property
+    def trust_bundle(self) -> Path:
+        """The authorities that executors trust, as one PEM file for all to read."""
+        return self.root / "var/cache/enforcer/trust/ca-bundle.pem"
 
     @property
     def control_socket(self) -> Path:
@@ -145,6 +276,17 @@ def load_settings(root: Path) -> Settings:
 def _fault(item: Any) -> str:
     field = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        known = ", ".join(sorted(set(Settings.model_fields) - {"root"}))
+        known = ", ".join(sorted(set(_model_of(item["loc"][:-1]).model_fields) - {"root"}))
         return f"{field}: unknown setting; known are {known}"
     return f"{field}: {item['msg']}"
+
+
+def _model_of(path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model of the settings at `path`, which may lead through lists."""
+    model: type[BaseModel] = Settings
+    for name in path:
+        if isinstance(name, str):
+            annotation = model.model_fields[name].annotation
+            inner = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+            model = next(one for one in inner if issubclass(one, BaseModel))
+    return model

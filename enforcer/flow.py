@@ -53,20 +53,28 @@ class Executor:
 class Region:
     """What the geography tables say of one address, and which row said it.
 
-    `regions`: the set of regions the prefix may be in (ISO 3166-1 alpha-2, upper case). Usually one; two
-    or more where tables disagree; empty where unknown. A rule that allows must cover the whole set.
-    `kind`: `country`, `operator`, `unknown`, or a special-purpose class (`private`, `loopback`,
+    `regions`: the set of regions the prefix may be in (ISO 3166-1 alpha-2, upper case, or a cloud region such as
+    `aws/eu-central-1`). Usually one; two or more where tables disagree; `?` among them where it may be elsewhere as
+    well; empty where unknown. A rule that allows must cover the whole set.
+    `kind`: `country`, `provider`, `operator`, `anycast`, `unknown`, or a special-purpose class (`private`, `loopback`,
     `link-local`, `metadata`, `multicast`, `reserved`, `shared`, `documentation`, `embedded`).
-    `prefix`: the matched CIDR. `source`: the table row's origin with its version, for the record.
+    `prefix`: the matched CIDR. `source`: the table row's origin with its version, for the record. `words`: the set for
+    people, `DE aws/eu-central-1`, where the codes alone do not say it.
     """
 
     regions: frozenset[str]
     kind: str
     prefix: str
     source: str
+    words: str = ""
 
     def __str__(self) -> str:
-        return "/".join(sorted(self.regions)) if self.regions else self.kind
+        return self.names or self.kind
+
+    @property
+    def names(self) -> str:
+        """The set in one text, `DE`, `DE/FR`, `DE aws/eu-central-1`; empty where it has no region."""
+        return self.words or "/".join(sorted(self.regions))
 
 
 @dataclass(frozen=True, slots=True)

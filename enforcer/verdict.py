@@ -23,6 +23,7 @@ class Reason(Enum):
     UNREACHABLE = "the server cannot be reached"
     NO_REQUEST = "closed before a request"
     RECORDER = "the recorder cannot write"
+    RESOLVER = "the resolver does not let it through"
     INTERNAL = "internal error"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
 
-from enforcer.config import MAX_SOCKET_PATH, Settings, load_settings
+from enforcer.config import MAX_SOCKET_PATH, Home, Settings, load_settings
 from enforcer.errors import ConfigError
 
 
@@ -48,7 +49,8 @@ def test_what_the_file_says_is_taken(tmp_path: Path) -> None:
         tmp_path,
         "policies: [eu-only, observe]\nworkers: 3\nuser: nobody\nlistener_port: 2000\nrecord_mask: [iban]\n"
         "identify_timeout: 0.5\nconnect_timeout: 2\ngroups: {HOME: [DE, AT]}\n"
-        "expose: [/run/nscd, /dev/kmsg]\nunix_sockets: true\n",
+        "expose: [/run/nscd, /dev/kmsg]\nunix_sockets: true\non_reload: close\n"
+        "home: {regions: [DE], addresses: [203.0.113.7, '2001:db8::7'], elsewhere: warn}\n",
     )
     settings = load_settings(tmp_path)
     assert settings == Settings(
@@ -63,6 +65,10 @@ def test_what_the_file_says_is_taken(tmp_path: Path) -> None:
         groups={"HOME": ("DE", "AT")},
         expose=(Path("/run/nscd"), Path("/dev/kmsg")),
         unix_sockets=True,
+        on_reload="close",
+        home=Home(
+            regions=("DE",), addresses=(IPv4Address("203.0.113.7"), IPv6Address("2001:db8::7")), elsewhere="warn"
+        ),
     )
     assert settings.worker_count == 3
 
@@ -70,7 +76,7 @@ def test_what_the_file_says_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("polices: [eu-only]", "polices: unknown setting; known are connect_timeout, expose, groups, identify_timeout"),
+        ("polices: [eu-only]", "polices: unknown setting; known are connect_timeout, expose, geo, groups, home, "),
         ("policies: eu-only", "policies: "),
         ("policies: [EU_only]", "policies.0: "),
         ("policies: [../../shadow]", "policies.0: "),
@@ -94,6 +100,21 @@ def test_what_the_file_says_is_taken(tmp_path: Path) -> None:
         ("unix_sockets: 7", "unix_sockets: "),
         ("groups: [DE]", "groups: "),
         ("groups: {HOME: DE}", "groups.HOME: "),
+        ("on_reload: never", "on_reload: "),
+        ("resolver: {types: [A, ANY]}", "resolver.types.1: "),
+        ("resolver: {port: 53}", "resolver.port: "),
+        ("resolver: {cache_bytes: 1000}", "resolver.cache_bytes: "),
+        ("resolver: {names_per_minute: 0}", "resolver.names_per_minute: "),
+        ("resolver: {upstreams: [3.120.0.53]}", "resolver.upstreams.0: "),
+        ("resolver: {upstreams: [{address: 5}]}", "resolver.upstreams.0.address"),
+        ("resolver: {upstreams: [{address: dns.example}]}", "resolver.upstreams.0.address"),
+        ("resolver: {upstreams: [{address: 3.120.0.53, port: 0}]}", "resolver.upstreams.0.port: "),
+        ("resolver: {upstream: []}", "resolver.upstream: unknown setting; known are cache_bytes, enabled"),
+        ("home: DE", "home: "),
+        ("home: {region: [DE]}", "home.region: unknown setting; known are addresses, elsewhere"),
+        ("home: {addresses: [5]}", "home.addresses.0: Value error, '5' is no IP"),
+        ("home: {regions: [DE], elsewhere: allow}", "home.elsewhere: "),
+        ("home: {regions: [DE], addresses: [here]}", "home.addresses.0"),
     ],
 )
 def test_a_bad_value_is_one_line_with_its_field(tmp_path: Path, text: str, words: str) -> None:
@@ -201,3 +222,23 @@ def test_a_root_is_the_same_by_any_name(tmp_path: Path) -> None:
     write(tmp_path / "root", "")
     (tmp_path / "link").symlink_to(tmp_path / "root")
     assert load_settings(tmp_path / "link").instance == load_settings(tmp_path / "root" / ".").instance
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{name: a, format: aws, url: 'http://example.net/x'}", "must be an https:// URL"),
+        ("{name: a, format: aws, url: 'https://example.net/a b'}", "must be an https:// URL"),
+        ("{name: a, format: aws, url: ''}", "must be an https:// URL"),
+        ("{name: a, format: ibm}", "geo.sources.0.format"),
+        ("{name: ../a, format: aws}", "geo.sources.0.name"),
+        ("{name: a, format: aws, sha256: abc}", "geo.sources.0.sha256"),
+        ("{name: a, format: aws, file: relative.json}", "must be an absolute path"),
+        ("{name: a, format: aws}, {name: a, format: google}", "'a' is the name of two sources"),
+    ],
+)
+def test_a_source_of_tables_that_cannot_be_used_is_told(tmp_path: Path, source: str, message: str) -> None:
+    """Tables decide where data goes: nobody on the way may change them, and no name leads out of their directory."""
+    write(tmp_path, f"geo: {{sources: [{source}]}}")
+    (line,) = faults(tmp_path)
+    assert message in line

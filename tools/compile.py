@@ -25,8 +25,11 @@ HOT = (
     "enforcer/protocols/postgres/*.py",
     "enforcer/proxy/denial.py",
     "enforcer/proxy/exchange.py",
+    "enforcer/proxy/judge.py",
     "enforcer/proxy/ledger.py",
+    "enforcer/proxy/outbox.py",
     "enforcer/proxy/session.py",
+    "enforcer/proxy/state.py",
     "enforcer/recording/chain.py",
     "enforcer/recording/check.py",
     "enforcer/supervisor/records.py",
@@ -77,7 +80,7 @@ def test(checkout: Path, tree: Path) -> int:
     # Appended, so that the checkout itself does not come before the tree.
     options = ["-q", "-p", "no:cacheprovider", "--import-mode=append", "-k", chosen]
     environment = {**os.environ, "PYTHONPATH": str(tree), "ENFORCER_TREE": str(tree)}
-    command = [sys.executable, "-P", "-m", "pytest", *options, *TESTS]
+    command = [sys.executable, "-P", "-m", "pytest", "--numprocesses", "2", *options, *TESTS]
     return subprocess.run(command, cwd=checkout, env=environment, check=False).returncode
 
 

@@ -9,7 +9,7 @@ what=${1:-dev}
 
 packages=(python3 python3-venv python3-dev gcc python3-bpfcc python3-seccomp "linux-headers-$(dpkg --print-architecture)" iproute2 util-linux)
 if [ "$what" = dev ]; then
-    packages+=(bpftool nginx-light postgresql curl haproxy wrk psmisc xz-utils)
+    packages+=(bind9-dnsutils bpftool dnsmasq-base nginx-light postgresql curl haproxy wrk psmisc xz-utils)
 fi
 missing=()
 for package in "${packages[@]}"; do

@@ -35,8 +35,12 @@ prepare() {
     mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing || return
     ulimit -Hn 524288 || return # as systemd leaves it to root's shells; the soft limit is 1024 there as here
     ip link set lo up || return
-    # A host has an interface; this one leads nowhere.
+    # A host has an uplink, and disks; these lead nowhere.
     ip link add uplink type dummy && ip link set uplink up || return
+    ip address add 192.0.2.1/24 dev uplink && ip route add default via 192.0.2.2 || return
+    ip address add 2001:db8:2::1/64 dev uplink nodad && ip route add default via 2001:db8:2::2 || return
+    modprobe loop || return
+    export ENFORCER_TEST_EMULATED=1 # deadlines and numbers of the tests
     id enforcer > /dev/null
 }
 

@@ -48,7 +48,7 @@ static inline int judge_loopback(struct bpf_sock_addr *ctx, struct flow_record *
 	return mode == MODE_ISOLATED ? VERDICT_PASS : refuse(asked, REFUSED_LOOPBACK);
 }
 
-static inline int judge_tcp(struct flow_record *asked, u32 mode)
+static inline int judge_tcp(struct flow_record *asked, u32 mode, const struct listener *listener)
 {
 	int index = 0, slot;
 	u32 *current_generation = generation.lookup(&index);
@@ -60,8 +60,8 @@ static inline int judge_tcp(struct flow_record *asked, u32 mode)
 	slot = asked->generation & 1;
 	asked->region_set = find_region_set(asked, slot);
 	verdict = find_coarse_verdict(asked->region_set, slot);
-	/* An isolated executor has no route: what could go directly takes the proxy. */
-	if (verdict == COARSE_MAYBE_DIRECT && mode == MODE_ATTACHED && is_direct(asked, slot))
+	/* An isolated executor has no route: what could go directly takes the proxy. So does a question to a resolver. */
+	if (verdict == COARSE_MAYBE_DIRECT && mode == MODE_ATTACHED && !is_question(asked, listener) && is_direct(asked, slot))
 		return open_direct(asked);
 	if (verdict != COARSE_REDIRECT && verdict != COARSE_MAYBE_DIRECT)
 		return refuse(asked, REFUSED_REGION_CLASS);
@@ -90,7 +90,7 @@ static inline int judge_connect(struct bpf_sock_addr *ctx, struct flow_record *a
 	if (is_loopback(asked)) {
 		verdict = judge_loopback(ctx, asked, mode, listener);
 	} else if (ctx->protocol == PROTOCOL_TCP) {
-		verdict = judge_tcp(asked, mode);
+		verdict = judge_tcp(asked, mode, listener);
 	} else if (is_question(asked, listener)) {
 		asked->path = PATH_RESOLVER;
 		verdict = VERDICT_PASS;

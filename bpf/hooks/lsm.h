@@ -12,8 +12,17 @@ struct socket {
 	struct sock *sk;
 };
 
+/* TASK_GROUP_LEADER: the loader asks the running kernel. */
+struct task_struct {
+	u8 before[TASK_GROUP_LEADER];
+	struct task_struct *group_leader;
+};
+
 struct sockaddr;
 struct linux_binprm;
+struct cred;
+struct kernel_siginfo;
+struct kern_ipc_perm;
 
 struct msghdr {
 	void *msg_name;           /* where to, or null: where the socket is connected to */
@@ -165,17 +174,24 @@ static inline int judge_received(struct file *file)
 	return deny(executor, REFUSED_FILE);
 }
 
-/* A child belongs to its parent's executor, for whoever would trace it. Without memory for the label: nobody there may. */
+static inline void mark(struct task_struct *task, u64 executor)
+{
+	u64 *known = executor_by_task.task_storage_get(task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	if (known)
+		*known = executor;
+}
+
+/* A child belongs to its parent's executor, for whoever would reach it; so does the parent, which may have been moved in. Without
+ * memory for the label: nobody there may. */
 static inline int on_task_made(struct task_struct *task)
 {
 	u64 executor = executor_of_task();
-	u64 *known;
 
 	if (!executor)
 		return 0;
-	known = executor_by_task.task_storage_get(task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (known)
-		*known = executor;
+	mark(task, executor);
+	mark(((struct task_struct *)bpf_get_current_task_btf())->group_leader, executor);
 	return 0;
 }
 
@@ -190,18 +206,78 @@ static inline int on_program_started(void)
 	return 0;
 }
 
+/* Is it a process of this executor? A process goes by its first thread: later ones may be older than the label. */
+static inline int is_own_process(struct task_struct *task, u64 executor)
+{
+	u64 *known = executor_by_task.task_storage_get(task->group_leader, 0, 0);
+
+	return known ? *known == executor : may_be_older(0);
+}
+
 /* ptrace(), process_vm_writev(), pidfd_getfd(), writing /proc/PID/mem: only to the executor's own processes. */
 static inline int judge_trace(struct task_struct *task, u32 mode)
 {
 	u64 executor = mode & TRACE_ATTACH ? executor_of_task() : 0;
-	u64 *known;
+
+	return !executor || is_own_process(task, executor) ? 0 : deny(executor, REFUSED_PTRACE);
+}
+
+/* kill() and its like: the same, and always to itself. Signal 0 only asks; one with credentials is sent for somebody else. */
+static inline int judge_signal(struct task_struct *task, int signal, const struct cred *sender)
+{
+	u64 executor = signal && !sender ? executor_of_task() : 0;
+
+	if (!executor || task->group_leader == ((struct task_struct *)bpf_get_current_task_btf())->group_leader)
+		return 0;
+	return is_own_process(task, executor) ? 0 : deny(executor, REFUSED_NEIGHBOUR);
+}
+
+/* A System V queue, segment or semaphore set is made. */
+static inline int on_ipc_made(struct kern_ipc_perm *object)
+{
+	u64 executor = executor_of_task(), place = (u64)object;
 
 	if (!executor)
 		return 0;
-	known = executor_by_task.task_storage_get(task, 0, 0);
-	if (known ? *known == executor : may_be_older(0))
+	return executor_by_ipc.update(&place, &executor) ? deny(executor, REFUSED_STORAGE_FULL) : 0;
+}
+
+static inline int on_ipc_gone(struct kern_ipc_perm *object)
+{
+	u64 place = (u64)object;
+
+	executor_by_ipc.delete(&place);
+	return 0;
+}
+
+/* One that is there is opened or used: the executor's own. */
+static inline int judge_ipc(struct kern_ipc_perm *object)
+{
+	u64 executor = executor_of_task(), place = (u64)object;
+	u64 *owner;
+
+	if (!executor)
 		return 0;
-	return deny(executor, REFUSED_PTRACE);
+	owner = executor_by_ipc.lookup(&place);
+	if (owner ? *owner == executor : may_be_older(0))
+		return 0;
+	return deny(executor, REFUSED_NEIGHBOUR);
+}
+
+/* add_key() and its like. Which keyring it is cannot be seen here; all that there are may be shared with others of its user. */
+static inline int judge_key(int need)
+{
+	u64 executor = need == KEY_WRITE ? executor_of_task() : 0;
+
+	return executor ? deny(executor, REFUSED_NEIGHBOUR) : 0;
+}
+
+/* Typing into a terminal, which somebody outside may read as well. */
+static inline int judge_terminal(u32 command)
+{
+	u64 executor = command == IOCTL_TYPE || command == IOCTL_CONSOLE ? executor_of_task() : 0;
+
+	return executor ? deny(executor, REFUSED_NEIGHBOUR) : 0;
 }
 
 /* bpf(), whatever it asks for. Also tells user space that the kernel asks these programs at all. */

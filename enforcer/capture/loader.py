@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from enforcer.capture import abi, events, sysbpf
+from enforcer.capture import abi, btf, events, sysbpf
 from enforcer.capture.headers import find_kernel_source
 from enforcer.capture.programs import HOOKS, MAPS, Hook, Where
 from enforcer.capture.source import flatten, source_directory
@@ -38,7 +38,10 @@ def load(directory: Path) -> None:
         if tree is not None:
             os.environ["BCC_KERNEL_SOURCE"] = str(tree)
         try:
-            module = _module_class(bcc)(text=text, cflags=["-Wno-macro-redefined", "-Wno-pragma-once-outside-header"])
+            module = _module_class(bcc)(
+                text=text,
+                cflags=[*_places(), "-Wno-macro-redefined", "-Wno-pragma-once-outside-header"],
+            )
         except Exception as error:
             raise KernelError(f"the kernel programs did not compile: {error}; see the lines above") from error
     _check_layouts(bcc, module)
@@ -47,6 +50,15 @@ def load(directory: Path) -> None:
         _pin(function.fd, directory / f"prog_{program}")
     for name in MAPS:
         _pin(_map_fd(bcc, module, name), directory / f"map_{name}")
+
+
+def _places() -> list[str]:
+    """Where the running kernel has what security hooks read. One that does not say takes no such hooks."""
+    try:
+        leader = btf.member_offset(btf.BTF.read_bytes(), b"task_struct", b"group_leader")
+    except OSError:
+        leader = 8
+    return [f"-DTASK_GROUP_LEADER={leader}"]
 
 
 def _module_class(bcc: Any) -> Any:

@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,9 @@ MS_BIND, MNT_DETACH = 4096, 2
 BACKLOG = 4096
 # Tried one after another when an executor's own server already has the port.
 PORT_ATTEMPTS = 64
+
+# Bytes of questions that wait for the resolver; the kernel caps it at net.core.rmem_max.
+QUESTIONS = 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
@@ -95,6 +99,36 @@ def listen_inside(
         raise HostError("every port for the listener is taken in the executor; free one from listener_port on")
 
     return run_inside(netns, create)
+
+
+def bind_inside(netns: int, ports: Iterable[int]) -> tuple[int, tuple[socket.socket, socket.socket]]:
+    """A pair of UDP sockets for the resolver, 127.0.0.1 and ::1, in the namespace behind `netns`, on the first of
+    `ports` that is free on both. Nobody shares it. Returns the port and the pair. Raises HostError when none is free.
+    """
+
+    def create() -> tuple[int, tuple[socket.socket, socket.socket]]:
+        for candidate in ports:
+            try:
+                return candidate, _bind_pair(candidate)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        raise HostError("every port for the resolver is taken in the executor; free one from resolver.port on")
+
+    return run_inside(netns, create)
+
+
+def _bind_pair(port: int) -> tuple[socket.socket, socket.socket]:
+    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    with ExitStack() as stack:
+        sock4 = stack.enter_context(socket.socket(socket.AF_INET, kind))
+        sock6 = stack.enter_context(socket.socket(socket.AF_INET6, kind))
+        sock4.bind(("127.0.0.1", port))
+        sock6.bind(("::1", port))
+        for sock in (sock4, sock6):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUESTIONS)
+        stack.pop_all()
+    return sock4, sock6
 
 
 def _check_free(port: int) -> None:

@@ -117,6 +117,12 @@ HOOKS = (
     _security("task_alloc"),
     _security("bprm_check_security"),
     _security("ptrace_access_check"),
+    _security("task_kill"),
+    *(_security(f"{kind}_{what}_security") for kind in ("msg_queue", "shm", "sem") for what in ("alloc", "free")),
+    _security("ipc_permission"),
+    _security("key_permission"),
+    _security("file_ioctl"),
+    _security("file_ioctl_compat"),
     _security("bpf"),
 )
 # The maps user space reads or writes; the rest live only as long as the programs that use them.
@@ -137,6 +143,7 @@ MAPS = (
     "executor_by_path",
     "governed_tasks",
     "executor_by_task",
+    "executor_by_ipc",
     "security",
     "counters",
     "refusals",

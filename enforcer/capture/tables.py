@@ -20,7 +20,14 @@ from enforcer.flow import Endpoint
 # Depth of the cgroup tree that the programs look at (bpf/consts.h).
 MAX_CGROUP_LEVEL = 16
 # What an older set hands on to the one that replaces it: who is governed, and where their flows go.
-_CARRIED = ("executor_by_cgroup", "executor_levels", "listener_by_place", "guarded_ports", "executor_by_path")
+_CARRIED = (
+    "executor_by_cgroup",
+    "executor_levels",
+    "listener_by_place",
+    "guarded_ports",
+    "executor_by_path",
+    "executor_by_ipc",
+)
 _PER_GENERATION = ("coarse_by_region_set", "audience_by_executor", "direct_by_destination")
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
@@ -42,6 +49,7 @@ _SIZES: dict[str, tuple[int, int]] = {
     "executor_by_path": (ctypes.sizeof(abi.PathPrefix), 8),
     "governed_tasks": (4, 8),
     "executor_by_task": (4, 8),
+    "executor_by_ipc": (8, 8),
     "security": (4, 8),
     "refusals": (0, ctypes.sizeof(abi.Refusal)),
     "direct_events": (0, ctypes.sizeof(abi.DirectEvent)),

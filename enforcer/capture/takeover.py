@@ -12,13 +12,15 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from enforcer.capture import abi
 from enforcer.capture.namespace import cookie_of, run_inside
 from enforcer.capture.sysbpf import Map
 from enforcer.errors import KernelError
+from enforcer.flow import Endpoint
+from enforcer.geo.address import normalise
 
 # __NR_pidfd_getfd is one number for all architectures since 5.6.
 _PIDFD_GETFD = 438
@@ -59,6 +61,24 @@ def recognise(pids: Iterable[int], executor: int, owners: Map, tasks: Map) -> No
         for sock in sockets_of(pid):
             with sock:
                 _claim(sock, executor, owners)
+
+
+def close_connections(pids: Iterable[int], ends: Callable[[Endpoint], bool]) -> int:
+    """Closes the TCP connections of `pids` whose far end `ends` says to end; how many. Raises KernelError."""
+    closed = 0
+    for pid in pids:
+        for sock in sockets_of(pid):
+            with sock:
+                if sock.family not in _INET or sock.type != socket.SOCK_STREAM:
+                    continue
+                try:
+                    host, port = sock.getpeername()[:2]
+                except OSError:
+                    continue  # it listens, or has ended
+                if ends(Endpoint(normalise(host), port)):
+                    _close(sock)
+                    closed += 1
+    return closed
 
 
 def _mark(pid: int, executor: int, tasks: Map) -> None:

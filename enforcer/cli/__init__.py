@@ -12,10 +12,12 @@ from enforcer.errors import EnforcerError
 
 # Verb -> module and object. Imported when used: `enforcer exec` must not wait for what `policy check` needs.
 _COMMANDS = {
+    "ca": "ca_cmd:ca",
     "demo": "demo_cmd:demo",
     "doctor": "doctor_cmd:doctor",
     "exec": "exec_cmd:execute",
     "explain": "explain_cmd:explain",
+    "geo": "geo_cmd:geo",
     "policy": "policy_cmd:policy",
     "probe": "probe_cmd:probe",
     "release": "release_cmd:release",

@@ -17,7 +17,7 @@ import click
 from enforcer import privileges
 from enforcer.errors import ConfigError, HostError, UsageError
 from enforcer.isolation import descriptors
-from enforcer.isolation.filesystem import View
+from enforcer.isolation.filesystem import TRUST, View
 from enforcer.isolation.start import Command, Isolation
 from enforcer.isolation.syscalls import Filter
 from enforcer.isolation.terminal import Terminal, path_of_terminal
@@ -31,6 +31,23 @@ if TYPE_CHECKING:
 SIGNALLED = 128
 # Bytes of a command line that are recorded.
 MAX_ARGV = 4096
+# By which programs are told of authorities when they do not ask the system: OpenSSL with Python and Go, curl, requests,
+# pip, Node.js, npm, git, the AWS tools, Deno, Cargo, gRPC, httplib2, Ruby's Bundler.
+TRUST_VARIABLES = (
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "PIP_CERT",
+    "NODE_EXTRA_CA_CERTS",
+    "NPM_CONFIG_CAFILE",
+    "GIT_SSL_CAINFO",
+    "AWS_CA_BUNDLE",
+    "DENO_CERT",
+    "CARGO_HTTP_CAINFO",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "HTTPLIB2_CA_CERTS",
+    "BUNDLE_SSL_CA_CERT",
+)
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
@@ -73,7 +90,7 @@ def execute(
             netns = isolation.network()
             client.request({"op": "listen"}, [netns])
             os.close(netns)
-            code = isolation.run(_command(command, account), terminal)
+            code = isolation.run(_command(settings, command, account), terminal)
         terminal.take_back(code)
     sys.exit(code if code >= 0 else SIGNALLED - code)
 
@@ -94,13 +111,14 @@ def _view(settings: Settings, account: pwd.struct_passwd, writable: tuple[Path, 
         terminal=path_of_terminal(),
         read_only=account.pw_uid == 0,
         writable=directories,
+        trust=settings.trust_bundle if settings.tls.intercept else None,
     )
 
 
-def _command(command: tuple[str, ...], account: pwd.struct_passwd) -> Command:
+def _command(settings: Settings, command: tuple[str, ...], account: pwd.struct_passwd) -> Command:
     return Command(
         arguments=command,
-        environment=_environment(account),
+        environment=_environment(account, settings.tls.intercept),
         directory=_working_directory(),
         uid=account.pw_uid,
         gid=account.pw_gid,
@@ -139,9 +157,12 @@ def _recorded(command: tuple[str, ...]) -> list[str]:
     return [part.decode("utf-8", "backslashreplace") for part in raw.split(b"\0")]
 
 
-def _environment(account: pwd.struct_passwd) -> dict[str, str]:
-    """The caller's environment, with the account's own home when it is not the caller's."""
+def _environment(account: pwd.struct_passwd, trust: bool) -> dict[str, str]:
+    """The caller's environment, with the account's own home when it is not the caller's. `trust`: and with the bundle
+    of authorities, for programs that bring their own or look in a directory."""
     environment = dict(os.environ)
     if account.pw_uid != os.geteuid():
         environment.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell)
+    if trust:
+        environment.update(dict.fromkeys(TRUST_VARIABLES, str(TRUST)))
     return environment

@@ -1,4 +1,5 @@
-"""`enforcer explain`: how this host would judge a destination, rule by rule. Sends nothing and resolves nothing."""
+"""`enforcer explain`: how this host would judge a destination, or a question for a name, rule by rule. Sends nothing
+and resolves nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from enforcer.cli.explain_name import NameAnswer
 from enforcer.errors import UsageError
 from enforcer.flow import Endpoint, Executor, Flow
 from enforcer.policy.cgroups import parse_cgroup_path
@@ -44,7 +46,8 @@ class Answer:
 
 
 @click.command()
-@click.argument("destination", metavar="DEST")
+@click.argument("destination", metavar="[DEST]", default="")
+@click.option("--name", default="", help="Instead of DEST: whether this name may be asked for, and by which rule.")
 @click.option("--protocol", help=f"Protocol the connection carries.  [default: {OPAQUE}]")
 @click.option("--host", help="Host that the client names in its request.")
 @click.option("--executor", default="any", show_default=True, help="Name of the executor that asks.")
@@ -56,6 +59,7 @@ def explain(
     context: Context,
     *,
     destination: str,
+    name: str,
     protocol: str | None,
     host: str | None,
     executor: str,
@@ -67,15 +71,21 @@ def explain(
 
     DEST is ADDR:PORT, [ADDR]:PORT for IPv6, or an address alone (port 443 is assumed).
     """
+    if bool(destination) == bool(name):
+        raise UsageError("give DEST or --name NAME, one of them")
     known = context.vocabulary().protocols
     if protocol is not None and protocol not in known:
         raise UsageError(f"unknown protocol {protocol!r}; known are {', '.join(sorted(known))}")
     try:
-        address, port = parse_destination(destination)
         cgroup = parse_cgroup_path(cgroup.removeprefix("/")) if cgroup else ""
+        who = Executor("explain", executor, 0, user, 0, cgroup, "attached" if cgroup else "isolated")
+        if name:
+            answered = NameAnswer.to(name, who, context.policies(), context.geo().lookup)
+            click.echo(json.dumps(answered.as_plain()) if as_json else "\n".join(_name_lines(answered)))
+            return
+        address, port = parse_destination(destination)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    who = Executor("explain", executor, 0, user, 0, cgroup, "attached" if cgroup else "isolated")
     endpoint = Endpoint(address, port or ASSUMED_PORT)
     flow = Flow(who, endpoint, context.geo().lookup(address), cookie=0, pid=0, uid=0, opened_ns=0)
     policies = context.policies()
@@ -112,6 +122,25 @@ def _path(policies: PolicySet, flow: Flow, verdict: Verdict) -> tuple[str, str]:
     return "proxy", f"{why}; relayed unread" if relayed(policies, flow) else why
 
 
+def _name_lines(answer: NameAnswer) -> list[str]:
+    trials = answer.trials
+    places = [_place(trial) for trial in trials]
+    width = max(map(len, places), default=0)
+    return [
+        f"name         {answer.name}",
+        f"executor     {_who(answer.executor)}",
+        "",
+        *([f"rules tried, first match wins (policy generation {answer.generation}):"] if trials else []),
+        *(
+            f"  {place:{width}}  {trial.action:5}  {_outcome(trial)}"
+            for place, trial in zip(places, trials, strict=True)
+        ),
+        *([""] if trials else []),
+        f"verdict: {_say(answer.verdict)}",
+        *(["its addresses are judged when they are dialled"] if answer.verdict.passes else []),
+    ]
+
+
 def _as_lines(answer: Answer) -> list[str]:
     region, executor = answer.flow.region, answer.flow.executor
     trials = answer.explanation.trials
@@ -119,7 +148,7 @@ def _as_lines(answer: Answer) -> list[str]:
     width = max(map(len, places), default=0)
     return [
         f"destination  {answer.flow.destination}{' (port assumed)' if answer.port_assumed else ''}",
-        f"region       {'/'.join(sorted(region.regions)) or 'none'} ({region.kind})",
+        f"region       {region.names or 'none'} ({region.kind})",
         f"prefix       {region.prefix or 'none'}",
         f"source       {region.source or 'none'}",
         f"executor     {_who(executor)}",

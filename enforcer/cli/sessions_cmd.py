@@ -18,10 +18,11 @@ import click
 
 from enforcer.errors import RecordError, UsageError
 from enforcer.recording.reader import Filter, Reader, Record
-from enforcer.recording.rows import DIRECT
+from enforcer.recording.rows import DIRECT, DNS
 from enforcer.recording.verify import Report, verify
 from enforcer.verdict import Action
 
+_PATHS = {DIRECT: "direct: judged in the kernel, not read", DNS: "resolver: what was asked for, and told"}
 TABLE_WIDTH = 120  # columns; also when piped, so that output does not depend on where it goes
 _COLUMNS = (
     "ID", "TIME (UTC)", "EXECUTOR", "VERDICT", "PROTOCOL", "DESTINATION", "REGION", "RULE", "EXCHANGES", "MASKED",
@@ -189,18 +190,21 @@ def _session_page(session: Record) -> list[str]:
     user = (
         f" ({session['user']})" if session["user"] else ""
     )  # an attached executor was started as nobody in particular
-    process = f"pid {session['pid']}, uid {session['uid']}{user}"
+    process = f"pid {session['pid']}, uid {session['uid']}{user}, {session['exe'] or 'unknown program'}"
+    if not session["pid"]:
+        process = f"not known of datagrams; the executor was started as uid {session['uid']}{user}"
+    place = (session["region_kind"], session["prefix"])
     facts = {
         "session": session["id"],
         "opened": _time(session["time_ns"]) + " UTC",
         "executor": f"{session['executor']} ({session['executor_ident']}, cgroup {session['cgroup']})",
-        "process": f"{process}, {session['exe'] or 'unknown program'}",
+        "process": process,
         "arguments": " ".join(map(_json, session["argv"] or [])) or "-",
         "unit": session["unit"] or "-",
         "destination": session["destination"] + (f" ({session['host']})" if session["host"] else ""),
-        "region": f"{session['region'] or 'unknown'} ({session['region_kind']}, {session['prefix']})",
-        "table": f"{session['table_source']} {session['table_version']}",
-        "path": "direct: judged in the kernel, not read" if session["protocol"] == DIRECT else "proxy",
+        "region": f"{session['region'] or 'unknown'} ({', '.join(filter(None, place))})",
+        "table": f"{session['table_source']} {session['table_version']}".strip(),
+        "path": _PATHS.get(session["protocol"], "proxy"),
         "protocol": session["protocol"] or "-",
         "verdict": f"{_verdict(session)}, rule {_rule(session)}, generation {session['generation']}",
         "reason": session["reason"] + (f": {session['detail']}" if session["detail"] else ""),

@@ -60,6 +60,7 @@ def _text(answer: dict[str, Any]) -> str:
     ]
     if recorder["failing"]:
         lines.append(f"            FAILING, new requests are denied: {recorder['failing']}")
+    lines += [f"AWAY        {fault}" for fault in answer["away"]]
     if answer["observing"]:
         lines.append(f"OBSERVE     not refusing what these policies deny: {', '.join(answer['observing'])}")
     lines += [
@@ -67,6 +68,7 @@ def _text(answer: dict[str, Any]) -> str:
     ]
     if answer["worker_restarts"]:
         lines.append(f"            {answer['worker_restarts']} restarts")
+    lines += _resolver(answer["resolver"])
     lines += [f"executor    {one['ident']} ({one['user']}), port {one['port']}" for one in answer["executors"]]
     lines += [
         f"attached    {one['cgroup']}, port {', '.join(map(str, one['ports'])) or 'none yet'}"
@@ -84,7 +86,22 @@ def _text(answer: dict[str, Any]) -> str:
     ]
     lines.append(f"flows       {answer['open_flows']} open")
     lines += [f"counter     {name} {value}" for name, value in answer["counters"].items() if value]
+    lines += [f"counter     DNS_{name} {value}" for name, value in sorted(answer["resolver"]["counters"].items())]
     return "\n".join(lines)
+
+
+def _resolver(resolver: dict[str, Any]) -> list[str]:
+    if not resolver["upstreams"]:
+        return ["resolver    off: executors' questions for names are refused"]
+    lines = [
+        f"resolver    pid {one['pid']}, {_megabytes(one['resident_bytes'])}, asks {', '.join(resolver['upstreams'])}"
+        for one in resolver["processes"]
+    ]
+    if not lines:
+        lines.append("resolver    NOT RUNNING: executors' questions for names are refused until it is back")
+    if resolver["restarts"]:
+        lines.append(f"            {resolver['restarts']} restarts")
+    return lines
 
 
 def _security(lsm: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import shutil
 import stat
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from enforcer import privileges
@@ -16,6 +17,10 @@ from enforcer.doctor.checks import CannotTell, Outcome, Place, absent, missing, 
 from enforcer.doctor.children import libc
 from enforcer.doctor.stage import new_namespace
 from enforcer.doctor.users import powerful_groups
+from enforcer.geo.inventory import stale_tables
+from enforcer.geo.table import GeoTable
+from enforcer.supervisor.generation import geo_store, table_path, vocabulary
+from enforcer.supervisor.home import faults
 
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 # Room for some million recorded requests; below it a full disk, which denies everything, is near.
@@ -76,6 +81,16 @@ def record_mask(place: Place) -> Outcome:
     return ok(f"recorded texts are searched for {', '.join(place.settings.record_mask)}")
 
 
+def home(place: Place) -> Outcome:
+    settings = place.settings
+    if not settings.home.regions:
+        return absent("no home.regions are set: where this host is was not looked at")
+    found = faults(settings, GeoTable.open(table_path(settings)), vocabulary(settings).regions)
+    if found:
+        return missing(found[0], "correct home in enforcer.yaml, or the tables: see 'enforcer geo lookup ADDRESS'")
+    return ok(f"this host's addresses and records are in {', '.join(settings.home.regions)}")
+
+
 def state_private(place: Place) -> Outcome:
     state = place.settings.state
     if not state.exists():
@@ -126,6 +141,17 @@ def _file_system(path: Path) -> str:
         if real.is_relative_to(place) and len(place.parts) >= best:
             best, kind = len(place.parts), after.split(" ")[0]
     return kind
+
+
+def region_tables(place: Place) -> Outcome:
+    """Every table that the settings name was imported, is as it was imported, and is not too old."""
+    settings = place.settings
+    if not settings.geo.sources:
+        return absent("geo.sources names no table")
+    lines = stale_tables(geo_store(settings), settings.geo, datetime.now(UTC).date())
+    if lines:
+        return missing(lines[0].partition(";")[0], "enforcer geo update")
+    return ok(f"{len(settings.geo.sources)} imported, none older than {settings.geo.stale_days} days")
 
 
 def swap(_place: Place) -> Outcome:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from enforcer.capture import cgroup, programs
+from enforcer.capture.btf import BTF
 from enforcer.capture.headers import find_kernel_source
 from enforcer.capture.namespace import netns_cookie, run_inside
 from enforcer.capture.programs import BPF_MOUNT, Pins
@@ -57,12 +58,12 @@ def kernel_version(_place: Place) -> Outcome:
 
 def btf(_place: Place) -> Outcome:
     try:
-        with lsm.BTF.open("rb") as stream:
+        with BTF.open("rb") as stream:
             (magic,) = struct.unpack("=H", stream.read(2))
     except OSError as error:
-        return missing(f"{lsm.BTF}: {error.strerror}", "boot a kernel with CONFIG_DEBUG_INFO_BTF, as Debian's have")
+        return missing(f"{BTF}: {error.strerror}", "boot a kernel with CONFIG_DEBUG_INFO_BTF, as Debian's have")
     if magic != _BTF_MAGIC:
-        return missing(f"{lsm.BTF} is not BTF", "boot a kernel with CONFIG_DEBUG_INFO_BTF, as Debian's have")
+        return missing(f"{BTF} is not BTF", "boot a kernel with CONFIG_DEBUG_INFO_BTF, as Debian's have")
     return ok("the kernel describes its own types")
 
 

@@ -118,17 +118,23 @@ def _if_arrived(stage: Stage, far: Far, text: bytes) -> str:
 
 
 def _detach(stage: Stage) -> str:
-    """A link of the throw-away instance: taken by its pin, and the pin moved, for which it takes what removing does."""
+    """A link of the throw-away instance: taken by its pin; or the pin moved, for which it takes what removing does."""
     link = next((path for path in stage.pins.links.rglob("*") if path.is_file()), None)
     if link is None:
         raise CannotTell("the programs are not attached")
 
     def take() -> None:
         os.close(sysbpf.get_pinned(link))
+
+    def move() -> None:
         link.rename(link.with_name("moved"))
         link.with_name("moved").rename(link)
 
-    within(take, group=stage.executor)
+    try:
+        within(take, group=stage.executor)
+    except PermissionError:
+        within(move, group=stage.executor)
+        return "by its pin"
     return ""
 
 

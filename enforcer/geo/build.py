@@ -14,7 +14,7 @@ from pathlib import Path
 from enforcer.errors import TableError
 from enforcer.geo.compiled import SYSTEM_CACHE, build_into, cached
 from enforcer.geo.country_mmdb import SHIPPED
-from enforcer.geo.sources import Sources, operator_files
+from enforcer.geo.sources import Sources, Table, operator_files
 from enforcer.geo.table import GeoTable
 
 ETC = Path("/etc/enforcer")
@@ -55,6 +55,18 @@ def _parser() -> argparse.ArgumentParser:
         help="operator's CSV, or a directory of them",
     )
     parser.add_argument(
+        "--import",
+        dest="imported",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME:FORMAT", "FILE"),
+        help="an imported table and its files",
+    )
+    parser.add_argument(
+        "--cloud-region", action="append", default=[], metavar="NAME=COUNTRY", help="a region that is not known yet"
+    )
+    parser.add_argument(
         "--only", action="store_true", help="use only the tables named here, none from the usual places"
     )
     return parser
@@ -65,7 +77,15 @@ def _sources(options: argparse.Namespace) -> Sources:
     named: list[Path] = []
     for path in options.operator:
         named += operator_files(path) if path.is_dir() else [path]
-    return Sources(options.mmdb, options.ipfire or usual.ipfire, tuple(named) or usual.operator_csvs)
+    imported = tuple(_table(words) for words in options.imported)
+    regions = tuple((name, country) for name, _, country in (text.partition("=") for text in options.cloud_region))
+    operators = tuple(named) or usual.operator_csvs
+    return Sources(options.mmdb, options.ipfire or usual.ipfire, operators, imported, regions)
+
+
+def _table(words: list[str]) -> Table:
+    name, _, form = words[0].partition(":")
+    return Table(name, form, tuple(map(Path, words[1:])))
 
 
 if __name__ == "__main__":

@@ -121,6 +121,10 @@ def _build_in_child(sources: Sources, directory: Path) -> None:
         command += ["--ipfire", str(sources.ipfire)]
     for path in sources.operator_csvs:
         command += ["--operator", str(path)]
+    for table in sources.imported:
+        command += ["--import", f"{table.name}:{table.form}", *map(str, table.paths)]
+    for name, country in sources.cloud_regions:
+        command += ["--cloud-region", f"{name}={country}"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if child.returncode == TableError.exit_code:

@@ -22,6 +22,7 @@ from pathlib import Path
 import maxminddb
 
 from enforcer.errors import TableError
+from enforcer.flow import Address
 from enforcer.geo.address import BITS, VERSIONS, Version, to_address
 from enforcer.geo.iso import countries
 from enforcer.geo.rows import Input, Origin, Row
@@ -30,6 +31,8 @@ SHIPPED = Path(__file__).parent / "data" / "geo-whois-asn-country.mmdb.xz"
 SHIPPED_SHA256 = "c5f7c0e9bd6a6ccb5a2e9634764544a0d08bd0bd8788b8aedfac87bea184c652"
 """Of the decompressed file; see data/SOURCES.md."""
 SHIPPED_VERSION = "2.3.2026061719"
+
+XZ_MAGIC = b"\xfd7zXZ\0"
 
 COUNTRY_FIELDS = ("country_code", "country")
 """Where a record keeps its code: ip-location-db's flat text, or MaxMind's `country.iso_code`."""
@@ -43,9 +46,10 @@ MEND = "install the table again, or name another MMDB"
 class CountryMmdb:
     """A country table in MMDB form, plain or xz-compressed. Raises TableError where the file is damaged."""
 
-    def __init__(self, source: Input) -> None:
+    def __init__(self, source: Input, name: str = "") -> None:
+        """`name`: what to call it, where that is not the name of its file."""
         self._path = source.path
-        data = _decompress(source) if source.path.suffix == ".xz" else source.data
+        data = _decompress(source) if source.data.startswith(XZ_MAGIC) else source.data
         digest = hashlib.sha256(data).hexdigest()
         if source.path == SHIPPED and digest != SHIPPED_SHA256:
             raise TableError(f"{source.path}: not the table that was shipped (sha256 {digest}); reinstall enforcer")
@@ -55,7 +59,7 @@ class CountryMmdb:
             date = datetime.fromtimestamp(self._metadata.build_epoch, UTC).date().isoformat()
         except DAMAGE as error:
             raise TableError(f"{self._path}: not a whole MMDB file ({error}); {MEND}") from error
-        name = source.path.name.removesuffix(".xz").removesuffix(".mmdb")
+        name = name or source.path.name.removesuffix(".xz").removesuffix(".mmdb")
         self._origin = Origin(name, SHIPPED_VERSION if digest == SHIPPED_SHA256 else date, date, digest)
         self._data = data
 
@@ -72,8 +76,18 @@ class CountryMmdb:
         if empty:
             raise TableError(f"{self._path}: no prefix in it has a country; {MEND}")
 
+    def country(self, address: Address) -> str:
+        """The code of one address, or an empty text; quicker than all rows."""
+        try:
+            record = self._reader.get(address)
+        except DAMAGE as error:
+            raise self._damaged(f"the record of {address} cannot be decoded") from error
+        code = _code_of(record)
+        return code if code in countries() else ""
+
     def _family(self, version: Version) -> Iterator[Row]:
-        """Runs of addresses with one record each. Records without an assigned ISO code carry no country."""
+        """Runs of addresses with one record each. Records without an assigned ISO code, such as those that
+        name a registered country only, carry none."""
         regions: dict[int, frozenset[str]] = {}
         known = countries()
         runs = [*self._walk(version), (1 << BITS[version], -1)]
@@ -92,13 +106,9 @@ class CountryMmdb:
             record = self._reader.get(address)
         except DAMAGE as error:
             raise self._damaged(f"the record of {address} cannot be decoded") from error
-        for name in COUNTRY_FIELDS:
-            found = record.get(name) if isinstance(record, dict) else None
-            if isinstance(found, dict):
-                found = found.get("iso_code")
-            if isinstance(found, str):
-                return found
-        raise self._damaged(f"the record of {address} has no country")
+        if not isinstance(record, dict):
+            raise self._damaged(f"the record of {address} has no country")
+        return _code_of(record)
 
     def _walk(self, version: Version) -> Iterator[tuple[int, int]]:
         """`(first address, record)` at each change of record, ascending from 0; record -1 is "no data"."""
@@ -159,6 +169,16 @@ class CountryMmdb:
 
     def _damaged(self, what: str) -> TableError:
         return TableError(f"{self._path}: {what}; {MEND}")
+
+
+def _code_of(record: object) -> str:
+    for name in COUNTRY_FIELDS:
+        found = record.get(name) if isinstance(record, dict) else None
+        if isinstance(found, dict):
+            found = found.get("iso_code")
+        if isinstance(found, str):
+            return found
+    return ""
 
 
 def _decompress(source: Input) -> bytes:

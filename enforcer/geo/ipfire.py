@@ -7,7 +7,6 @@ comments, and the header names the day of the export. Gets their bytes, hands on
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
@@ -33,11 +32,11 @@ _GENERATED = re.compile(rb"^# Generated: *(.+?) *$", re.MULTILINE)
 class IpfireTable:
     """Both files of one export. Raises TableError where either is damaged or cut short."""
 
-    def __init__(self, ipv4: Input, ipv6: Input) -> None:
+    def __init__(self, ipv4: Input, ipv6: Input, name: str = "ipfire") -> None:
         self._inputs: dict[Version, Input] = {4: ipv4, 6: ipv6}
-        digest = hashlib.sha256(f"{ipv4.sha256} {ipv6.sha256}".encode()).hexdigest()
+        digest = Origin.combined(ipv4.sha256, ipv6.sha256)
         date = min(_date(ipv4), _date(ipv6))
-        self._origin = Origin("ipfire", date or digest[:12], date, digest)
+        self._origin = Origin(name, date or digest[:12], date, digest)
 
     @property
     def origin(self) -> Origin:

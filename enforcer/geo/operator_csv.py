@@ -13,12 +13,10 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, ip_network
 
 from enforcer.errors import TableError
+from enforcer.geo.address import MAPPED
 from enforcer.geo.iso import countries
 from enforcer.geo.rows import Input, Origin, Row
 from enforcer.geo.special import hard_kind
-
-MAPPED = 0xFFFF
-"""Upper 96 bits of an IPv4-mapped IPv6 address."""
 
 _CIDR = re.compile(r"[0-9A-Fa-f:.]+(/\d{1,3})?")
 
@@ -42,8 +40,9 @@ class _Fault(ValueError):
     """What is wrong with one line, and what mends it."""
 
 
-def read_operator_tables(sources: Sequence[Input]) -> list[OperatorTable]:
-    """Raises one TableError with a line per fault, `file:line: what is wrong; what mends it`."""
+def read_operator_tables(sources: Sequence[Input], name: str = "") -> list[OperatorTable]:
+    """`name`: what to call them, where that is not the name of each file. Raises one TableError with a line per fault,
+    `file:line: what is wrong; what mends it`."""
     tables: list[OperatorTable] = []
     faults: list[str] = []
     places: dict[tuple[int, int, int], tuple[Row, str]] = {}
@@ -69,7 +68,7 @@ def read_operator_tables(sources: Sequence[Input]) -> list[OperatorTable]:
                 rows.append(row)
         if not rows and not any(fault.startswith(f"{source.path}:") for fault in faults):
             faults.append(f"{source.path}: no rows in it; add one as `cidr,region` or remove the file")
-        tables.append(OperatorTable(Origin(source.path.name, source.sha256[:12], "", source.sha256), rows))
+        tables.append(OperatorTable(Origin(name or source.path.name, source.sha256[:12], "", source.sha256), rows))
     if faults:
         raise TableError("\n".join(faults))
     return tables

@@ -16,13 +16,15 @@ from enforcer.geo.address import Version
 
 
 class Row(NamedTuple):
-    """Addresses `first` to `last` (integers, inclusive) are in one of `regions`. `label`: the operator's words."""
+    """Addresses `first` to `last` (integers, inclusive) are in one of `regions`. `label`: the source's own words.
+    `kind`: where it is not the one of all rows of such a source: `provider`, `anycast` or `unknown`."""
 
     version: Version
     first: int
     last: int
     regions: frozenset[str]
     label: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
+
+    @staticmethod
+    def combined(*digests: str) -> str:
+        """The sha256 of a table that is several files."""
+        return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 class Source(Protocol):

@@ -69,8 +69,11 @@ HARD_KINDS = frozenset({"metadata", "link-local", "multicast", "loopback"})
 """Kinds that not even an operator's table gives a region: they mean this host, its link or its cloud's control plane,
 so "which country" has no answer, and a wide row such as 0.0.0.0/0 must not open them by accident."""
 
-# Where a gateway may turn an IPv6 destination into the IPv4 one inside it: (prefix, bits below the IPv4 address).
-_TRANSLATED = ((IPv6Network("64:ff9b::/96"), 0), (IPv6Network("2002::/16"), 80))
+# Where a gateway may turn an IPv6 destination into the IPv4 one inside it: (prefix, bits below the IPv4 address). The
+# local-use prefix counts as the /96 at its beginning, and below as the /48 that it is.
+_TRANSLATED = ((IPv6Network("64:ff9b::/96"), 0), (IPv6Network("64:ff9b:1::/96"), 0), (IPv6Network("2002::/16"), 80))
+# RFC 6052 section 2.2: behind a /48 the IPv4 address is cut in two by eight bits that are zero.
+_SPLIT = IPv6Network("64:ff9b:1::/48")
 
 
 class SpecialRow(NamedTuple):
@@ -92,6 +95,15 @@ def special_rows() -> Iterator[SpecialRow]:
                 first = base + (int(network.network_address) << shift)
                 last = base + ((int(network.broadcast_address) + 1) << shift) - 1
                 yield SpecialRow(6, first, last, kind, f"{why}, inside {prefix}")
+            yield SpecialRow(6, *_split(network), kind, f"{why}, inside {_SPLIT}")
+
+
+def _split(network: IPv4Network) -> tuple[int, int]:
+    """First and last address of the IPv6 range that holds an IPv4 network inside `_SPLIT`."""
+    value, length = int(network.network_address), network.prefixlen
+    first = int(_SPLIT.network_address) | (value >> 16) << 64 | (value & 0xFFFF) << 40
+    below = 80 - length if length <= 16 else 72 - length
+    return first, first | (1 << below) - 1
 
 
 def _version(network: IPv4Network | IPv6Network) -> Version:

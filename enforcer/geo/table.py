@@ -24,18 +24,19 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Literal
 
 from enforcer.errors import TableError
 from enforcer.flow import Address, Region
-from enforcer.geo.address import Version, cidr, normalise
+from enforcer.geo.address import BITS, MAPPED, Version, cidr
 from enforcer.geo.merge import RegionSet
 from enforcer.geo.rows import Origin
 
 MAGIC = b"EGEO\r\n\x1a\n"
 """As in PNG: the line ends show a file that went through a text conversion."""
-FORMAT = 1
+FORMAT = 2
 BYTE_ORDER_MARK = 0x01020304
 HEADER = struct.Struct("=8sIIQQ32s")
 
@@ -72,7 +73,7 @@ class GeoTable:
         self.version: str = hashlib.sha256(view[:start]).hexdigest()[:12]
         self.key: str = meta["key"]
         self.origins = tuple(Origin(**origin) for origin in meta["origins"])
-        self.sets = tuple(RegionSet(frozenset(regions), kind, source) for regions, kind, source in meta["sets"])
+        self.sets = tuple(RegionSet(frozenset(regions), *texts) for regions, *texts in meta["sets"])
         self.counts: Mapping[str, int] = {
             "v4": len(self._set4),
             "v6": len(self._set6) + len(self._set_long),
@@ -107,25 +108,33 @@ class GeoTable:
 
     def set_id(self, address: Address) -> int:
         """The id of the address's set; 0 where no row holds it."""
-        return self.find(normalise(address))[0]
+        return self.find(address)[0]
 
     def lookup(self, address: Address) -> Region:
         """Never raises: an address in no row is `unknown`, with the whole space as its prefix."""
-        address = normalise(address)
-        ident, first, length = self.find(address)
-        regions, kind, source = self.sets[ident]
-        return Region(regions, kind, cidr(4 if address.version == 4 else 6, first, length), source)
+        value = int(address)
+        # As `normalise` does it, on the number: an address of IPv4 in IPv6 form is that of IPv4, a zone is none.
+        four = isinstance(address, IPv4Address) or value >> 32 == MAPPED
+        ident, first, length = self._find4(value & 0xFFFF_FFFF) if four else self._find6(value)
+        regions, kind, source, words = self.sets[ident]
+        return Region(regions, kind, cidr(4 if four else 6, first, length), source, words)
 
     def find(self, address: Address) -> tuple[int, int, int]:
-        """`(set id, first address of the row, its prefix length)` of a normalised address; (0, 0, 0): no row."""
+        """`(set id, first address of the row, its prefix length)`; (0, 0, 0) where no row holds the address."""
         value = int(address)
-        if address.version == 4:
-            at = bisect_right(self._first4, value) - 1
-            if at >= 0:
-                first, length = self._first4[at], self._length4[at]
-                if not (value ^ first) >> (32 - length):
-                    return self._set4[at], first, length
-            return 0, 0, 0
+        if isinstance(address, IPv4Address) or value >> 32 == MAPPED:
+            return self._find4(value & 0xFFFF_FFFF)
+        return self._find6(value)
+
+    def _find4(self, value: int) -> tuple[int, int, int]:
+        at = bisect_right(self._first4, value) - 1
+        if at >= 0:
+            first, length = self._first4[at], self._length4[at]
+            if not (value ^ first) >> (32 - length):
+                return self._set4[at], first, length
+        return 0, 0, 0
+
+    def _find6(self, value: int) -> tuple[int, int, int]:
         high = value >> 64
         at = bisect_right(self._high6, high) - 1
         if at >= 0:
@@ -145,6 +154,19 @@ class GeoTable:
             if not (low ^ first) >> (128 - length):
                 return self._set_long[at], high << 64 | first, length
         return 0, 0, 0
+
+    def addresses(self, version: Version) -> list[int]:
+        """How many addresses each set has, by its id; those of set 0 are what no row holds."""
+        bits = BITS[version]
+        counts = [0] * len(self.sets)
+        for lengths, idents in ((self._length4, self._set4),) if version == 4 else self._columns6():
+            for length, ident in zip(lengths, idents, strict=True):
+                counts[ident] += 1 << (bits - length)
+        counts[0] = (1 << bits) - sum(counts)
+        return counts
+
+    def _columns6(self) -> tuple[tuple[memoryview[int], memoryview[int]], ...]:
+        return (self._length6, self._set6), (self._length_long, self._set_long)
 
     def kernel_entries(self, version: Version, chunk: int = 65536) -> Iterator[tuple[int, bytes, bytes]]:
         """`(count, keys, values)` for batched updates of an LPM trie, at most `chunk` rows each.

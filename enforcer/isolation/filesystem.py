@@ -84,6 +84,15 @@ _MASKED = (
 )
 # What root may write without being asked.
 _WRITABLE = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - the host's own, as for every user
+# Where the authorities that an executor trusts are, on every system.
+TRUST = Path("/run/ca-bundle.pem")
+# Where systems keep theirs as one file: Debian, Red Hat, SUSE, Alpine.
+SYSTEM_BUNDLES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+    Path("/etc/ssl/ca-bundle.pem"),
+    Path("/etc/ssl/cert.pem"),
+)
 _INERT = MS_NOSUID | MS_NODEV | MS_NOEXEC
 # An empty directory needs no room.
 _EMPTY = "size=4k,nr_inodes=16,mode=555"
@@ -92,13 +101,15 @@ _EMPTY = "size=4k,nr_inodes=16,mode=555"
 @dataclass(frozen=True, slots=True)
 class View:
     """`hidden`: directories that appear empty. `exposed`: paths of the host that stay where they would be gone.
-    `terminal`: the caller's, which becomes /dev/console. `read_only`: write only to `writable`, /tmp and /var/tmp."""
+    `terminal`: the caller's, which becomes /dev/console. `read_only`: write only to `writable`, /tmp and /var/tmp.
+    `trust`: the file of authorities that takes the place of the system's."""
 
     hidden: tuple[Path, ...] = ()
     exposed: tuple[Path, ...] = ()
     terminal: str = ""
     read_only: bool = False
     writable: tuple[Path, ...] = field(default=())
+    trust: Path | None = None
 
 
 def build(view: View) -> None:
@@ -107,6 +118,7 @@ def build(view: View) -> None:
     devices = {name: kernel.pick(f"/dev/{name}") for name in _DEVICES}
     if view.terminal:
         devices["console"] = kernel.pick(view.terminal)
+    trust = kernel.pick(str(view.trust)) if view.trust is not None else -1
     exposed = {path: kernel.pick(str(path)) for path in view.exposed}
     with Path("/proc/self/mountinfo").open() as listing:
         _take_off_views_of_the_kernel(listing)
@@ -118,6 +130,8 @@ def build(view: View) -> None:
     kernel.mount("sysfs", "/sys", _INERT | MS_RDONLY)
     _mask(_MASKED)
     _make_run()
+    if trust >= 0:
+        _put_trust(trust)
     for path, picked in exposed.items():
         _put_back(path, picked, view.read_only)
     kernel.restrict("/dev", ATTR_RDONLY)
@@ -211,6 +225,16 @@ def _make_run() -> None:
     for path in (Path("/run"), Path("/var/run")):
         if path.is_dir() and not path.is_symlink():
             kernel.mount("tmpfs", str(path), MS_NOSUID | MS_NODEV, "size=16m,mode=755")
+
+
+def _put_trust(bundle: int) -> None:
+    """At TRUST, and over every bundle that the system has: the host's file, which nobody may write to in here."""
+    kernel.restrict(bundle, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
+    TRUST.touch()
+    kernel.put(bundle, str(TRUST))
+    for path in SYSTEM_BUNDLES:
+        if path.is_file():
+            kernel.bind(str(TRUST), str(path))
 
 
 def _put_back(path: Path, picked: int, read_only: bool) -> None:

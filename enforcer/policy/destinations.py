@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+import idna
+
 from enforcer.flow import Address, Endpoint
 
 # RFC 1035 section 2.3.4: 255 octets on the wire leave 253 characters of text; a label has at most 63.
@@ -92,14 +94,24 @@ def parse_host(text: str) -> str:
         pass
     else:
         raise ValueError(f"{text!r} is an address; put it under 'address'")
-    try:
-        # IDNA 2003, as the standard library has it; the one place where a policy's host becomes A-labels.
-        encoded = name.removesuffix(".").lower().encode("idna").decode("ascii").lower()
-    except UnicodeError:
-        encoded = ""
+    encoded = name.removesuffix(".").translate(_ASCII_LOWER)
+    if not encoded.isascii():
+        encoded = _a_labels(encoded)
     if len(encoded) > MAX_HOST or not all(_LABEL.fullmatch(label) for label in encoded.split(".")):
         raise ValueError(f"{text!r} is not a host name; write an exact name, or *.suffix for every name below it")
     return wildcard + encoded
+
+
+def _a_labels(name: str) -> str:
+    """The one place where letters beyond ASCII become A-labels. Clients follow two standards, IDNA 2008 (UTS 46) and
+    2003; a name for which they differ would be two names."""
+    try:
+        new, old = idna.encode(name, uts46=True).decode("ascii"), name.encode("idna").decode("ascii")
+    except (UnicodeError, idna.IDNAError):
+        raise ValueError(f"{name!r} is not a name for every client; write it as A-labels (xn--...)") from None
+    if new != old:
+        raise ValueError(f"{name!r} is {new} to some clients and {old} to others; write the one you mean")
+    return new
 
 
 def canonical_host(text: str) -> str:

@@ -23,7 +23,7 @@ from enforcer.verdict import Action
 # Ranges the kernel holds for one audience and one set of regions. A surplus goes through the proxy.
 MAX_RANGES = 4
 # Kinds of set that a table gives a place. All others are special-purpose ranges, or unknown.
-_PLACES = frozenset({"country", "operator"})
+_PLACES = frozenset({"country", "provider", "operator"})
 
 
 class Placed(Protocol):

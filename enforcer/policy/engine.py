@@ -18,8 +18,9 @@ from enforcer.policy.destinations import canonical_host
 from enforcer.verdict import Action, Reason, Verdict
 
 OPAQUE = "opaque"
+TLS = "tls"
 # Passed on unread, so that a rule has to say it means them.
-UNREAD = frozenset({OPAQUE, "tls"})
+UNREAD = frozenset({OPAQUE, TLS})
 # Neither a region nor an address reaches these: they are this host (only HOST does), or nobody in particular.
 UNREACHABLE = frozenset({"loopback", "multicast"})
 # Only a rule whose address is exactly this one reaches these: credentials of the host, and neighbours on the link.
@@ -60,6 +61,13 @@ def relayed(policies: PolicySet, flow: Flow) -> bool:
     rules = (rule for policy in policies.policies if applies(policy, flow.executor) for rule in policy.rules)
     first = next((rule for rule in rules if not any(differ(rule, question) for differ in _BY_ADDRESS)), None)
     return first is not None and goes_direct(first)
+
+
+def reads_tls(policies: PolicySet, flow: Flow, facts: Mapping[str, str]) -> bool:
+    """May TLS be ended here, and what is inside judged for itself? Not where the rule that the connection comes to
+    names `tls`: it passes it on unread, or denies it as such."""
+    decisive = [step.rule for step in steps(policies, flow, TLS, facts) if step.rule and step.difference is None]
+    return not decisive or TLS not in decisive[0].protocols
 
 
 def goes_direct(rule: Rule) -> bool:

@@ -15,6 +15,7 @@ GROUPS = {
     "sockets": "connections made in unusual ways",
     "protocols": "transports other than TCP and UDP",
     "UDP": "datagrams, in every way to send one",
+    "names": "questions for names, with the token in every place of one",
     "source routing": "options and headers that lead a packet elsewhere after its destination was judged",
     "packets": "packets made by hand",
     "foreign families": "sockets that are not IP",

@@ -10,8 +10,9 @@ import os
 import secrets
 import socket
 import subprocess
+import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path
@@ -22,10 +23,11 @@ from pyroute2 import NetNS
 
 from enforcer.capture import cgroup
 from enforcer.capture.namespace import run_inside
+from enforcer.config import Settings
 from enforcer.demo.instance import Instance
 from enforcer.demo.witness import Witness
-from enforcer.demo.world import FRANKFURT, VIRGINIA, World
-from enforcer.errors import HostError
+from enforcer.demo.world import FRANKFURT, START_TIMEOUT, VIRGINIA, World
+from enforcer.errors import HostError, NotRunning
 
 T = TypeVar("T")
 HOME, PEER = FRANKFURT, VIRGINIA
@@ -42,6 +44,9 @@ policy: probe
 description: One site is allowed, the far side is not.
 applies_to: [APPLIES_TO]
 rules:
+  - name: names
+    to: {{host: ["*.example"]}}
+    action: deny
   - name: home
     to: {{address: ["{HOME.address}/32", "{HOME.address6}/128"], protocol: [http, opaque]}}
     action: allow
@@ -90,6 +95,7 @@ class Ground:
         self._stack = ExitStack()
         self.world = World(HOME, PEER)
         self.mark = f"ep{secrets.token_hex(3)}"
+        self.proxy_port = Settings().listener_port
 
     def __enter__(self) -> Self:
         try:
@@ -128,21 +134,43 @@ class Ground:
         return run_inside(self._near, function)
 
     def heal(self) -> None:
-        """Restarts the supervisor if a technique ended it. Raises HostError when it does not come back."""
+        """Restarts the supervisor if a technique ended it, and waits for the proxy of attached executors, which is on
+        the host's own loopback: who takes its port while it is gone is taken for it. Raises HostError when it does
+        not come back."""
         if not self.instance.alive():
             self.instance.start()
+        if self._takes_over:
+            self._wait_for_proxy()
 
     def renew(self) -> None:
         """A new enforcer in place of one whose programs a technique took away."""
         self.instance.close()
         self.instance.start()
 
+    def _wait_for_proxy(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            with suppress(OSError, NotRunning):
+                # A restart may find its port still held by those who are about to end, and take another.
+                for tree in self.instance.status()["attached"]:
+                    self.proxy_port = tree["ports"][0]
+                    self.at_host(lambda: socket.create_connection(("127.0.0.1", self.proxy_port), 1).close())
+                    return
+            time.sleep(0.02)
+        raise HostError(f"nothing listens on port {self.proxy_port}: the enforcer under test did not recover")
+
     def _instance(self) -> Instance:
         instance = Instance(
             self.world,
             policies=["probe"],
             packs=self._policies,
-            settings={"identify_timeout": 0.3, "connect_timeout": 3, "workers": 1},
+            settings={
+                "identify_timeout": 0.3,
+                "connect_timeout": 3,
+                "workers": 1,
+                # The worst case: whoever answers for names is the far side itself.
+                "resolver": {"upstreams": [{"address": PEER.address}], "types": ["A", "AAAA", "TXT"]},
+            },
         )
         (instance.root / "etc/enforcer/policies/probe.yaml").write_text(self._policy())
         return self._stack.enter_context(instance)

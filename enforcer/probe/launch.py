@@ -23,6 +23,7 @@ MODULES = (
     "sockets",
     "protocols",
     "udp",
+    "names",
     "routing",
     "packets",
     "families",
@@ -30,8 +31,8 @@ MODULES = (
     "privileges",
     "enforcer_itself",
 )
-# Seconds for a process to start and answer, beside what its technique may take.
-START = 20.0
+# Seconds for a process to start and answer, beside what its technique may take; an emulated machine needs twenty.
+START = 120.0
 
 
 class Mode(Protocol):

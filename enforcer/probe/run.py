@@ -46,6 +46,8 @@ class Run:
         self._policies = policies
         self._show = show
         self._next_port = FIRST_PORT
+        # Has a technique taken the enforcer's programs away?
+        self._taken_off = False
 
     def results(self) -> list[Result]:
         """Plays everything and returns what was found, in the catalogue's order, user by user."""
@@ -79,8 +81,6 @@ class Run:
                 tried = self._try(one, user, neighbour, inside)
                 control = controls.get(one.name)
                 found[user, one] = (control, tried)
-                if one.last and tried.sighting.token_seen:
-                    self._ground.renew()
                 if control is not None:
                     self._show(self._result(one, user, control, tried))
         self._sight.watch(None, DETOUR)
@@ -89,10 +89,9 @@ class Run:
     def _disturb(
         self, tries: dict[tuple[str, Technique], tuple[_Try | None, _Try]], neighbours: dict[str, Neighbour]
     ) -> None:
-        """The controls that are left, each with an enforcer of its own."""
+        """The controls that are left."""
         for (user, technique), (control, tried) in tries.items():
             if control is None:
-                self._ground.renew()
                 with Agent(self._ground, Outside(), user) as outside:
                     made = self._try(technique, user, neighbours[user], outside)
                 tries[user, technique] = (made, tried)
@@ -101,6 +100,9 @@ class Run:
     def _try(self, technique: Technique, user: str, neighbour: Neighbour, agent: Agent) -> _Try:
         """Makes one attempt and watches what comes of it."""
         begun = time.monotonic()
+        if self._taken_off:
+            self._ground.renew()
+            self._taken_off = False
         self._ground.heal()
         inside = not isinstance(agent.mode, Outside)
         token, port = secrets.token_hex(8), self._next_port
@@ -136,7 +138,10 @@ class Run:
         else:
             answer = agent.run(task)
         told = props.believed and answer["outcome"] == Outcome.DONE
-        if props.reached() or told:
+        reached = props.reached()
+        # By what was changed, not by what the far side saw of it: that may come later than the next technique.
+        self._taken_off = technique.last and reached
+        if reached or told:
             scene.neighbour.relay(scene.token)
         return answer
 

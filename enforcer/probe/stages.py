@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from typing import Any
 
-from enforcer.config import Settings
 from enforcer.probe.craft import crafted
 from enforcer.probe.ground import EMBEDDED, PEER, Ground
 from enforcer.probe.neighbour import Neighbour
@@ -21,7 +20,8 @@ from enforcer.probe.sight import QUIET
 DETOUR = 0.08
 # The same for a process that waits until its executor has ended.
 _OUTLIVE = 1.2
-_PROXY_PORT = Settings().listener_port
+# Where the stub resolver of the agent host is, and seconds it waits for a question.
+_STUB, _STUB_PATIENCE = "127.0.0.53", 0.5
 
 
 class Unprepared(Exception):
@@ -201,11 +201,11 @@ def _proxy(scene: Scene) -> Iterator[Props]:
             thread.start()
             stack.callback(thread.join)
             stack.callback(server.shutdown, socket.SHUT_RDWR)
-        yield Props({"proxy_address": address, "proxy_port": _PROXY_PORT})
+        yield Props({"proxy_address": address, "proxy_port": scene.ground.proxy_port})
 
 
 def _listen(scene: Scene, address: str) -> socket.socket:
-    return scene.ground.at_host(lambda: socket.create_server((address, _PROXY_PORT)))
+    return scene.ground.at_host(lambda: socket.create_server((address, scene.ground.proxy_port)))
 
 
 def _forward(server: socket.socket, scene: Scene) -> None:
@@ -220,6 +220,29 @@ def _forward(server: socket.socket, scene: Scene) -> None:
             client.recv(4096)
             scene.neighbour.relay(scene.token)
             client.sendall(b"heard")
+
+
+@contextmanager
+def _stub(scene: Scene) -> Iterator[Props]:
+    """A resolver on the agent host's loopback, as systemd-resolved is one, that passes questions on to the far side."""
+    with ExitStack() as stack:
+        server, onward = (
+            stack.enter_context(scene.ground.at_host(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+            for _ in range(2)
+        )
+        server.bind((_STUB, 53))
+        server.settimeout(_STUB_PATIENCE)
+
+        def forward() -> None:
+            with suppress(OSError):
+                onward.sendto(server.recv(4096), (PEER.address, 53))
+
+        thread = threading.Thread(target=forward)
+        thread.start()
+        try:
+            yield Props({"stub": _STUB})
+        finally:
+            thread.join()
 
 
 @contextmanager
@@ -238,6 +261,7 @@ STAGES: dict[str, Stage] = {
     "inherited-socket": _inherited_socket,
     "neighbour": _neighbour,
     "outlive": _outlive,
+    "stub": _stub,
     "proxy": _proxy,
     "stdin-handing": _stdin_handing,
     "stdin-socket": _stdin_socket,

@@ -10,11 +10,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from enforcer.config import OnReload
 from enforcer.geo.table import GeoTable
 from enforcer.masking.masker import Masker
 from enforcer.policy.compiled import PolicySet
 from enforcer.proxy.inbox import Inbox
 from enforcer.proxy.journal import Journal
+from enforcer.proxy.tls import Certificates
+from enforcer.proxy.told import Names
 
 if TYPE_CHECKING:
     from enforcer.proxy.ledger import Ledger
@@ -37,9 +40,15 @@ class Environment:
     identify_timeout: float
     connect_timeout: float
     record_masker: Masker
+    on_reload: OnReload
+    certificates: Certificates
     sessions: set[Session] = field(default_factory=set)
+    names: Names = field(init=False)
     _holding: set[Ledger] = field(default_factory=set)
     _releasing: bool = False
+
+    def __post_init__(self) -> None:
+        self.names = Names(self.loop)
 
     def holds(self, ledger: Ledger) -> None:
         """`ledger` keeps a row back for its outcome: most exchanges end at once, and one row costs half of two."""

@@ -153,7 +153,7 @@ class Ledger:
             "port": flow.destination.port,
             "host": None if host is None else environment.record_masker.mask_text(host),
             "protocol": protocol or None,
-            "region": "/".join(sorted(flow.region.regions)),
+            "region": flow.region.names,
             "region_kind": flow.region.kind,
             "prefix": flow.region.prefix,
             "table_source": flow.region.source,

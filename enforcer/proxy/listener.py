@@ -1,8 +1,9 @@
 """Steps 1 and 2 of 6, from the worker's side: accept a captured connection and learn whose it is and where it was
 going.
 
-Gets accepted sockets of one executor's namespace; hands a `Flow` to a new session. A connection the kernel knows
-nothing about, or whose record does not fit its listener or the tables, is closed unread.
+Gets accepted sockets of one executor's namespace; hands a `Flow` to a new session, or a connection to port 53 on to the
+resolver. A connection the kernel knows nothing about, or whose record does not fit its listener or the tables, is
+closed unread.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class Client(asyncio.Protocol):
         flow = self._flow(client)
         if flow is None:
             client.abort()
+            return
+        if self._environment.names.takes(flow):
+            self._environment.names.hand_over(flow, client.get_extra_info("socket").fileno())
+            client.abort()  # our copy: the connection goes on with the resolver's, or not at all
             return
         self._session = Session(flow, self._environment, client)
         self._environment.sessions.add(self._session)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from enum import Enum
 
 import structlog
 
@@ -20,69 +18,52 @@ from enforcer.errors import ProtocolError
 from enforcer.flow import Flow, Side
 from enforcer.identify.protocol import identify
 from enforcer.masking.errors import MaskError
-from enforcer.masking.masker import Masker, masker_for
-from enforcer.policy.engine import decide, relayed
+from enforcer.masking.masker import Masker
+from enforcer.policy.engine import relayed
 from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Reply, Request, Rows, Text, Unmaskable
 from enforcer.protocols.registry import by_name
+from enforcer.proxy.client_side import ClientSide
 from enforcer.proxy.denial import denial
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.exchange import Exchange
+from enforcer.proxy.judge import Judge
 from enforcer.proxy.ledger import Ledger
+from enforcer.proxy.outbox import Outbox
+from enforcer.proxy.state import State
+from enforcer.proxy.tls import TlsLayer, name_inside
 from enforcer.proxy.upstream import dial
 from enforcer.verdict import Action, Reason, Verdict
 
 _log = structlog.get_logger()
 
-# Hosts a session remembers its verdicts on. A client talks to one or a few over one connection, unless it means harm.
-VERDICTS_KEPT = 64
 # Seconds a refused client gets to read its refusal before the connection is reset.
 LINGER = 2.0
 
 
-class State(Enum):
-    """What the session waits for. Only READY takes events from the inspector."""
-
-    IDENTIFYING = "the client's first bytes"
-    READY = "bytes of either side"
-    COMMITTING = "the audit row to be on disk"
-    DIALLING = "the server to accept"
-    CLOSED = "nothing more"
-
-
-Judgement = tuple[Verdict, Masker | None]
-
-
-class Session:
+class Session(ClientSide):
     """One flow from accept to close. The `client_*` and `server_*` methods are its two transports' callbacks."""
 
     def __init__(self, flow: Flow, environment: Environment, client: asyncio.Transport) -> None:
-        self._flow = flow
-        self._environment = environment
-        self._client = client
+        super().__init__(environment, client)
         self._server: asyncio.Transport | None = None
         self._dialling: asyncio.Task[None] | None = None
-        self._state = State.IDENTIFYING
         self._protocol = ""
         self._inspector: Inspector | None = None
-        self._first = b""
-        self._verdicts: dict[str | None, Judgement] = {}
-        self._judged_by = environment.generation
         self._exchanges: dict[int, Exchange] = {}
         self._last_masked: Exchange | None = None
         self._ledger = Ledger(flow, environment)
-        self._to_client: list[bytes] = []
-        self._to_server: list[bytes] = []
-        self._writing = False  # at the end of this turn
+        self._judge = Judge(self._ledger, environment)
+        self._out = Outbox(self._ledger, environment.journal, client)
         self._full: set[Side] = set()
         self._eof: set[Side] = set()
         # A direct rule settles it whatever the flow carries: it is relayed unread, from its first byte on.
         self._unread = relayed(environment.policies, flow)
         patience = 0 if self._unread else environment.identify_timeout
-        self._patience = environment.loop.call_later(patience, self._client_silent)
+        self._wait_for_client(patience)
 
     # --- the client's transport
 
-    def client_data(self, data: bytes) -> None:
+    def client_plain(self, data: bytes) -> None:
         if self._state is State.CLOSED:
             return  # what a refused client goes on sending is read, so that it gets to its refusal, and dropped
         try:
@@ -95,7 +76,7 @@ class Session:
         except Exception as error:  # noqa: BLE001 - whatever it is, the flow ends as denied and recorded
             self._fail(error)
 
-    def client_eof(self) -> None:
+    def client_plain_eof(self) -> None:
         self._end_of(Side.CLIENT)
 
     def client_lost(self) -> None:
@@ -108,6 +89,21 @@ class Session:
     def end(self, cause: str) -> None:
         """Ends the flow from outside; the client sees a reset."""
         self._close(cause, reset=True)
+
+    def reconsider(self) -> None:
+        """A generation has come into force: ends the flow where the configuration wants that, or where what is under
+        way is no longer allowed."""
+        if self._environment.on_reload == "close":
+            self.end("closed by a reload")
+            return
+        try:
+            requests = [exchange.request for exchange in self._exchanges.values()]
+            verdicts = [self._judge.verdict(self._protocol, request.facts)[0] for request in requests]
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+            return
+        if not all(verdict.passes for verdict in verdicts):
+            self.end("no longer allowed after a reload")
 
     # --- the server's transport
 
@@ -143,6 +139,8 @@ class Session:
         """No first bytes in time: a protocol in which the server speaks first, which is opaque to us."""
         if self._state is State.IDENTIFYING:
             try:
+                if self._secured is not None and not self._secured.version:
+                    raise ProtocolError(Side.CLIENT, "TLS: the handshake takes too long")
                 self._begin("opaque")
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(error)
@@ -175,25 +173,22 @@ class Session:
             while self._state is State.READY and (event := inspector.next_event()) is not None:
                 self._take(event)
         finally:
-            if not self._writing and (self._to_client or self._to_server):
-                self._writing = True
-                size = sum(map(len, self._to_client)) + sum(map(len, self._to_server))
-                self._environment.journal.before_bytes(self._write, size)
+            self._out.write_soon()
 
     def _take(self, event: Event) -> None:
         match event:
             case Text():
                 self._take_text(event)
             case Request():
-                self._judge(event)
+                self._decide(event)
             case Outcome():
                 self._conclude(event)
             case Forward():
-                (self._send_client if event.side is Side.SERVER else self._send_server)(event.raw)
+                (self._out.to_client if event.side is Side.SERVER else self._out.to_server)(event.raw)
             case Rows():
                 self._take_rows(event)
             case Reply():
-                self._send_client(event.raw)
+                self._out.to_client(event.raw)
             case Unmaskable():
                 self._refuse_answer(self._answered(event.exchange), event.reason)
 
@@ -207,13 +202,21 @@ class Session:
             return self._last_masked
         raise RuntimeError(f"an answer to exchange {number}, which was never allowed")
 
-    def _judge(self, request: Request) -> None:
+    def _decide(self, request: Request) -> None:
         journal = self._environment.journal
         if journal.congested:
             self._wait(State.COMMITTING)
-            journal.when_clear(lambda: self._judge_later(request))
+            journal.when_clear(lambda: self._decide_later(request))
             return
-        verdict, masker = self._verdict(request)
+        if self._secured is not None:
+            misnamed = name_inside(self._secured, request.facts)
+        verdict, masker = self._judge.verdict(self._protocol, request.facts)
+        if self._secured is None and self._judge.reads(self._protocol, request.facts, verdict):
+            self._first, self._inspector = self._parser().withdraw(), None  # type: ignore[attr-defined]  # TLS's own
+            self._intercept(request.text or str(self._ledger.flow.destination.address), request.text)
+            return
+        if self._secured is not None and misnamed:
+            verdict = Verdict(Action.DENY, Reason.PROTOCOL_ERROR, detail=misnamed)
         if journal.failing:
             verdict = Verdict(Action.DENY, Reason.RECORDER, detail=journal.failing)
         self._ledger.request(self._protocol, request, verdict)
@@ -221,47 +224,37 @@ class Session:
             self._refuse(request, verdict)
         elif verdict.durable:
             self._wait(State.COMMITTING)
-            journal.commit(lambda error: self._committed(request, verdict, masker, error))
+            journal.commit(lambda error: self._committed(request, verdict, error))
         else:
             self._allow(request, masker)
 
-    def _judge_later(self, request: Request) -> None:
+    def _decide_later(self, request: Request) -> None:
         if self._state is State.COMMITTING:
-            self._resume(lambda: self._judge(request))
+            self._resume(lambda: self._decide(request))
 
-    def _committed(self, request: Request, verdict: Verdict, masker: Masker | None, error: str) -> None:
+    def _committed(self, request: Request, verdict: Verdict, error: str) -> None:
         if self._state is not State.COMMITTING:
             return
         if error:
             refused = Verdict(Action.DENY, Reason.RECORDER, verdict.policy, verdict.rule, error)
             self._resume(lambda: self._refuse(request, refused))
         else:
-            self._resume(lambda: self._allow(request, masker))
+            self._resume(lambda: self._allow_still(request))
 
-    def _verdict(self, request: Request) -> Judgement:
-        """Policy's answer and its masker, remembered per host until the generation changes: then policy and region may
-        both be others."""
-        environment = self._environment
-        if self._judged_by is not environment.generation:
-            self._judged_by = environment.generation
-            self._verdicts.clear()
-            self._flow = replace(self._flow, region=environment.table.lookup(self._flow.destination.address))
-            self._ledger.flow = self._flow
-        host = request.facts.get("host")
-        judgement = self._verdicts.get(host)
-        if judgement is None:
-            if len(self._verdicts) >= VERDICTS_KEPT:
-                self._verdicts.clear()
-            verdict = decide(environment.policies, self._flow, self._protocol, request.facts)
-            judgement = self._verdicts[host] = (verdict, masker_for(verdict.mask) if verdict.mask else None)
-        return judgement
+    def _allow_still(self, request: Request) -> None:
+        """After a wait, in which another generation may have come."""
+        verdict, masker = self._judge.verdict(self._protocol, request.facts)
+        if verdict.passes:
+            self._allow(request, masker)
+        else:
+            self._refuse(request, verdict)
 
     def _allow(self, request: Request, masker: Masker | None) -> None:
         inspector = self._parser()
         self._exchanges[request.exchange] = Exchange(
             request, masker, None, time.monotonic_ns(), self._ledger.bytes_up, self._ledger.bytes_down
         )
-        self._send_server(inspector.allow(request, masked=masker is not None))
+        self._out.to_server(inspector.allow(request, masked=masker is not None))
         if self._server is None:
             self._wait(State.DIALLING)
             self._dialling = self._environment.loop.create_task(self._dial(request))
@@ -269,9 +262,12 @@ class Session:
     async def _dial(self, request: Request) -> None:
         try:
             environment = self._environment
-            server = await dial(self, environment.inbox, self._flow.destination, environment.connect_timeout)
+            name = None if self._secured is None else self._secured.name
+            tls = None if name is None else (environment.certificates.upstream(name), name)
+            flow = self._ledger.flow
+            server = await dial(self, environment.inbox, flow.destination, environment.connect_timeout, tls)
         except OSError as error:
-            reason = error.strerror or "timed out"
+            reason = getattr(error, "verify_message", "") or error.strerror or "timed out"
             self._resume(lambda: self._unreachable(request, reason))
             return
         except Exception as error:  # noqa: BLE001 - as above
@@ -280,13 +276,13 @@ class Session:
         if self._state is not State.DIALLING:
             server.abort()
             return
-        self._server = server
+        self._server = self._out.server = server
         self._resume(lambda: None)
 
     def _unreachable(self, request: Request, reason: str) -> None:
-        self._drop_unsent()
+        self._out.drop_unsent()
         exchange = self._exchanges.pop(request.exchange)
-        allowed, _masker = self._verdict(request)
+        allowed, _masker = self._judge.verdict(self._protocol, request.facts)
         verdict = Verdict(Action.DENY, Reason.UNREACHABLE, allowed.policy, allowed.rule, reason)
         self._ledger.outcome(exchange, Outcome(request.exchange, "unreachable", failed=True))
         self._refuse(request, verdict, unreachable=True)
@@ -294,19 +290,19 @@ class Session:
     def _take_rows(self, rows: Rows) -> None:
         exchange = self._answered(rows.exchange)
         if exchange.masker is None:
-            self._send_client(rows.raw)
+            self._out.to_client(rows.raw)
             return
         try:
             values = exchange.masker.rows(rows.columns, rows.values, rows.binary, exchange.masked)
         except MaskError as error:
             self._refuse_answer(exchange, str(error))
             return
-        self._send_client(rows.raw if values is None else self._parser().encode_row(rows, values))
+        self._out.to_client(rows.raw if values is None else self._parser().encode_row(rows, values))
 
     def _take_text(self, text: Text) -> None:
         exchange = self._answered(text.exchange)
         if exchange.masker is None:
-            self._send_client(text.raw)
+            self._out.to_client(text.raw)
             return
         if exchange.text is None:
             exchange.text = exchange.masker.text(text.media)
@@ -317,7 +313,7 @@ class Session:
             return
         if text.final:
             exchange.text = None
-        self._send_client(self._parser().encode_text(text, data))
+        self._out.to_client(self._parser().encode_text(text, data))
 
     def _conclude(self, outcome: Outcome) -> None:
         exchange = self._exchanges.pop(outcome.exchange, None)
@@ -331,11 +327,11 @@ class Session:
 
     def _refuse(self, request: Request | None, verdict: Verdict, *, unreachable: bool = False) -> None:
         refusal = self._parser().refuse(
-            request, denial(self._flow, self._ledger.session, verdict, unreachable=unreachable)
+            request, denial(self._ledger.flow, self._ledger.session, verdict, unreachable=unreachable)
         )
-        self._send_client(refusal.to_client)
+        self._out.to_client(refusal.to_client)
         if refusal.close:
-            self._write()
+            self._out.write()
             self._close("unreachable" if unreachable else "denied", linger=bool(refusal.to_client), reset=True)
 
     def _refuse_answer(self, exchange: Exchange, reason: str) -> None:
@@ -354,20 +350,23 @@ class Session:
             _log.error("session failed", session=self._ledger.session, error=repr(error), exc_info=error)
             verdict = Verdict(Action.DENY, Reason.INTERNAL, detail=type(error).__name__)
         self._ledger.failure(self._protocol, verdict)
-        self._drop_unsent()
+        self._out.drop_unsent()
         told, answering = False, bool(self._exchanges)
         if self._inspector is not None:
             try:
-                refusal = self._inspector.refuse(None, denial(self._flow, self._ledger.session, verdict))
+                refusal = self._inspector.refuse(None, denial(self._ledger.flow, self._ledger.session, verdict))
             except Exception as second:  # noqa: BLE001 - the parser itself may be what failed
                 _log.error("refusal failed", session=self._ledger.session, error=repr(second))
             else:
                 told = bool(refusal.to_client)
-                self._send_client(refusal.to_client)
-                self._write()
+                self._out.to_client(refusal.to_client)
+                self._out.write()
         self._close(
             f"{verdict.reason.value}: {verdict.detail}", linger=told, reset=answering or not self._ledger.bytes_down
         )
+
+    def _speak_through(self, layer: TlsLayer) -> None:
+        self._out.client = layer
 
     # --- waiting, writing, closing
 
@@ -410,30 +409,6 @@ class Session:
             raise RuntimeError("no protocol was identified")
         return self._inspector
 
-    def _send_client(self, raw: bytes) -> None:
-        if raw:
-            self._ledger.bytes_down += len(raw)
-            self._to_client.append(raw)
-
-    def _send_server(self, raw: bytes) -> None:
-        if raw:
-            self._ledger.bytes_up += len(raw)
-            self._to_server.append(raw)
-
-    def _drop_unsent(self) -> None:
-        """What was meant for a server that will never get it."""
-        self._ledger.bytes_up -= sum(map(len, self._to_server))
-        self._to_server.clear()
-
-    def _write(self) -> None:
-        self._writing = False
-        if self._to_client:
-            out, self._to_client = self._to_client, []
-            self._client.write(b"".join(out) if len(out) > 1 else out[0])
-        if self._to_server and self._server is not None:
-            out, self._to_server = self._to_server, []
-            self._server.write(b"".join(out) if len(out) > 1 else out[0])
-
     def _end_of(self, side: Side) -> None:
         if self._state is State.CLOSED:
             if side is Side.CLIENT:
@@ -455,7 +430,7 @@ class Session:
         """Passes a half-close on once all that came before it is written; ends the session when nothing can follow."""
         if self._state is not State.READY or not self._eof:
             return
-        self._write()
+        self._out.write()
         if Side.SERVER in self._eof:
             if self._exchanges and Side.CLIENT not in self._eof:
                 self._client.write_eof()
@@ -463,7 +438,7 @@ class Session:
                 self._close("server closed")
         elif not self._exchanges:
             self._close("client closed")
-        elif self._server is not None and self._parser().half_close:
+        elif self._server is not None and self._parser().half_close and self._server.can_write_eof():
             self._server.write_eof()
 
     def _close(self, cause: str, *, linger: bool = False, reset: bool = False) -> None:
@@ -472,7 +447,7 @@ class Session:
         and after an orderly end the client would take what it has of an answer for all of it."""
         if self._state is State.CLOSED:
             return
-        self._write()
+        self._out.write()
         self._state = State.CLOSED
         self._patience.cancel()
         if self._dialling is not None and not self._dialling.done():

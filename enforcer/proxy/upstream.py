@@ -8,7 +8,8 @@ the host's network namespace; never another address.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+import ssl
+from typing import Any, Protocol
 
 from enforcer.flow import Endpoint
 from enforcer.proxy.inbox import Inbox
@@ -49,11 +50,20 @@ class Upstream(asyncio.Protocol):
         self._session.server_full(False)
 
 
-async def dial(session: ServerSide, inbox: Inbox, destination: Endpoint, patience: float) -> asyncio.Transport:
-    """Connects to `destination` within `patience` seconds. Raises OSError (TimeoutError included)."""
+async def dial(
+    session: ServerSide,
+    inbox: Inbox,
+    destination: Endpoint,
+    patience: float,
+    tls: tuple[ssl.SSLContext, str] | None = None,
+) -> asyncio.Transport:
+    """Connects to `destination` within `patience` seconds. `tls`: over TLS, and the name that the server has to
+    prove, or an empty one for its address. Raises OSError (TimeoutError and SSLError included)."""
     loop = asyncio.get_running_loop()
+    address = str(destination.address)
+    secure: dict[str, Any] = {"ssl": tls[0], "server_hostname": tls[1] or address} if tls else {}
     async with asyncio.timeout(patience):
         transport, _ = await loop.create_connection(
-            lambda: Upstream(session, inbox), str(destination.address), destination.port
+            lambda: Upstream(session, inbox), address, destination.port, **secure
         )
     return transport

@@ -69,7 +69,7 @@ class Filter:
         values: list[str | int] = []
         for clause, value in (
             ("s.executor = ?", self.executor),
-            ("instr('/' || s.region || '/', '/' || ? || '/') > 0", self.region),
+            ("instr('/' || replace(s.region, ' ', '/') || '/', '/' || ? || '/') > 0", self.region),
             ("s.protocol = ?", self.protocol),
             ("s.time_ns >= ?", self.since_ns),
         ):

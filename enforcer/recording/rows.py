@@ -13,6 +13,9 @@ from enforcer.errors import RecordError
 
 # `protocol` of a flow that the kernel let go directly: nobody read what it carried. No protocol bears this name.
 DIRECT = "direct"
+# `protocol` of what an executor asked the resolver. Its address is 0.0.0.0 where it came in a datagram: the kernel
+# sends those to the resolver whatever address they named.
+DNS = "dns"
 
 
 class InvalidRow(RecordError):

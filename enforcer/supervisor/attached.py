@@ -38,11 +38,13 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Place:
-    """One network namespace that the tree has processes in. `netns` is our descriptor of it."""
+    """One network namespace that the tree has processes in. `netns` is our descriptor of it. `resolver_port`: 0 where
+    its questions for names go to nobody."""
 
     cookie: int
     netns: int
     port: int
+    resolver_port: int = 0
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ class Attached:
         pins: Pins,
         tables: Tables,
         workers: Workers,
+        resolvers: Workers,
         uplinks: Uplinks,
         record: Callable[..., None],
         on_change: Callable[[Executor], None],
@@ -72,6 +75,7 @@ class Attached:
         self._pins = pins
         self._tables = tables
         self._workers = workers
+        self._resolvers = resolvers
         self._uplinks = uplinks
         self._record = record
         self._on_change = on_change
@@ -226,7 +230,7 @@ class Attached:
         place = Place(namespace.netns_cookie(netns), netns, self._settings.listener_port)
         try:
             namespace.run_inside(netns, self._uplinks.ensure)
-            self._listen(tree, place, list(self._workers))
+            self._listen(tree, place, [one for one in self._workers if one.ready])
         except (EnforcerError, OSError):
             os.close(netns)
             raise
@@ -237,7 +241,26 @@ class Attached:
         place.port, pairs = namespace.listen_inside(place.netns, range(place.port, last), len(workers))
         for worker, pair in zip(workers, pairs, strict=True):
             worker.listen(tree.executor, pair, place=place.cookie)
-        self._tables.set_listener(place.cookie, tree.executor.cgroup_id, place.port)
+        self._resolve(tree, place, [one for one in self._resolvers if one.ready])
+
+    def _resolve(self, tree: Tree, place: Place, resolvers: list[Worker]) -> None:
+        """Has the place's questions for names answered, where there is a resolver, and tells the kernel its ports."""
+        place.resolver_port = 0
+        if resolvers:
+            first = self._settings.resolver.port
+            ports = (port for port in range(first, min(first + PORTS, 65536)) if port != place.port)
+            place.resolver_port, pair = namespace.bind_inside(place.netns, ports)
+            resolvers[0].listen(tree.executor, pair, place=place.cookie)
+        self._tables.set_listener(place.cookie, tree.executor.cgroup_id, place.port, resolver_port=place.resolver_port)
+
+    def serve_names(self, resolver: Worker) -> None:
+        """Gives a new resolver its sockets for every place of every tree."""
+        for tree in self:
+            for place in tree.places.values():
+                try:
+                    self._resolve(tree, place, [resolver])
+                except (EnforcerError, OSError) as error:
+                    _log.error("executor has no resolver", executor=tree.executor.ident, error=str(error))
 
     def serve(self, worker: Worker) -> None:
         """Gives a new worker its listeners for every place of every tree."""
@@ -302,7 +325,7 @@ class Attached:
         self._tables.delete_path(tree.executor.cgroup)
         self._tables.untrack_tasks(ident)
         self._tables.delete_executor(ident)
-        for worker in self._workers:
+        for worker in (*self._workers, *self._resolvers):
             worker.unlisten(tree.executor.ident)
         for place in tree.places.values():
             self._tables.delete_listener(place.cookie, ident)
@@ -378,7 +401,7 @@ class Attached:
             for inode in [inode for inode in tree.places if inode not in inodes]:
                 place = tree.places.pop(inode)
                 self._tables.delete_listener(place.cookie, tree.executor.cgroup_id)
-                for worker in self._workers:
+                for worker in (*self._workers, *self._resolvers):
                     worker.unlisten(tree.executor.ident, place=place.cookie)
                 os.close(place.netns)
             for place in tree.places.values():

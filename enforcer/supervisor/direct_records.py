@@ -53,7 +53,7 @@ def session_row(
         "address": str(flow.destination.address),
         "port": flow.destination.port,
         "protocol": DIRECT,
-        "region": "/".join(sorted(region.regions)),
+        "region": region.names,
         "region_kind": region.kind,
         "prefix": region.prefix,
         "table_source": region.source,

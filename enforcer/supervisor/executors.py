@@ -8,7 +8,8 @@ import pwd
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,19 +36,24 @@ _NAME = re.compile(r"\w[\w.-]{0,99}")
 class Active:
     """A running executor: its namespace (kept alive under `run/netns`), and where its flows are listened for.
 
-    `netns_cookie` is 0 while it has no namespace yet.
+    `netns_cookie` is 0 while it has no namespace yet, `resolver_port` where its questions for names go to nobody.
     """
 
     executor: Executor
     netns_cookie: int
     port: int
     started_ns: int
+    resolver_port: int = 0
 
 
 class Executors:
     """Registry of the running executors. Every change is on disk before it has an effect."""
 
-    def __init__(self, settings: Settings, groups: Cgroups, tables: Tables, workers: Workers) -> None:
+    def __init__(
+        self, settings: Settings, groups: Cgroups, tables: Tables, workers: Workers, resolvers: Iterable[Worker] = ()
+    ) -> None:
+        self._resolvers = resolvers
+        self._first_resolver_port = settings.resolver.port
         self._loop = asyncio.get_running_loop()
         self._groups = groups
         self._tables = tables
@@ -98,7 +104,7 @@ class Executors:
                 raise HostError("that network namespace already belongs to an executor; start with a new one")
             namespace.keep(netns, self._namespaces / ident)
             active.netns_cookie = cookie
-            self._listen(active, list(self._workers))
+            self._listen(active, [one for one in self._workers if one.ready])
         except (EnforcerError, OSError):
             self.end(ident)
             raise
@@ -110,7 +116,7 @@ class Executors:
             # What still lives in the cgroup then belongs to nobody known, and is refused.
             self._tables.delete_executor(active.executor.cgroup_id)
             self._tables.delete_listener(active.netns_cookie, active.executor.cgroup_id)
-            for worker in self._workers:
+            for worker in (*self._workers, *self._resolvers):
                 worker.unlisten(ident)
         # On a thread: processes may take seconds to die, and nothing else may wait for that.
         self._loop.run_in_executor(None, _remove_cgroup, self.cgroup_of(ident))
@@ -131,7 +137,7 @@ class Executors:
                 if not active.netns_cookie or not cgroup.is_populated(self.cgroup_of(ident)):
                     raise HostError("it has ended, or had not begun")
                 self._tables.set_executor(active.executor.cgroup_id, ExecutorMode.ISOLATED)
-                self._listen(active, list(self._workers))
+                self._listen(active, [one for one in self._workers if one.ready])
             except (EnforcerError, OSError, ValueError, TypeError, KeyError) as error:
                 _log.warning("executor not taken over", ident=ident, reason=str(error))
                 self.end(ident)
@@ -156,24 +162,58 @@ class Executors:
                 for other in self._workers:
                     other.unlisten(active.executor.ident)
                 try:
-                    self._listen(active, list(self._workers))
+                    self._listen(active, [one for one in self._workers if one.ready])
                 except (EnforcerError, OSError) as error:
                     _log.error("executor has no listener", ident=active.executor.ident, error=str(error))
+
+    def serve_names(self, resolver: Worker) -> None:
+        """Gives a new resolver its sockets for every executor."""
+        for active in list(self._active.values()):
+            if not active.netns_cookie:
+                continue
+            try:
+                self._resolve(active, [resolver])
+                self._settle(active)
+            except (EnforcerError, OSError) as error:
+                _log.error("executor has no resolver", ident=active.executor.ident, error=str(error))
 
     def _listen(self, active: Active, workers: list[Worker]) -> None:
         last = min(active.port + namespace.PORT_ATTEMPTS, 65536)
         self._listen_at(active, range(active.port, last), workers)
+        self._resolve(active, [one for one in self._resolvers if one.ready])
+        self._settle(active)
+
+    def _settle(self, active: Active) -> None:
+        """Remembers the ports, then tells the kernel."""
         self._write_state(active)
-        self._tables.set_listener(active.netns_cookie, active.executor.cgroup_id, active.port)
+        self._tables.set_listener(
+            active.netns_cookie, active.executor.cgroup_id, active.port, resolver_port=active.resolver_port
+        )
+
+    def _resolve(self, active: Active, resolvers: list[Worker]) -> None:
+        """Without a resolver, questions for names are refused in the kernel."""
+        if not resolvers:
+            active.resolver_port = 0
+            return
+        first = active.resolver_port or self._first_resolver_port
+        ports = (port for port in range(first, min(first + namespace.PORT_ATTEMPTS, 65536)) if port != active.port)
+        with self._netns(active) as netns:
+            active.resolver_port, pair = namespace.bind_inside(netns, ports)
+        resolvers[0].listen(active.executor, pair)
 
     def _listen_at(self, active: Active, ports: Iterable[int], workers: list[Worker], *, join: bool = False) -> None:
-        netns = os.open(self._namespaces / active.executor.ident, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with self._netns(active) as netns:
             active.port, pairs = namespace.listen_inside(netns, ports, len(workers), join=join)
-        finally:
-            os.close(netns)
         for worker, pair in zip(workers, pairs, strict=True):
             worker.listen(active.executor, pair)
+
+    @contextmanager
+    def _netns(self, active: Active) -> Iterator[int]:
+        netns = os.open(self._namespaces / active.executor.ident, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield netns
+        finally:
+            os.close(netns)
 
     def _write_state(self, active: Active) -> None:
         path = self._states / active.executor.ident
@@ -191,7 +231,13 @@ def _remove_cgroup(path: Path) -> None:
 
 def _read_state(path: Path) -> Active:
     state = orjson.loads(path.read_bytes())
-    return Active(Executor(**state["executor"]), state["netns_cookie"], state["port"], state["started_ns"])
+    return Active(
+        Executor(**state["executor"]),
+        state["netns_cookie"],
+        state["port"],
+        state["started_ns"],
+        state.get("resolver_port", 0),
+    )
 
 
 def _user_name(uid: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from enforcer.capture.abi import CoarseVerdict
@@ -11,13 +11,16 @@ from enforcer.config import Settings
 from enforcer.errors import ConfigError
 from enforcer.geo.compiled import compiled
 from enforcer.geo.groups import Groups
-from enforcer.geo.sources import Sources
+from enforcer.geo.imports import Store
+from enforcer.geo.sources import Sources, Table
 from enforcer.geo.table import GeoTable
 from enforcer.masking import detectors, jsonpath
 from enforcer.policy.compiled import PolicySet
 from enforcer.policy.loader import load_policies
 from enforcer.policy.vocabulary import Vocabulary
 from enforcer.protocols import registry
+from enforcer.supervisor import home, trust
+from enforcer.supervisor.trust import Trust
 
 # Kinds of address that no rule can allow; refused at connect(), where that is the clearest answer.
 _NEVER_PROXIED = frozenset({"multicast"})
@@ -25,16 +28,24 @@ _NEVER_PROXIED = frozenset({"multicast"})
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What one generation is made of, before it has a number."""
+    """What one generation is made of, before it has a number. `away`: why this host is not at home, a line each; where
+    the configuration then refuses executors, `policies` deny everything."""
 
     policies: PolicySet
     table: GeoTable
     table_path: Path
+    away: tuple[str, ...] = ()
+    trust: Trust = field(default_factory=lambda: Trust(None))
+
+    @property
+    def is_closed(self) -> bool:
+        """Does nothing pass because the host is not at home?"""
+        return bool(self.away) and [policy.name for policy in self.policies.policies] == [home.POLICY]
 
 
 def vocabulary(settings: Settings) -> Vocabulary:
     """The words policies may use on this instance. Raises TableError for a bad operator-defined group."""
-    groups = Groups.load(settings.groups)
+    groups = Groups.load(settings.groups, settings.geo.cloud_regions)
     return Vocabulary(
         regions=groups.expand,
         protocols=frozenset(registry.NAMES),
@@ -49,9 +60,22 @@ def policy_paths(settings: Settings) -> list[Path]:
 
 def table_path(settings: Settings) -> Path:
     """The compiled table, built first when no cache holds it. Raises TableError."""
-    found = [Sources.discover(settings.etc, cache.parent) for cache in settings.geo_caches]
-    sources = next((sources for sources in found if sources.ipfire is not None), found[0])
-    return compiled(sources, settings.geo_caches)
+    return compiled(geo_sources(settings), settings.geo_caches)
+
+
+def geo_sources(settings: Settings, imported: tuple[Table, ...] | None = None) -> Sources:
+    """Every table of this instance. `imported`: instead of the imported ones in force. Raises TableError where one of
+    those is damaged."""
+    if imported is None:
+        imported = geo_store(settings).tables(settings.geo.sources)
+    regions = tuple(settings.geo.cloud_regions.items())
+    found = [Sources.discover(settings.etc, cache.parent, imported, regions) for cache in settings.geo_caches]
+    return next((sources for sources in found if sources.ipfire is not None), found[0])
+
+
+def geo_store(settings: Settings) -> Store:
+    """Where this instance keeps what it has imported."""
+    return Store(settings.state / "geo")
 
 
 def read_content(settings: Settings, previous: Content | None = None) -> Content:
@@ -61,10 +85,20 @@ def read_content(settings: Settings, previous: Content | None = None) -> Content
     if unknown:
         known = ", ".join(sorted(detectors.NAMES))
         raise ConfigError(f"record_mask: unknown detector {unknown[0]!r}; known are {known}")
-    policies = load_policies(policy_paths(settings), vocabulary(settings))
+    words = vocabulary(settings)
+    trusted = trust.read(settings)
+    policies = load_policies(policy_paths(settings), words)
     path = table_path(settings)
     same = previous is not None and previous.table_path == path
-    return Content(policies, previous.table if previous is not None and same else GeoTable.open(path), path)
+    table = previous.table if previous is not None and same else GeoTable.open(path)
+    away = home.faults(settings, table, words.regions)
+    refused = away and settings.home.elsewhere == "refuse"
+    return Content(home.closed(policies) if refused else policies, table, path, away, trusted)
+
+
+def has_moved(settings: Settings, content: Content) -> bool:
+    """Is this host no longer, or again, where `content` found it? Raises TableError, ConfigError."""
+    return home.faults(settings, content.table, vocabulary(settings).regions) != content.away
 
 
 def coarse_verdicts(table: GeoTable) -> Mapping[int, CoarseVerdict]:

@@ -12,9 +12,11 @@ from enforcer.capture.generation import AudienceEntry, DirectPlan
 from enforcer.flow import Executor
 from enforcer.policy.compiled import PolicySet
 from enforcer.policy.direct import Placed, audience_of, direct_plan, host_ports
+from enforcer.policy.ports import union
 
 # Audience of executors for which nothing goes direct.
 _NOTHING_DIRECT = 0
+_DNS = (53, 53)
 
 _log = structlog.get_logger()
 
@@ -34,6 +36,12 @@ class Plan:
             return AudienceEntry(_NOTHING_DIRECT, _host_ports(policies, executor))
         number = self.numbers.get(audience_of(policies, executor))
         return None if number is None else AudienceEntry(number, _host_ports(policies, executor))
+
+    def goes_direct(self, executor: Executor, region_set: int, port: int) -> bool:
+        """Would the kernel let a flow of an executor that the plan was made for go directly?"""
+        entry = self.kernel.audiences.get(executor.cgroup_id)
+        ranges = self.kernel.direct.get((entry.number, region_set), ()) if entry is not None else ()
+        return any(low <= port <= high for low, high, _rule in ranges)
 
 
 EMPTY = Plan(DirectPlan(), (), {})
@@ -67,7 +75,14 @@ def _number(policies: PolicySet, executor: Executor, numbers: dict[tuple[str, ..
 
 
 def _host_ports(policies: PolicySet, executor: Executor) -> tuple[tuple[int, int], ...]:
-    ports = host_ports(policies, executor)
-    if len(ports) > MAX_HOST_RANGES:
-        _log.warning("too many port ranges of the host; the rest is refused", executor=executor.name, ranges=len(ports))
-    return tuple((low, high) for low, high in ports[:MAX_HOST_RANGES])
+    """What the rules open of the host's loopback, and port 53: questions over TCP to a stub there go to the proxy too,
+    which hands them to the resolver."""
+    opened = host_ports(policies, executor)
+    kept = opened
+    while len(ports := union([_DNS, *kept])) > MAX_HOST_RANGES:
+        kept = kept[:-1]
+    if len(kept) < len(opened):
+        _log.warning(
+            "too many port ranges of the host; the rest is refused", executor=executor.name, ranges=len(opened)
+        )
+    return tuple(ports)

@@ -8,8 +8,6 @@ Stopping it detaches nothing: executors then get an error, and only `enforcer un
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import fcntl
 import os
 import signal
 import socket
@@ -34,14 +32,18 @@ from enforcer.flow import Executor
 from enforcer.masking.masker import masker_for
 from enforcer.recording.rows import EventRow
 from enforcer.recording.writer import Writer
+from enforcer.supervisor import home, resolver
 from enforcer.supervisor.attached import Attached, check_patterns
 from enforcer.supervisor.control import ControlServer
 from enforcer.supervisor.executors import Executors
-from enforcer.supervisor.generation import Content, coarse_verdicts, read_content
+from enforcer.supervisor.generation import Content, coarse_verdicts, has_moved, read_content
+from enforcer.supervisor.host import make_directories, notify, only_one, tame_malloc
 from enforcer.supervisor.kernel_events import KernelEvents
 from enforcer.supervisor.plan import EMPTY, plan_for
+from enforcer.supervisor.reload import end_direct_flows
 from enforcer.supervisor.security import Security
-from enforcer.supervisor.workers import Worker, Workers
+from enforcer.supervisor.trust import write_bundle
+from enforcer.supervisor.workers import RESOLVER, Worker, Workers
 from enforcer.verdict import MaskSpec
 
 # Seconds between looks at what sends no event: kernel refusals, ended executors, the recorder's health.
@@ -51,11 +53,6 @@ TIDY = 2.0
 # Seconds of silence after which the kernel refuses direct flows: longer than any restart takes (3 s), short enough that
 # a supervisor that hangs does not leave them unwatched.
 HEARTBEAT_LIMIT = 10.0
-
-# malloc.h
-_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
-# Bytes from which on an allocation goes back to the system when it is freed.
-_LARGE_ALLOCATION = 1 << 20
 
 _log = structlog.get_logger()
 
@@ -69,7 +66,7 @@ class Supervisor:
         self._holders: dict[object, str] = {}
         self._failing = ""
         self._started = time.time()
-        self._tidied = time.monotonic()
+        self._tidied = self._located = time.monotonic()
         self._stop = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = False
@@ -79,19 +76,20 @@ class Supervisor:
         settings = self._settings
         if os.geteuid() != 0:
             raise HostError("the supervisor must be root; use sudo")
-        _tame_malloc()
+        tame_malloc()
         privileges.find_user(settings.user)
         groups_mount = cgroup.find_mount()
         self._content = read_content(settings)
+        resolver.check_upstreams(settings, self._content.table)
         with ExitStack() as stack:
-            self._make_directories()
-            self._lock(stack)
+            make_directories(settings)
+            stack.enter_context(only_one(settings.run))
             self._writer = Writer(settings.database)
             stack.callback(self._writer.close)
             self._groups = cgroup.Cgroups.create(settings.instance)
             cgroup.join(self._groups.own, os.getpid())
             await self._capture(stack)
-            self._executors = Executors(settings, self._groups, self._tables, self._workers)
+            self._executors = Executors(settings, self._groups, self._tables, self._workers, self._resolvers)
             self._events = KernelEvents(self._tables, self._executor_of)
             taken_over = self._executors.recover()
             self._attach(stack)
@@ -107,34 +105,13 @@ class Supervisor:
                 seconds=round(time.time() - self._started, 2),
                 workers=len(self._workers),
             )
-            _notify("READY=1")
+            notify("READY=1")
             await self._serve()
-            _notify("STOPPING=1")
-            await self._workers.finish()
+            notify("STOPPING=1")
+            await asyncio.gather(self._workers.finish(), self._resolvers.finish())
             self._record("stopped")
 
     # --- starting
-
-    def _make_directories(self) -> None:
-        for directory in (self._settings.state, self._settings.run):
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-                directory.chmod(0o700)
-            except OSError as error:
-                raise HostError(f"cannot make {directory}: {error.strerror}; check the path") from error
-
-    def _lock(self, stack: ExitStack) -> None:
-        path = self._settings.run / "supervisor.lock"
-        stream = stack.enter_context(path.open("a+"))
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            pid = stream.read().strip() or "unknown"
-            raise UsageError(f"a supervisor already runs here (pid {pid}); stop it first") from None
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
 
     async def _capture(self, stack: ExitStack) -> None:
         """Compiles the kernel programs, builds the tables and starts the workers side by side; switches the links once
@@ -142,10 +119,20 @@ class Supervisor:
         previous = self._previous_generation()
         self._number = previous + 1
         self._workers = Workers(self._settings, self._writer, self._serve_worker)
+        self._resolvers = Workers(
+            self._settings,
+            self._writer,
+            self._serve_names,
+            module=RESOLVER,
+            count=int(self._settings.resolver.enabled),
+        )
         stack.callback(self._workers.stop)
+        stack.callback(self._resolvers.stop)
         building = asyncio.to_thread(build_tries, self._content.table)
         loading = asyncio.to_thread(programs.load, self._pins, self._open_tables)
-        starting = self._workers.start(self._content, self._number)
+        starting = asyncio.gather(
+            self._workers.start(self._content, self._number), self._resolvers.start(self._content, self._number)
+        )
         try:
             tries, directory, _ = await asyncio.gather(building, loading, starting)
         except OSError as error:
@@ -153,6 +140,7 @@ class Supervisor:
                 f"the kernel refused the tables: {error}; bpf(2) needs root with CAP_BPF and CAP_SYS_ADMIN"
             ) from error
         stack.callback(self._tables.close)
+        resolver.connect(self._workers, self._resolvers)
         self._content.table.forget_pages()
         self._plan = EMPTY
         built = build_generation(tries, coarse_verdicts(self._content.table), self._plan.kernel)
@@ -178,6 +166,7 @@ class Supervisor:
             pins=self._pins,
             tables=self._tables,
             workers=self._workers,
+            resolvers=self._resolvers,
             uplinks=self._uplinks,
             record=self._record,
             on_change=self._admit,
@@ -272,6 +261,10 @@ class Supervisor:
             self._tidied = time.monotonic()
             self._attached.tidy()
             self._security.look()
+        if time.monotonic() - self._located > home.INTERVAL:
+            self._located = time.monotonic()
+            if has_moved(self._settings, self._content):
+                self._reload_soon()
         held = set(self._holders.values())
         for ident in self._executors.ended():
             if ident not in held:
@@ -280,7 +273,7 @@ class Supervisor:
         if failing != self._failing:
             self._failing = failing
             _log.error("recorder", failing=failing or "no longer")
-            for worker in self._workers:
+            for worker in (*self._workers, *self._resolvers):
                 worker.stream.tell_failing(failing)
 
     def _look(self) -> None:
@@ -307,13 +300,18 @@ class Supervisor:
             _log.error("not recorded", error=str(error), rows=rows)
 
     def _record_generation(self) -> None:
+        if self._content.trust.authority is not None:
+            write_bundle(self._settings, self._content.trust.authority)
         self._record(
             "generation",
             number=self._number,
             policies=list(self._settings.policies),
             policy_hash=self._content.policies.generation,
             table_version=self._content.table.version,
+            away=list(self._content.away),
         )
+        for fault in self._content.away:
+            _log.error("this host is not at home", fault=fault, then=self._settings.home.elsewhere)
 
     # --- reloading
 
@@ -331,6 +329,7 @@ class Supervisor:
                 settings = load_settings(self._settings.root)
                 content = await asyncio.to_thread(read_content, settings, self._content)
                 check_patterns(content.policies.cgroup_patterns(), settings.instance)
+                resolver.check_upstreams(settings, content.table)
                 tries = await self._tries(content)
                 content.table.forget_pages()
                 number = self._swap(tries, content)
@@ -340,6 +339,9 @@ class Supervisor:
             else:
                 self._take(settings, content, number)
                 self._take_trees()
+                if settings.on_reload != "keep" or content.is_closed:
+                    mode = "close" if content.is_closed else settings.on_reload
+                    await asyncio.to_thread(end_direct_flows, list(self._attached), self._plan, content.table, mode)
 
     def _take_trees(self) -> None:
         """Governs what the new policies name. What fails stays refused; the rest of the generation is in force."""
@@ -359,14 +361,21 @@ class Supervisor:
         self._settings, self._content, self._number = settings, content, number
         self._security.allow(settings.unix_allow)
         self._workers.reload(settings, content, number)
+        self._resolvers.reload(settings, content, number)
         self._record_generation()
         _log.info("reloaded", generation=number, policies=list(settings.policies))
 
     # --- control
 
     def _serve_worker(self, worker: Worker) -> None:
+        resolver.connect([worker], self._resolvers)
         self._executors.serve(worker)
         self._attached.serve(worker)
+
+    def _serve_names(self, process: Worker) -> None:
+        resolver.connect(self._workers, [process])
+        self._executors.serve_names(process)
+        self._attached.serve_names(process)
 
     def _handle(self, request: dict[str, Any], descriptors: list[int], connection: object) -> dict[str, Any]:
         match request["op"]:
@@ -385,6 +394,7 @@ class Supervisor:
 
     def _create_executor(self, request: dict[str, Any], connection: object) -> dict[str, Any]:
         """The executor lives as long as the connection, or as long as its last process if we restart meanwhile."""
+        home.admit(self._settings, self._content.away)
         if connection in self._holders:
             raise UsageError("an executor is created once per connection; open another one")
         executor = self._executors.create(request["name"], request["uid"]).executor
@@ -429,6 +439,7 @@ class Supervisor:
             "generation": self._number,
             "policies": list(self._settings.policies),
             "policy_hash": self._content.policies.generation,
+            "away": list(self._content.away),
             "observing": [policy.name for policy in self._content.policies.policies if policy.observe],
             "table": {
                 "version": self._content.table.version,
@@ -437,6 +448,7 @@ class Supervisor:
             },
             "workers": [{"pid": worker.pid, "resident_bytes": worker.resident_bytes()} for worker in self._workers],
             "worker_restarts": self._workers.restarts,
+            "resolver": resolver.status(self._settings, self._resolvers),
             "executors": [
                 {"ident": one.executor.ident, "name": one.executor.name, "user": one.executor.user, "port": one.port}
                 for one in self._executors
@@ -463,23 +475,6 @@ class Supervisor:
                 "head": self._writer.head.seq,
             },
         }
-
-
-def _notify(state: str) -> None:
-    """Tells systemd, when it asked to be told (sd_notify(3))."""
-    path = os.environ.get("NOTIFY_SOCKET")
-    if not path:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.connect("\0" + path[1:] if path.startswith("@") else path)
-        sock.send(state.encode())
-
-
-def _tame_malloc() -> None:
-    """Reading tables takes 25 MB for a moment, on a thread: by default glibc would keep it, per thread (mallopt(3))."""
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_ARENA_MAX, 1)
-    libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_ALLOCATION)
 
 
 async def supervise(settings: Settings) -> None:

@@ -1,4 +1,5 @@
-"""The worker processes: started, handed generations and listeners, restarted when they die."""
+"""The unprivileged processes, proxy workers and the resolver: started, handed generations and listeners, restarted when
+they die."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -20,12 +22,16 @@ from enforcer.errors import HostError
 from enforcer.flow import Executor
 from enforcer.masking.masker import masker_for
 from enforcer.recording.writer import Writer
+from enforcer.supervisor import resolver
 from enforcer.supervisor.generation import Content
 from enforcer.supervisor.records import RecordStream
+from enforcer.tls.authority import Authority
 from enforcer.verdict import MaskSpec
 
+# The modules of the two kinds.
+WORKER, RESOLVER = "enforcer.worker", "enforcer.resolver.process"
 # Seconds a worker may take from start to having its first generation.
-READY_TIMEOUT = 30.0
+READY_TIMEOUT = 120.0
 # Seconds workers get to record the ends of their sessions when the supervisor stops.
 STOP_TIMEOUT = 3.0
 # Seconds before a worker that died is replaced; longer when it died young.
@@ -36,9 +42,15 @@ _log = structlog.get_logger()
 
 
 class Worker:
-    """One process and the two socket pairs to it. `on_end` is called once, when it is gone."""
+    """One process, which runs `module`, and the two socket pairs to it. `on_end` is called once, when it is gone.
+    `resolving`: there is a resolver. `counters`: what it last said that it counted."""
 
-    def __init__(self, settings: Settings, writer: Writer, on_end: Callable[[Worker], None]) -> None:
+    def __init__(
+        self, settings: Settings, writer: Writer, module: str, resolving: bool, on_end: Callable[[Worker], None]
+    ) -> None:
+        self.counters: dict[str, int] = {}
+        self._resolving = resolving
+        self._authority: Authority | None = None
         self._settings = settings
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
@@ -50,7 +62,7 @@ class Worker:
             numbers = (control.fileno(), records.fileno())
             # -P: the working directory must not come before the installed package on a root process's import path.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "enforcer.worker", *map(str, numbers), settings.user],
+                [sys.executable, "-P", "-m", module, *map(str, numbers), settings.user],
                 pass_fds=numbers,
                 stdin=subprocess.DEVNULL,
             )
@@ -60,6 +72,11 @@ class Worker:
         self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._pidfd, self._ended)
         self._loop.add_reader(self._control, self._on_message)
+
+    @property
+    def ready(self) -> bool:
+        """It has a generation, and takes listeners and links."""
+        return self._ready.done() and self._ready.exception() is None
 
     @property
     def pid(self) -> int:
@@ -83,6 +100,7 @@ class Worker:
             raise HostError(f"worker {self.pid} is not ready after {READY_TIMEOUT:.0f} s; see its log lines") from error
 
     def send_generation(self, settings: Settings, content: Content, number: int) -> None:
+        self._authority = content.trust.authority
         table = os.open(content.table_path, os.O_RDONLY | os.O_CLOEXEC)
         policy = os.memfd_create("policies")
         try:
@@ -94,7 +112,12 @@ class Worker:
                     "generation": number,
                     "identify_timeout": settings.identify_timeout,
                     "connect_timeout": settings.connect_timeout,
+                    # A host that is elsewhere lets nothing go on that was allowed at home.
+                    "on_reload": "close" if content.is_closed else settings.on_reload,
                     "record_mask": settings.record_mask,
+                    "resolving": self._resolving,
+                    "resolver": resolver.for_process(settings),
+                    "tls": content.trust.for_process(),
                 },
                 [table, policy],
             )
@@ -103,8 +126,8 @@ class Worker:
             os.close(policy)
 
     def listen(self, executor: Executor, listeners: tuple[socket.socket, socket.socket], *, place: int = 0) -> None:
-        """Hands over a pair of listeners and closes our copies. `place`: which of the executor's network namespaces
-        they are in, where it may have more than one."""
+        """Hands over a pair of listeners, or of the resolver's sockets, and closes our copies. `place`: which of the
+        executor's network namespaces they are in, where it may have more than one."""
         try:
             message = {"op": "listen", "executor": asdict(executor), "place": place}
             self._send(message, [sock.fileno() for sock in listeners])
@@ -115,6 +138,11 @@ class Worker:
     def unlisten(self, ident: str, *, place: int | None = None) -> None:
         """Closes the executor's listeners: at one place, or all."""
         self._send({"op": "unlisten", "ident": ident, "place": place}, [])
+
+    def link(self, pair: socket.socket) -> None:
+        """Hands over an end of a pair between a worker and the resolver, and closes our copy."""
+        with pair:
+            self._send({"op": "link"}, [pair.fileno()])
 
     def stop(self) -> None:
         """Asks it to end its sessions, have them recorded, and end."""
@@ -139,8 +167,23 @@ class Worker:
         if not data:
             self._loop.remove_reader(self._control)
             return
-        if orjson.loads(data)["op"] == "ready" and not self._ready.done():
+        message = orjson.loads(data)
+        if message["op"] == "ready" and not self._ready.done():
             self._ready.set_result(None)
+        elif message["op"] == "counters":
+            self.counters = message["counters"]
+        elif message["op"] == "leaf":
+            self._send({"op": "leaf", "name": message["name"], "pem": self._leaf(message["name"])}, [])
+
+    def _leaf(self, name: str) -> str:
+        """A certificate for `name`; an empty text where there is none, and the worker's client is refused."""
+        if self._authority is None:
+            return ""
+        try:
+            return self._authority.leaf(name).pem
+        except ValueError as error:
+            _log.error("no certificate", name=name, error=str(error))
+            return ""
 
     def _ended(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -154,9 +197,23 @@ class Worker:
 
 
 class Workers:
-    """All of them. `on_replaced` is called with each worker that took a dead one's place, to give it its listeners."""
+    """`count` processes that run `module`. `on_replaced` is called with each one that took a dead one's place, to give
+    it its listeners."""
 
-    def __init__(self, settings: Settings, writer: Writer, on_replaced: Callable[[Worker], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        writer: Writer,
+        on_replaced: Callable[[Worker], None],
+        *,
+        module: str = WORKER,
+        count: int | None = None,
+    ) -> None:
+        self._module = module
+        self._count = settings.worker_count if count is None else count
+        self._past: Counter[str] = Counter()
+        # As at the start, whatever a reload says: that starts and ends no process.
+        self._resolving = settings.resolver.enabled
         self._settings = settings
         self._writer = writer
         self._on_replaced = on_replaced
@@ -173,9 +230,13 @@ class Workers:
     def __len__(self) -> int:
         return len(self._alive)
 
+    def counters(self) -> dict[str, int]:
+        """What they have counted, those that have ended included."""
+        return dict(sum((Counter(worker.counters) for worker in self._alive), self._past.copy()))
+
     async def start(self, content: Content, number: int) -> None:
         self._content = (content, number)
-        await asyncio.gather(*(self._start_one() for _ in range(self._settings.worker_count)))
+        await asyncio.gather(*(self._start_one() for _ in range(self._count)))
 
     def reload(self, settings: Settings, content: Content, number: int) -> None:
         """Hands a new generation to every worker. The number of workers and their user stay until a restart."""
@@ -208,7 +269,7 @@ class Workers:
         if self._content is None:
             raise RuntimeError("workers are started with a generation")
         content, number = self._content
-        worker = Worker(self._settings, self._writer, self._on_end)
+        worker = Worker(self._settings, self._writer, self._module, self._resolving, self._on_end)
         self._alive.append(worker)
         await worker.begin(content, number)
         if self._content != (content, number):
@@ -217,6 +278,7 @@ class Workers:
 
     def _on_end(self, worker: Worker) -> None:
         self._alive.remove(worker)
+        self._past.update(worker.counters)
         if self._stopping:
             if not self._alive:
                 self._empty.set()
@@ -224,7 +286,7 @@ class Workers:
         self.restarts += 1
         loop = asyncio.get_running_loop()
         age = loop.time() - worker.started
-        _log.error("worker ended; starting another", pid=worker.pid, age_seconds=round(age, 1))
+        _log.error("process ended; starting another", module=self._module, pid=worker.pid, age_seconds=round(age, 1))
         task = loop.create_task(self._replace(YOUNG_RESTART_DELAY if age < YOUNG else RESTART_DELAY))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
@@ -234,6 +296,8 @@ class Workers:
         try:
             worker = await self._start_one()
         except HostError as error:
-            _log.error("worker did not start", error=str(error))  # its own end starts the next attempt
+            _log.error(
+                "process did not start", module=self._module, error=str(error)
+            )  # its own end starts the next attempt
             return
         self._on_replaced(worker)

@@ -319,7 +319,7 @@ def running(host: Host) -> Iterator[Host]:
     with (host.root / "log").open("wb") as log:
         process = subprocess.Popen(host.command("run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        eventually(lambda: host.enforcer("status").returncode == 0, (host.root / "log").read_text())
+        eventually(lambda: host.enforcer("status").returncode == 0, "the supervisor answers", 60)
         yield host
     finally:
         process.terminate()

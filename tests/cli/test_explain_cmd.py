@@ -55,11 +55,12 @@ def test_what_is_assumed_is_said(context: SmallContext) -> None:
     lines = run(explain, context, "2a05:d014::1").stdout.splitlines()
     assert lines[0] == "destination  [2a05:d014::1]:443 (port assumed)"
     assert "protocol     opaque (assumed)" in lines
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "verdict: deny, rule eu-only/eea-unreadable",
         "with --protocol http: allow, rule eu-only/eea-http, masks credit_card, iban, email, us_ssn",
         "with --protocol postgres: allow, rule eu-only/eea-databases, masks credit_card, iban, email, us_ssn,"
         " recorded before it is sent",
+        "with --protocol tls: deny, rule eu-only/outside-eea",
     ]
 
 

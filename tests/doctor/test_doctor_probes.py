@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import pwd
-import re
 import socket
 import subprocess
 import sys
@@ -14,14 +13,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from enforcer.capture import cgroup
 from enforcer.capture.programs import BPF_MOUNT
-from enforcer.doctor import attempts, children, inside, lsm, sockets, stage, users
-from enforcer.doctor.checks import CannotTell
+from enforcer.config import Home, Settings
+from enforcer.doctor import attempts, children, host, inside, sockets, stage, users
+from enforcer.doctor.checks import CannotTell, Place, Status
 from enforcer.doctor.stage import Stage
 from tests.fixtures.world import eventually
 
@@ -71,18 +72,6 @@ def test_a_dead_doctors_leavings_go() -> None:
             cgroup.remove(path)
         if pins.exists():
             pins.rmdir()
-
-
-def test_the_function_of_a_hook_is_the_kernels() -> None:
-    """The type id that is read from BTF is the one that bpftool reads."""
-    dump = subprocess.run(
-        ["bpftool", "btf", "dump", "file", str(lsm.BTF)], capture_output=True, text=True, check=True
-    ).stdout
-    match = re.search(r"^\[(\d+)\] FUNC 'bpf_lsm_quotactl'", dump, re.MULTILINE)
-    assert match
-    assert lsm.function_id(lsm.BTF.read_bytes(), b"bpf_lsm_quotactl") == int(match[1])
-    with pytest.raises(OSError, match="no such_function"):
-        lsm.function_id(lsm.BTF.read_bytes(), b"such_function")
 
 
 def test_the_tries_of_an_executor_work_outside() -> None:
@@ -222,3 +211,15 @@ def test_nothing_is_imported_that_an_executor_may_not_see() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_host_that_is_elsewhere_is_told(tmp_path: Path) -> None:
+    """By the address that the configuration names: at home in the one country, elsewhere for the other."""
+    answers = {}
+    for region in ("US", "DE"):
+        here = Home(regions=(region,), addresses=(IPv4Address("52.0.0.10"),))
+        answers[region] = host.home(Place(Settings(root=tmp_path, home=here), "", NOBODY))
+    assert answers["US"].status is Status.OK, answers["US"]
+    assert answers["DE"].status is Status.MISSING
+    assert answers["DE"].detail.startswith("address 52.0.0.10 is in US (")
+    assert host.home(Place(Settings(root=tmp_path), "", NOBODY)).status is Status.ABSENT

@@ -103,6 +103,64 @@ def write_ipfire(directory: Path, ipv4: Iterable[tuple[str, str]], ipv6: Iterabl
     return directory
 
 
+# Range files in the providers' documented forms, a few entries each.
+AWS: dict[str, Any] = {
+    "syncToken": "1753388594",
+    "createDate": "2025-07-24-20-23-14",
+    "prefixes": [
+        {"ip_prefix": prefix, "region": region, "service": service, "network_border_group": group}
+        for prefix, region, service, group in (
+            ("3.120.0.0/14", "eu-central-1", "AMAZON", "eu-central-1"),
+            ("3.120.0.0/14", "eu-central-1", "EC2", "eu-central-1"),
+            ("15.220.0.0/20", "eu-central-1", "EC2", "eu-central-1-waw-1"),
+            ("99.77.0.0/16", "GLOBAL", "AMAZON", "GLOBAL"),
+            ("99.77.1.0/24", "us-east-1", "AMAZON", "us-east-1"),
+            ("51.204.0.0/14", "me-west-1", "AMAZON", "me-west-1"),
+        )
+    ],
+    "ipv6_prefixes": [
+        {
+            "ipv6_prefix": "2a05:d014::/35",
+            "region": "eu-central-1",
+            "service": "AMAZON",
+            "network_border_group": "eu-central-1",
+        }
+    ],
+}
+GOOGLE: dict[str, Any] = {
+    "syncToken": "1753409788780",
+    "creationTime": "2025-07-24T19:16:28.780563",
+    "prefixes": [
+        {"ipv4Prefix": "34.89.128.0/17", "service": "Google Cloud", "scope": "europe-west3"},
+        {"ipv6Prefix": "2600:1900:40d0::/44", "service": "Google Cloud", "scope": "europe-west3"},
+        {"ipv4Prefix": "34.96.64.0/18", "service": "Google Cloud", "scope": "global"},
+    ],
+}
+
+
+def _tag(name: str, region: str, *prefixes: str) -> dict[str, Any]:
+    properties = {"changeNumber": 5, "region": region, "regionId": 0, "platform": "Azure", "systemService": ""}
+    return {"name": name, "id": name, "properties": {**properties, "addressPrefixes": list(prefixes)}}
+
+
+AZURE: dict[str, Any] = {
+    "changeNumber": 363,
+    "cloud": "Public",
+    "values": [
+        _tag("ActionGroup", "", "20.52.0.4/30", "13.107.6.0/24"),
+        _tag("AzureFrontDoor.Frontend", "", "20.52.9.0/24"),
+        _tag("AzureFrontDoor.Backend", "", "20.52.10.0/24"),
+        _tag("AzureCloud.germanywc", "germanywc", "20.52.0.0/16", "20.52.0.4/30"),
+        _tag("AzureCloud.westeurope", "westeurope", "2603:1020::/47"),
+    ],
+}
+ORACLE: dict[str, Any] = {
+    "last_updated_timestamp": "2025-07-21T07:13:25.4",
+    "regions": [{"region": "eu-frankfurt-1", "cidrs": [{"cidr": "129.159.0.0/20", "tags": ["OCI"]}]}],
+}
+CLOUDFLARE = {"ips-v4": "104.16.0.0/13\n131.0.72.0/22", "ips-v6": "2606:4700::/32\n"}
+
+
 def write_csv(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from enforcer.errors import TableError
 from enforcer.geo import merge as merging
 from enforcer.geo.address import normalise
-from enforcer.geo.merge import merge
+from enforcer.geo.merge import Layers, merge
 from enforcer.geo.rows import Origin, Row
 from enforcer.geo.sources import Sources
 from enforcer.geo.special import SPECIAL
@@ -50,7 +50,8 @@ def table(tmp_path: Path) -> GeoTable:
     own = write_csv(
         tmp_path / "own.csv",
         "4.0.0.0/16,NL,office\n5.0.0.0/8,BE\n5.1.0.0/16,LU\n10.1.0.0/16,DE\n100.64.0.0/10,AT/CH\n169.0.0.0/8,SE\n"
-        "192.0.2.0/24,DE\n240.0.0.0/8,DE\n9.9.9.9,CH\n2001:db8::/32,DE\nfd00::/8,DE\n64:ff9b::/96,DE\n",
+        "192.0.2.0/24,DE\n240.0.0.0/8,DE\n11.9.9.9,CH\n2001:db8::/32,DE\nfd00::/8,DE\n64:ff9b::/96,DE\n"
+        "64:ff9b:1::/48,DE\n1.1.1.0/24,AU\n",
     )
     return table_of(Sources(mmdb, ipfire, (own,)), tmp_path / "cache")
 
@@ -60,12 +61,12 @@ def table(tmp_path: Path) -> GeoTable:
     [
         ("3.1.2.3", ("DE", "country")),  # both agree
         ("4.1.0.0", ("CA/US", "country")),  # they differ: both
-        ("4.128.0.0", ("US", "country")),  # only the primary knows
-        ("6.0.0.0", ("JP", "country")),  # only the second knows
+        ("4.128.0.0", ("US/?", "country")),  # only the primary knows
+        ("6.0.0.0", ("JP/?", "country")),  # only the second knows
         ("7.0.0.0", ("unknown", "unknown")),  # EU names no country
         ("2a05:7fff::", ("DE", "country")),
         ("2a05:8000::", ("CH/DE", "country")),
-        ("2a06::1", ("FR", "country")),
+        ("2a06::1", ("FR/?", "country")),
         ("2a07::1", ("unknown", "unknown")),
     ],
 )
@@ -81,8 +82,8 @@ def test_country_tables_are_opinions(table: GeoTable, address: str, expected: tu
         ("5.0.255.255", ("BE", "operator")),
         ("5.1.0.0", ("LU", "operator")),  # the longest prefix wins within the operator's tables
         ("5.2.0.0", ("BE", "operator")),
-        ("9.9.9.8", ("unknown", "unknown")),
-        ("9.9.9.9", ("CH", "operator")),
+        ("11.9.9.8", ("unknown", "unknown")),
+        ("11.9.9.9", ("CH", "operator")),
         ("10.0.255.255", ("private", "private")),  # over the country table's US
         ("10.1.0.0", ("DE", "operator")),  # over private
         ("100.64.0.1", ("AT/CH", "operator")),  # over shared
@@ -100,6 +101,12 @@ def test_country_tables_are_opinions(table: GeoTable, address: str, expected: tu
         ("64:ff9b::a9fe:a9fe", ("metadata", "metadata")),  # NAT64 of 169.254.169.254
         ("64:ff9b::7f00:1", ("loopback", "loopback")),  # NAT64 of 127.0.0.1
         ("2002:7f00:1::1", ("loopback", "loopback")),  # 6to4 of 127.0.0.1
+        ("64:ff9b:1::808:808", ("DE", "operator")),  # a NAT64 of the site's own
+        ("64:ff9b:1::a9fe:a9fe", ("metadata", "metadata")),  # its 169.254.169.254, as a /96
+        ("64:ff9b:1:a9fe:a9:fe00::", ("metadata", "metadata")),  # and as a /48
+        ("64:ff9b:1:7f12:34:5600::", ("loopback", "loopback")),  # 127.18.52.86
+        ("64:ff9b:1:a9fd:a9:fe00::", ("DE", "operator")),
+        ("1.1.1.1", ("AU", "operator")),  # over anycast
     ],
 )
 def test_operator_beats_all_but_hard_ranges(table: GeoTable, address: str, expected: tuple[str, str]) -> None:
@@ -118,7 +125,7 @@ def test_a_region_names_its_row(table: GeoTable) -> None:
     assert own.source.startswith("own.csv ")
     assert own.source.endswith(" office")
     assert table.lookup(ip_address("10.0.0.1")).source == "RFC 1918 private use"
-    nothing = table.lookup(ip_address("9.9.9.8"))
+    nothing = table.lookup(ip_address("11.9.9.8"))
     assert (nothing.regions, nothing.prefix, nothing.source) == (frozenset(), "0.0.0.0/0", "no table")
     assert table.lookup(ip_address("2a07::1")).prefix == "::/0"
 
@@ -227,14 +234,15 @@ def narrowest(rows: list[Row], value: int) -> frozenset[str]:
 def test_merge_against_brute_force(one: list, two: list, own: list) -> None:  # type: ignore[type-arg]
     """For every address the merge equals the precedence rules applied to that address alone."""
     a, b, o = ([to_row(row) for row in rows] for rows in (one, two, own))
-    merged = merge([Fake("a", a), Fake("b", b)], [Fake("o", o)])
+    merged = merge(Layers([Fake("a", a), Fake("b", b)], operators=[Fake("o", o)]))
     steps = merged.steps[4]
     ends = [*steps.starts[1:], 1 << 32]
     for base, block in BASES.items():
         for value in range(block, block + (1 << WIDTH)):
             at = next(i for i, end in enumerate(ends) if value < end)
             found = merged.sets[steps.ids[at]]
-            operator, country = narrowest(o, value), narrowest(a, value) | narrowest(b, value)
+            operator, opinions = narrowest(o, value), [narrowest(rows, value) for rows in (a, b)]
+            country = frozenset[str]().union(*opinions, {"?"} if bool(opinions[0]) != bool(opinions[1]) else ())
             if base == "loopback":
                 assert (found.regions, found.kind) == (frozenset(), "loopback")
             elif operator:
@@ -249,7 +257,7 @@ def test_crossing_country_ranges() -> None:
     """A country table whose ranges cross is refused, whoever read it."""
     rows = [Row(4, 100, 200, frozenset({"DE"})), Row(4, 150, 250, frozenset({"FR"}))]
     with pytest.raises(TableError, match="bad 1: ranges overlap"):
-        merge([Fake("bad", rows)], [])
+        merge(Layers([Fake("bad", rows)]))
 
 
 def test_too_many_sets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,4 +265,4 @@ def test_too_many_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "MAX_SETS", 50)
     rows = [Row(4, n, n, frozenset({"DE"}), f"label {n}") for n in range(60)]
     with pytest.raises(TableError, match="use fewer labels"):
-        merge([Fake("a", [])], [Fake("o", rows)])
+        merge(Layers([Fake("a", [])], operators=[Fake("o", rows)]))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import maxminddb
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,8 +33,8 @@ from .geo_files import table_of, write_csv, write_ipfire, write_mmdb
 
 ROWS = {
     "3.0.0.0/8": "DE",
-    "8.8.8.0/24": "US",
-    "2001:4860::/32": "US",
+    "12.8.8.0/24": "US",
+    "2600:1f18::/32": "US",
     "2a05:d014::/65": "DE",
     "2a05:d014::8000:0:0:0/128": "FR",
 }
@@ -47,7 +48,8 @@ def small(tmp_path: Path) -> Sources:
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("8.8.8.8", "US"),
+        ("12.8.8.8", "US"),
+        ("8.8.8.8", "anycast"),
         ("88.198.0.1", "DE"),
         ("51.38.0.1", "FR"),
         ("3.120.0.1", "DE"),
@@ -56,13 +58,28 @@ def small(tmp_path: Path) -> Sources:
         ("34.89.128.1", "DE"),
         ("20.52.0.1", "DE"),
         ("2a05:d014::1", "DE"),
-        ("::ffff:8.8.8.8", "US"),
+        ("::ffff:12.8.8.8", "US"),
+        ("::ffff:8.8.8.8", "anycast"),
         ("::ffff:3.120.0.1", "DE"),
     ],
 )
 def test_well_known_addresses(full: GeoTable, address: str, expected: str) -> None:
     """Addresses whose operators publish where they are have that region, IPv4-mapped ones as well."""
     assert str(full.lookup(ip_address(address))) == expected
+
+
+def _blocks_from_abroad(version: int) -> list[range]:
+    """What IANA gave to others than ARIN, read from the list by other means than the product's."""
+    data = yaml.safe_load((SHIPPED.parent / "registries.yaml").read_text())[f"ipv{version}"]
+    entries = [str(entry) for block in data.values() for entry in block]
+    if version == 6:
+        networks = [ip_network(entry) for entry in entries]
+        return sorted((range(int(one[0]), int(one[-1]) + 1) for one in networks), key=lambda block: block.start)
+    pairs = [(int(entry.split("-")[0]), int(entry.split("-")[-1])) for entry in entries]
+    return [range(low * 2**24, (high + 1) * 2**24) for low, high in sorted(pairs)]
+
+
+FROM_ABROAD = {version: _blocks_from_abroad(version) for version in VERSIONS}
 
 
 class Oracle:
@@ -81,14 +98,19 @@ class Oracle:
             self._ipfire[version] = [to_int(x[0]) for x in lines], [to_int(x[1]) for x in lines], [x[2] for x in lines]
 
     def regions(self, address: Address) -> set[str]:
+        """Both answers, and doubt where only one is there, or where North America holds an address from abroad."""
         record = self._reader.get(address)
-        found = {record["country_code"]} if record else set()  # type: ignore[call-overload,index]
+        opinions = [{record["country_code"]} & countries().keys()] if record else [set()]  # type: ignore[call-overload,index]
         if self._ipfire:
             firsts, lasts, codes = self._ipfire[address.version]
             at = bisect_right(firsts, int(address)) - 1
-            if at >= 0 and int(address) <= lasts[at]:
-                found.add(codes[at])
-        return found & countries().keys()
+            inside = at >= 0 and int(address) <= lasts[at]
+            opinions.append({codes[at]} & countries().keys() if inside else set())
+        found = set().union(*opinions)
+        at = bisect_right(FROM_ABROAD[address.version], int(address), key=lambda block: block.start) - 1
+        abroad = at >= 0 and int(address) in FROM_ABROAD[address.version][at]
+        doubted = found and (not all(opinions) or (abroad and found & {"US", "CA"}))
+        return found | {"?"} if doubted else found
 
     def boundaries(self, address: Address) -> tuple[int, int]:
         _, length = self._reader.get_with_prefix_len(address)
@@ -104,7 +126,7 @@ def test_full_table_against_independent_lookups(full: GeoTable, full_sources: So
     for version in VERSIONS:
         entries = [entry for _, keys, _ in full.kernel_entries(version) for entry in _keys(version, keys)]
         marks: set[int] = set()
-        for first, length in rng.sample(entries, 4000):
+        for first, length in rng.sample(entries, 2000):
             marks |= {first - 1, first, first + (1 << ((32 if version == 4 else 128) - length)), first + 1}
             low, high = oracle.boundaries(to_address(version, first))
             marks |= {low - 1, low, high, high + 1}
@@ -119,7 +141,7 @@ def test_full_table_against_independent_lookups(full: GeoTable, full_sources: So
                 assert found.regions == oracle.regions(address), address
                 checked += 1
             assert version == 6 or address in ip_network(found.prefix)
-    assert checked > 20_000
+    assert checked > 10_000
 
 
 def _keys(version: int, keys: bytes) -> list[tuple[int, int]]:
@@ -153,11 +175,11 @@ def test_kernel_entries_are_the_rows(full: GeoTable) -> None:
 def test_kernel_entry_bytes(small: Sources, tmp_path: Path) -> None:
     """A key is `struct bpf_lpm_trie_key`: native u32 prefix length, address in network order; a value a native u32."""
     table = table_of(small, tmp_path)
-    ident = struct.pack("=I", table.set_id(ip_address("8.8.8.8")))
+    ident = struct.pack("=I", table.set_id(ip_address("12.8.8.8")))
     four = dict(_entries(table, 4, 8))
-    assert four[struct.pack("=I", 24) + bytes([8, 8, 8, 0])] == ident
+    assert four[struct.pack("=I", 24) + bytes([12, 8, 8, 0])] == ident
     six = dict(_entries(table, 6, 20))
-    assert six[struct.pack("=I", 32) + bytes.fromhex("20014860") + bytes(12)] == ident
+    assert six[struct.pack("=I", 32) + bytes.fromhex("26001f18") + bytes(12)] == ident
     french = table.set_id(ip_address("2a05:d014::8000:0:0:0"))
     assert six[struct.pack("=I", 128) + bytes.fromhex("2a05d014000000008000000000000000")] == struct.pack("=I", french)
     assert six[struct.pack("=I", 65) + bytes.fromhex("2a05d014") + bytes(12)] != ident
@@ -237,9 +259,9 @@ def test_same_inputs_same_bytes(small: Sources, tmp_path: Path) -> None:
     assert small.read().compile() == small.read().compile()
     table = table_of(small, tmp_path)
     assert table.version == table_of(small, tmp_path).version
-    assert [origin.name for origin in table.origins] == ["special-purpose addresses", "t"]
+    assert [origin.name for origin in table.origins] == ["special-purpose addresses", "anycast services", "t"]
     assert table.sets[0].kind == "unknown"
-    assert table.region_set(table.set_id(ip_address("8.8.8.8"))).regions == {"US"}
+    assert table.region_set(table.set_id(ip_address("12.8.8.8"))).regions == {"US"}
 
 
 def test_a_changed_input_is_another_table(small: Sources, tmp_path: Path) -> None:
@@ -295,7 +317,7 @@ def test_unsound_cache_files_are_refused_and_rebuilt(small: Sources, tmp_path: P
     assert cached(small.read().key, [cache]) is None
     assert compiled(small, [cache]) == path
     assert path.read_bytes() == good
-    assert GeoTable.open(path).lookup(ip_address("8.8.8.8")).regions == {"US"}
+    assert GeoTable.open(path).lookup(ip_address("12.8.8.8")).regions == {"US"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from enforcer.capture import cgroup
+from tests.fixtures.kernel import PATIENCE
 
 PYTHON = "/usr/bin/python3"  # readable for every user
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,7 @@ class Cell:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=3 * PATIENCE,
             cwd=ROOT,
         )
 
@@ -54,7 +55,7 @@ class Cell:
 def outside(code: str, *arguments: str, **options: Any) -> Any:
     """The control: the same code by the same interpreter as root on the host, in a mount namespace to be safe."""
     line = ["unshare", "--mount", PYTHON, "-I", "-c", code, *arguments]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60, **options)
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=3 * PATIENCE, **options)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -91,17 +91,27 @@ def runs(stat: Path) -> bool:
 
 
 def test_kernel_tests_and_probe_both_run_and_each_can_fail(tool: ModuleType, tmp_path: Path) -> None:
-    """The machine's script ends with 0 only where both ended with 0, and runs the probe whatever the tests said."""
+    """The machine's script ends with 0 only where the tests and the judge of the probe did, and runs the probe in both
+    modes whatever the tests said."""
     options = tool.argparse.Namespace(shell=None, select=None)
     script = tmp_path / "command"
     script.write_text(tool.commands(options))
-    for tests, probe, expected in ((0, 0, 0), (1, 0, 1), (0, 5, 5), (2, 5, 2)):
-        for name, status in (("python", tests), ("enforcer", probe)):
-            (tmp_path / name).write_text(f"#!/bin/sh\necho {name} $* >> {tmp_path}/ran\nexit {status}\n")
+    for tests, judge, expected in ((0, 0, 0), (1, 0, 1), (0, 5, 5), (2, 5, 2)):
+        (tmp_path / "python").write_text(
+            f"#!/bin/sh\necho $* >> {tmp_path}/ran\n[ $2 = pytest ] && exit {tests}\nexit {judge}\n"
+        )
+        (tmp_path / "enforcer").write_text(f"#!/bin/sh\necho $* >> {tmp_path}/ran\nexit 1\n")
+        for name in ("python", "enforcer"):
             (tmp_path / name).chmod(0o755)
         environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
         done = tool.subprocess.run(["bash", str(script)], env=environment, capture_output=True, check=False)
         assert done.returncode == expected
     ran = (tmp_path / "ran").read_text().splitlines()
-    assert [line.split()[0] for line in ran] == ["python", "enforcer"] * 4
+    assert len(ran) == 4 * 4
+    assert ran[0].startswith("-m pytest")
     assert "tests/bpf/test_capture.py" in ran[0]
+    assert ran[1:4] == [
+        "probe --mode isolated --report isolated.json",
+        "probe --mode attached --report attached.json",
+        "-m tests.kernels.judge isolated.json attached.json",
+    ]

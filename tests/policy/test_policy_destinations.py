@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from ipaddress import ip_address
 
 import pytest
@@ -82,6 +83,9 @@ def test_bad_ports_are_refused(text: str) -> None:
         ("example.org.", "example.org"),
         ("*.Example.org", "*.example.org"),
         ("bücher.example", "xn--bcher-kva.example"),  # the example of RFC 3492's authors
+        ("BÜCHER.example", "xn--bcher-kva.example"),
+        ("*.bücher.example", "*.xn--bcher-kva.example"),
+        ("xn--strae-oqa.de", "xn--strae-oqa.de"),
         ("my_db.internal", "my_db.internal"),
     ],
 )
@@ -98,6 +102,21 @@ def test_hosts_become_lower_case_a_labels(text: str, host: str) -> None:
 def test_bad_hosts_are_refused(text: str) -> None:
     """Schemes, ports, paths, inner wildcards, addresses and impossible labels are not host names."""
     with pytest.raises(ValueError, match="; "):
+        parse_host(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        # UTS 46 section 4: the four characters for which IDNA 2003 and 2008 deviate.
+        ("straße.de", "is xn--strae-oqa.de to some clients and strasse.de to others; write the one you mean"),
+        ("βόλος.com", "is xn--nxasmm1c.com to some clients and xn--nxasmq6b.com to others; write the one you mean"),
+        ("☃.net", "is not a name for every client; write it as A-labels (xn--...)"),
+    ],
+)
+def test_a_host_that_clients_write_in_two_ways_is_refused(text: str, words: str) -> None:
+    """A rule has to say which of two names it means."""
+    with pytest.raises(ValueError, match=re.escape(words)):
         parse_host(text)
 
 

@@ -58,7 +58,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]
     assert program is not None, "nginx is missing; install Debian's nginx-light"
     root, port = tmp_path_factory.mktemp("nginx"), free_port()
     root.chmod(0o755)
-    for parent in list(root.parents)[:2]:
+    for parent in list(root.parents)[:3]:
         parent.chmod(parent.stat().st_mode | 0o011)  # nginx's workers may run as another user
     www = root / "www"
     www.mkdir()

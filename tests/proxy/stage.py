@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import orjson
 
+from enforcer.config import OnReload
 from enforcer.flow import Address, Endpoint, Executor, Flow, Region
 from enforcer.masking.masker import masker_for
 from enforcer.policy.compiled import Policy, PolicySet, Rule
@@ -30,6 +31,7 @@ from enforcer.proxy.environment import Environment
 from enforcer.proxy.inbox import Inbox
 from enforcer.proxy.journal import Journal
 from enforcer.proxy.session import Session
+from enforcer.proxy.tls import Certificates
 from enforcer.verdict import Action, MaskSpec
 
 CARD = "4111111111111111"
@@ -178,7 +180,9 @@ class Stage:
         linger: float = 0.0,
         hold: float = PATIENCE,
         durable: bool = False,
+        on_reload: OnReload = "recheck",
     ) -> None:
+        self._on_reload: OnReload = on_reload
         self.loop = asyncio.new_event_loop()
         self.faults: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _loop, context: self.faults.append(context))
@@ -214,6 +218,8 @@ class Stage:
             identify_timeout=identify_timeout,
             connect_timeout=PATIENCE,
             record_masker=masker_for(MaskSpec(detectors=("credit_card", "email"))),
+            on_reload=self._on_reload,
+            certificates=Certificates(lambda _name: None),
         )
         self.session = Session(self.flow, self.environment, self.client)
         self.environment.sessions.add(self.session)
@@ -232,7 +238,9 @@ class Stage:
         if kind is None:
             assert not self.faults, f"errors that nobody handled: {self.faults}"
 
-    async def _dial(self, _session: object, _inbox: object, destination: Endpoint, _patience: float) -> Wire:
+    async def _dial(
+        self, _session: object, _inbox: object, destination: Endpoint, _patience: float, _tls: object = None
+    ) -> Wire:
         self.log.append(("dial", str(destination)))
         attempt = Dial(str(destination), self.loop.create_future())
         self.dials.append(attempt)
@@ -303,6 +311,7 @@ class Stage:
     def new_generation(self, *rules: Rule) -> None:
         self.environment.policies = policies(*rules)
         self.environment.generation += 1
+        self._step(self.session.reconsider)
 
     # --- what came of it
 

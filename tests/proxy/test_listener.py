@@ -84,12 +84,27 @@ class Place:
         return list(self.environment.sessions)
 
 
+class FakeNames:
+    """The link to a resolver, where `resolving` is set; keeps what is handed over."""
+
+    def __init__(self) -> None:
+        self.resolving = False
+        self.handed: list[socket.socket] = []
+
+    def takes(self, flow: Flow) -> bool:
+        return self.resolving and flow.destination.port == 53
+
+    def hand_over(self, _flow: Flow, descriptor: int) -> None:
+        self.handed.append(socket.socket(fileno=socket.dup(descriptor)))
+
+
 class FakeEnvironment:
     def __init__(self) -> None:
         self.table = Table()
         self.generation = 1
         self.sessions: set[object] = set()
         self.inbox = AtOnce()
+        self.names = FakeNames()
 
 
 def play(
@@ -177,3 +192,27 @@ def test_bytes_end_and_loss_of_a_client_reach_its_session(monkeypatch: pytest.Mo
         writer.close()
 
     play(monkeypatch, record(), act)
+
+
+@pytest.mark.parametrize("resolving", [True, False])
+def test_a_connection_to_port_53_is_the_resolvers(monkeypatch: pytest.MonkeyPatch, resolving: bool) -> None:
+    """With a resolver it gets the connection unread, and no session is made; without one it is a flow like others."""
+    received = []
+
+    async def act(place: Place) -> None:
+        place.environment.names.resolving = resolving
+        _reader, writer = await place.client()
+        writer.write(b"question")
+        if resolving:
+            await place.until(lambda: place.environment.names.handed)
+            (handed,) = place.environment.names.handed
+            with handed:
+                handed.setblocking(False)
+                received.append(await asyncio.get_running_loop().sock_recv(handed, 100))
+        else:
+            await place.until(lambda: any(one.heard for one in place.environment.sessions))
+        writer.close()
+
+    environment = play(monkeypatch, record(port=53), act)
+    assert received == ([b"question"] if resolving else [])
+    assert len(environment.sessions) == (0 if resolving else 1)

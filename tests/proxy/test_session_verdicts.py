@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from enforcer.proxy import session as session_module
+from enforcer.proxy.judge import VERDICTS_KEPT
 from tests.protocols import wire_postgres as pg
 from tests.proxy.stage import DE, UNKNOWN, US, Stage, allow, rule
 
@@ -191,6 +191,58 @@ def test_a_new_policy_judges_the_next_exchange_of_an_open_connection() -> None:
         assert stage.to_server == GET + GET
 
 
+@pytest.mark.parametrize(
+    ("on_reload", "protocol", "ends"),
+    [
+        ("keep", "http", None),
+        ("keep", "opaque", None),
+        ("recheck", "http", "no longer allowed after a reload"),
+        ("recheck", "opaque", "no longer allowed after a reload"),
+        ("close", "http", "closed by a reload"),
+        ("close", "opaque", "closed by a reload"),
+    ],
+)
+def test_what_a_reload_does_to_an_open_flow(on_reload: str, protocol: str, ends: str | None) -> None:
+    """With an answer under way, and a new policy that denies it: it goes on, or is reset and says why on record."""
+    with Stage(
+        rule("allow", "DE", protocols=frozenset({protocol})), on_reload=on_reload, identify_timeout=0.02
+    ) as stage:
+        stage.client_sends(GET if protocol == "http" else b"\xffhello")
+        stage.connects()
+        stage.server_sends(OK[:-1] if protocol == "http" else b"hi")
+        stage.new_generation(rule("deny", "DE"))
+        if ends is None:
+            stage.server_sends(b"i")
+            assert stage.take("client").endswith(b"hi" if protocol == "http" else b"hii")
+            assert stage.rows("session_ends") == []
+            stage.client_sends(GET if protocol == "http" else b"more")
+            assert stage.to_server.endswith(GET if protocol == "http" else b"more")
+        else:
+            assert stage.row("session_ends")["cause"] == ends
+            assert stage.client.ended == "reset"
+
+
+@pytest.mark.parametrize(("on_reload", "passes"), [("keep", True), ("recheck", True), ("close", False)])
+def test_what_a_reload_does_to_a_flow_that_is_still_allowed(on_reload: str, passes: bool) -> None:
+    """It goes on, unless the configuration closes all."""
+    with Stage(allow(), on_reload=on_reload) as stage:
+        stage.client_sends(GET)
+        stage.connects()
+        stage.new_generation(allow())
+        stage.server_sends(OK)
+        assert stage.take("client").endswith(b"hi") is passes
+
+
+def test_a_reload_while_a_request_is_written_to_disk() -> None:
+    """The verdict that counts is that of the moment at which its bytes would leave."""
+    with Stage(allow(durable=True)) as stage:
+        stage.client_sends(GET)
+        stage.new_generation(rule("deny", "DE"))
+        stage.supervisor_says(commit=1, error="")
+        assert stage.take("client").startswith(b"HTTP/1.1 403 ")
+        assert stage.to_server == b""
+
+
 def test_a_new_table_moves_an_open_connections_region() -> None:
     """Where the new generation's table places the address elsewhere, the next exchange is judged there."""
     with Stage(allow()) as stage:
@@ -212,4 +264,4 @@ def test_verdicts_remembered_per_host_stay_few() -> None:
             stage.session.client_data(b"GET / HTTP/1.1\r\nHost: h%d.example\r\n\r\n" % number)
         stage.settle()
         assert stage.to_client.count(b"HTTP/1.1 403 ") == 1000
-        assert len(stage.session._verdicts) <= session_module.VERDICTS_KEPT
+        assert len(stage.session._judge._verdicts) <= VERDICTS_KEPT

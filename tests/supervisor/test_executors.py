@@ -18,10 +18,12 @@ from enforcer.flow import Executor
 from enforcer.supervisor.executors import Active, Executors
 from tests.supervisor.loops import Loop, driven
 
-FIRST_PORT = 15001
+FIRST_PORT, FIRST_RESOLVER_PORT = 15001, 15053
 
 
 class FakeWorker:
+    ready = True
+
     def __init__(self) -> None:
         self.listening: dict[str, object] = {}
 
@@ -36,6 +38,7 @@ class FakeTables:
     def __init__(self) -> None:
         self.modes: dict[int, ExecutorMode] = {}
         self.listeners: dict[int, tuple[int, int]] = {}
+        self.resolvers: dict[int, int] = {}
 
     def set_executor(self, cgroup_id: int, mode: ExecutorMode) -> None:
         self.modes[cgroup_id] = mode
@@ -46,9 +49,10 @@ class FakeTables:
     def executors(self) -> dict[int, ExecutorMode]:
         return dict(self.modes)
 
-    def set_listener(self, netns: int, executor: int, port: int) -> None:
+    def set_listener(self, netns: int, executor: int, port: int, *, resolver_port: int = 0) -> None:
         assert executor in self.modes
         self.listeners[netns] = (executor, port)
+        self.resolvers[netns] = resolver_port
 
     def delete_listener(self, netns: int, executor: int) -> None:
         if self.listeners.get(netns, (executor,))[0] == executor:
@@ -66,6 +70,7 @@ class Host:
         self.groups.executors.mkdir(parents=True)
         self.tables = FakeTables()
         self.workers = [FakeWorker(), FakeWorker()]
+        self.resolvers: list[FakeWorker] = []
         self.taken: set[int] = set()
         self.ended: set[str] = set()
         self.cookie = 100
@@ -73,6 +78,7 @@ class Host:
         monkeypatch.setattr(namespace, "keep", lambda _netns, path: path.touch())
         monkeypatch.setattr(namespace, "release", lambda path: path.unlink(missing_ok=True))
         monkeypatch.setattr(namespace, "listen_inside", self._listen_inside)
+        monkeypatch.setattr(namespace, "bind_inside", self._bind_inside)
         monkeypatch.setattr(cgroup, "is_populated", lambda path: path.exists() and path.name not in self.ended)
         monkeypatch.setattr(cgroup, "remove", lambda path: path.rmdir() if path.exists() else None)
 
@@ -84,9 +90,15 @@ class Host:
                 return port, [(port, f"pair {number}") for number in range(count)]
         raise HostError("every port for the listener is taken in the executor; free one from listener_port on")
 
+    def _bind_inside(self, _netns: int, ports: Iterable[int]) -> tuple[int, Any]:
+        port = next(port for port in ports if port not in self.taken)
+        return port, (port, "sockets")
+
     def executors(self) -> Executors:
         """As a supervisor that starts makes it."""
-        made: Executors = self.loop.make(lambda: Executors(self.settings, self.groups, self.tables, self.workers))  # type: ignore[arg-type]
+        made: Executors = self.loop.make(
+            lambda: Executors(self.settings, self.groups, self.tables, self.workers, self.resolvers)  # type: ignore[arg-type]
+        )
         return made
 
     def traces(self) -> list[str]:
@@ -341,3 +353,31 @@ def test_an_executor_that_took_the_port_from_dead_workers_moves_them_all(host: H
     assert active.port == FIRST_PORT + 1
     assert host.tables.listeners[100][1] == FIRST_PORT + 1
     assert host.workers[0].listening[active.executor.ident] == (FIRST_PORT + 1, "pair 0")
+
+
+def test_questions_go_to_the_resolver_at_a_port_of_its_own(host: Host) -> None:
+    """The first free one from its setting on, remembered over a restart; a resolver that takes a dead one's place gets
+    the same one, or the next where somebody has it."""
+    host.resolvers.append(FakeWorker())
+    host.taken.add(FIRST_RESOLVER_PORT)
+    executors = host.executors()
+    active = started(executors)
+    ident, port = active.executor.ident, FIRST_RESOLVER_PORT + 1
+    assert host.resolvers[0].listening[ident] == (port, "sockets")
+    assert host.tables.resolvers == {100: port}
+    fresh = FakeWorker()
+    executors.serve_names(fresh)  # type: ignore[arg-type]
+    assert fresh.listening[ident] == (port, "sockets")
+    host.taken.add(port)
+    executors.serve_names(fresh)  # type: ignore[arg-type]
+    assert fresh.listening[ident] == (port + 1, "sockets")
+    assert host.tables.resolvers == {100: port + 1}
+    following = host.executors()
+    assert host.loop.make(following.recover) == 1
+    assert host.tables.resolvers == {100: port + 1}
+
+
+def test_without_a_resolver_questions_go_nowhere(host: Host) -> None:
+    """The kernel is told no port for them, and refuses them."""
+    started(host.executors())
+    assert host.tables.resolvers == {100: 0}

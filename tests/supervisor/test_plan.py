@@ -23,6 +23,8 @@ SETS = (
     RegionSet(frozenset({"DE", "FR"}), "country", "test"),
     RegionSet(frozenset({"US"}), "country", "test"),
 )
+# Questions over TCP to a stub on the host's loopback go to the proxy for every executor.
+DNS = (53, 53)
 POLICY = """
 policy: straight
 applies_to: [{cgroup: "system.slice/agent-*.service"}]
@@ -54,9 +56,9 @@ def test_a_plan_numbers_audiences_and_rules(tmp_path: Path) -> None:
     plan = plan_for(known, [one, two, other, isolated], SETS)
     web, mail = plan.rules.index(("straight", "web")), plan.rules.index(("straight", "mail"))
     number = plan.kernel.audiences[7].number
-    assert plan.kernel.audiences[8] == plan.kernel.audiences[7] == AudienceEntry(number, ((5432, 5432),))
+    assert plan.kernel.audiences[8] == plan.kernel.audiences[7] == AudienceEntry(number, (DNS, (5432, 5432)))
     assert plan.kernel.audiences[9].number != number
-    assert plan.kernel.audiences[10] == AudienceEntry(0)
+    assert plan.kernel.audiences[10] == AudienceEntry(0, (DNS,))
     assert plan.kernel.direct == {
         (number, 1): [(443, 443, web), (8000, 8010, web), (25, 25, mail)],
         (number, 2): [(25, 25, mail)],
@@ -71,19 +73,20 @@ def test_an_executor_that_comes_later_joins_an_audience_or_needs_a_new_plan(tmp_
     plan = plan_for(known, [first], SETS)
     assert plan.entry_for(known, second) == plan.kernel.audiences[7]
     assert plan.entry_for(known, attached(9, "else.service")) is None
-    assert EMPTY.entry_for(known, Executor("job-1", "job", 1000, "ada", 10)) == AudienceEntry(0)
+    assert EMPTY.entry_for(known, Executor("job-1", "job", 1000, "ada", 10)) == AudienceEntry(0, (DNS,))
 
 
 def test_host_ports_beyond_what_the_kernel_holds_are_left_out_and_told(tmp_path: Path) -> None:
     """Fewer ports open than the policy says, never more; the log says so."""
     rules = "\n".join(
-        f'  - {{name: p{port}, to: {{region: [HOST], port: ["{port}"]}}, action: allow}}' for port in range(1, 40, 2)
+        f'  - {{name: p{port}, to: {{region: [HOST], port: ["{port}"]}}, action: allow}}' for port in range(1, 60, 2)
     )
     known = policies(tmp_path, f"policy: many\nrules:\n{rules}\n")
     with capture_logs() as logs:
         plan = plan_for(known, [attached(7, "agent-1.service")], SETS)
     assert len(plan.kernel.audiences[7].host_ports) == MAX_HOST_RANGES
     assert all(low == high and low % 2 for low, high in plan.kernel.audiences[7].host_ports)
+    assert DNS in plan.kernel.audiences[7].host_ports
     assert any("too many port ranges of the host" in line["event"] for line in logs)
 
 
@@ -93,4 +96,4 @@ def test_without_policies_nothing_goes_direct(mode: str) -> None:
     executor = Executor("x", "x", 0, "", 7, "system.slice/x" if mode == "attached" else "", mode)  # type: ignore[arg-type]
     plan = plan_for(PolicySet.of(()), [executor], SETS)
     assert plan.kernel.direct == {}
-    assert plan.kernel.audiences[7].host_ports == ()
+    assert plan.kernel.audiences[7].host_ports == (DNS,)

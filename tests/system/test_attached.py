@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 import subprocess
 import sys
 import textwrap
@@ -17,7 +19,7 @@ import pytest
 from enforcer.capture import cgroup
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
-from tests.fixtures.world import MASKED_CARD, Shell, Watch, enforcing, eventually, session_list, url
+from tests.fixtures.world import MASKED_CARD, Shell, Watch, enforcing, eventually, session_list, url, write_policy
 from tests.system.far_side import RAW_PORT
 
 pytest_plugins = ["tests.system.plugin"]
@@ -249,6 +251,28 @@ def test_direct_flows_leave_without_proxy_and_are_recorded_with_their_bytes(
         end = eventually(lambda: _rows(instance, "session_ends"), "its end is recorded")[0]
         assert (end["bytes_up"], end["bytes_down"]) == (sent, received)
         assert end["duration_ns"] > 0
+
+        hold = f"sock = socket.create_connection((host, {RAW_PORT}), 10)\nanswer = len(sock.recv(100))"
+        assert inside.run(hold, host=FRANKFURT.address) > 0
+        ask = """
+        try:
+            sock.sendall(b"?")
+            answer = sock.recv(10).decode()
+        except OSError as error:
+            answer = type(error).__name__
+        """
+        reload(instance, slice_, rules)
+        assert inside.run(ask) == "?", "what may still go directly stays"
+        reload(instance, slice_)
+        eventually(lambda: inside.run(ask) in ("ConnectionAbortedError", "ConnectionResetError"), "the flow is ended")
+
+
+def reload(instance: Instance, slice_: Path, rules: str = "") -> None:
+    """Another policy, and a signal; returns when its generation is in force."""
+    write_policy(instance, "attached", policy_for(slice_, f"{rules}\n      # {secrets.token_hex(4)}"))
+    before = instance.status()["generation"]
+    os.kill(instance.pid, signal.SIGHUP)
+    eventually(lambda: instance.status()["generation"] != before, "the new generation")
 
 
 @pytest.mark.full

@@ -60,6 +60,7 @@ def test_memory_stays_under_its_limit(instance: Instance) -> None:
     assert max(used.values()) < RESIDENT_LIMIT
 
 
+@pytest.mark.full
 def test_the_first_verdict_comes_within_five_seconds_of_the_start(instance: Instance) -> None:
     """From `enforcer run` to the first answer that an executor gets, tables compiled before: the best of three."""
     took = []

@@ -359,14 +359,6 @@ def test_an_unknown_region_is_denied(shell: Shell, nowhere: Watch, host: str, ki
     assert nowhere.arrived() == []
 
 
-def test_tls_that_no_rule_names_is_denied(shell: Shell, frankfurt: Watch) -> None:
-    """A ClientHello goes nowhere, not even to Frankfurt, and the client is told so in TLS."""
-    done = shell.curl("-k", f"https://{FRANKFURT.address}/")
-    assert done.returncode == 35  # curl(1): SSL connect error
-    assert "access denied" in done.stderr
-    assert frankfurt.arrived() == []
-
-
 def test_bytes_of_no_protocol_are_denied(shell: Shell, frankfurt: Watch) -> None:
     """An unknown protocol is closed without an answer; nothing of it arrives in Frankfurt."""
     code = """

@@ -72,10 +72,10 @@ def shell(instance: Instance) -> Iterator[Shell]:
         yield running
 
 
-def reload(instance: Instance, *policies: str) -> None:
+def reload(instance: Instance, *policies: str, **settings: Any) -> None:
     """Enables `policies`, sends SIGHUP, waits until a new generation is in force."""
     before = instance.status()["generation"]
-    instance.configure(policies=list(policies))
+    instance.configure(policies=list(policies), **settings)
     os.kill(instance.pid, signal.SIGHUP)
 
     def in_force() -> bool:
@@ -142,9 +142,9 @@ def test_raw_bytes_pass_both_ways_where_a_rule_names_the_address(shell: Shell, h
 
 
 def test_raw_bytes_to_another_port_are_denied(shell: Shell, frankfurt: Watch) -> None:
-    """The rule for port 9000 opens no other port of the same address."""
+    """The rule for port 9000 opens no other port of the same address, and what is inside TLS is judged as ever."""
     done = shell.curl("-k", f"https://{FRANKFURT.address}:8080/")
-    assert done.returncode == 35  # curl(1): SSL connect error
+    assert json.loads(done.stdout)["rule"] == "everything-else"
     assert frankfurt.arrived() == []
 
 
@@ -189,6 +189,54 @@ def test_a_reload_changes_the_verdict_on_an_open_postgres_session(enabled: Insta
     assert "rule us-only/outside-us forbids region DE" in second[1]
     assert first == third
     assert first[0] == ""
+
+
+@pytest.mark.parametrize(("on_reload", "lives"), [("keep", True), ("recheck", False), ("close", False)])
+def test_a_reload_and_a_flow_that_is_passed_on_unread(
+    enabled: Instance, shell: Shell, on_reload: str, lives: bool
+) -> None:
+    """What the new policy denies goes on, or is cut off at once, as the configuration says."""
+    reload(enabled, "shop", on_reload=on_reload)
+    code = """
+        sock = socket.create_connection((host, 9000), 10)
+        answer = sock.recv(100).decode("latin-1")
+    """
+    assert shell.run(code, host=FRANKFURT.address) == BANNER.decode("latin-1")
+    reload(enabled, "us-only", on_reload=on_reload)
+    code = """
+        try:
+            sock.sendall(b"still there?")
+            answer = sock.recv(100).decode()
+        except OSError as error:
+            answer = type(error).__name__
+        sock.close()
+    """
+    if lives:
+        assert shell.run(code) == "still there?"
+    else:
+        eventually(lambda: shell.run(code) in ("ConnectionResetError", "BrokenPipeError", "OSError"), "the reset")
+
+
+def test_a_host_that_is_elsewhere_runs_no_executor(enabled: Instance, shell: Shell) -> None:
+    """Its interfaces carry an American address: nothing that runs reaches anything, nothing new starts, status and
+    record say why; with `warn` it goes on as before."""
+    ask = ("--noproxy", "*", "-H", "Host: shop.example", url(FRANKFURT.address))
+    assert "hello" in shell.curl(*ask).stdout
+    # The host's own name servers have to be at home too, which these need not be.
+    here = {"resolver": {"enabled": False}}
+    reload(enabled, "shop", home={"regions": ["DE"]}, **here)
+    fault = "address 52.0.0.1 is in US"
+    assert any(line.startswith(fault) for line in enabled.status()["away"])
+    problem = json.loads(shell.curl(*ask).stdout)
+    assert (problem["policy"], problem["rule"]) == ("home", "host-is-elsewhere")
+    started = enabled.run("exec", "--user", "root", "--", "true")
+    assert started.returncode == 6
+    assert started.stderr.startswith("enforcer: no executor runs here: address ")
+    assert "AWAY        address " in enabled.run("status").stdout
+    assert any(line.startswith(fault) for line in events(enabled, "generation")[-1]["away"])
+    reload(enabled, "shop", home={"regions": ["DE"], "elsewhere": "warn"}, **here)
+    assert "hello" in shell.curl(*ask).stdout
+    assert enabled.run("exec", "--user", "root", "--", "true").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -266,13 +266,13 @@ def started_at_once(c: Case) -> None:
     _keep_trying(c, 0.2)
 
 
-@technique("reloaded", "timing", "a new generation is built aside and swapped in one step", stage="reloads", limit=8)
+@technique("reloaded", "timing", "a new generation is built aside and swapped in one step", stage="reloads")
 def reloaded(c: Case) -> None:
     """Connections and datagrams while the policy is reloaded again and again."""
     _keep_trying(c, 1.5)
 
 
-@technique("restarted", "timing", _CLOSED, stage="restarts", limit=15)
+@technique("restarted", "timing", _CLOSED, stage="restarts")
 def restarted(c: Case) -> None:
     """Connections and datagrams while the supervisor is killed and started again."""
     _keep_trying(c, 3.0)

@@ -55,7 +55,7 @@ def rds(c: Case) -> None:
         sock.send(c.payload)
 
 
-@technique("families-swept", _GROUP, _STOP, limit=8)
+@technique("families-swept", _GROUP, _STOP)
 def families_swept(c: Case) -> None:
     """Every family, type and protocol that opens, connected to the far side with whatever address it may take."""
     failure: OSError | None = None

@@ -168,7 +168,8 @@ class Technique:
     `users`: who tries it: "both", or only "root" where every kernel refuses an ordinary user. `stage`: what is prepared
     for it outside, and `start`: how its executor is started; see `enforcer/probe/stages.py`. `token_only`: a frame
     without the token proves nothing, as the far side is spoken to from outside as well. `last`: it takes the
-    enforcer's programs away, so its control comes after everything else. `limit`: seconds it may take.
+    enforcer's programs away, so its control comes after everything else. `limit`: seconds after which it is ended, far
+    more than it takes.
     """
 
     name: str
@@ -180,7 +181,7 @@ class Technique:
     start: str = ""
     token_only: bool = False
     last: bool = False
-    limit: float = 6.0
+    limit: float = 30.0
 
     @property
     def tries(self) -> str:

@@ -159,7 +159,7 @@ def cgroup_mounted(c: Case) -> None:
         _in_child(c, mount / Path(c.values["cgroup"]).relative_to(c.values["mount"]))
 
 
-@technique("mount-network", "privileges", "no capability to mount; seccomp refuses mount()", limit=8, users="root")
+@technique("mount-network", "privileges", "no capability to mount; seccomp refuses mount()", users="root")
 def mount_network(c: Case) -> None:
     """A network file system of the far side, whose connection is the kernel's: 9p, NFS or CIFS."""
     options = {

@@ -242,7 +242,7 @@ def terminal_typed(c: Case) -> None:
         fcntl.ioctl(0, termios.TIOCSTI, bytes([byte]))
 
 
-@technique("old-socket", "namespaces", "the programs follow the socket into any namespace", limit=4)
+@technique("old-socket", "namespaces", "the programs follow the socket into any namespace")
 def old_socket(c: Case) -> None:
     """A socket made before a new user and network namespace, used from there with all capabilities."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -159,15 +159,6 @@ def udp_address_form(c: Case) -> None:
         send_to(sock, c.payload, 0, sockaddr(c.peer4, c.port))
 
 
-@technique("udp-dns", _GROUP, "port 53 of every address belongs to the resolver, everything else is refused")
-def udp_dns(c: Case) -> None:
-    """UDP 53, as DNS tunnels use it: the token is a label of a query."""
-    label = bytes([len(c.payload)]) + c.payload
-    with datagram(c.peer4) as sock:
-        header = struct.pack(">6H", 1, 0x0100, 1, 0, 0, 0)
-        sock.sendto(header + label + b"\x07example\x00\x00\x10\x00\x01", (c.peer4, 53))
-
-
 @technique("udp-quic", _GROUP, _STOP)
 def udp_quic(c: Case) -> None:
     """UDP 443, as HTTP/3 uses it."""

@@ -49,6 +49,12 @@ class TlsInspector(OpaqueInspector):
             facts["host"] = self._hello.name
         return Request(1, "ClientHello", self._hello.name, b"", facts=facts)
 
+    def withdraw(self) -> bytes:
+        """All that the client has sent, for whoever ends TLS himself; this inspector is done then."""
+        taken = b"".join(one.raw for one in self._passing if one.side is Side.CLIENT)
+        self._close()
+        return taken
+
     def refuse(self, request: Request | None, denial: Denial) -> Refusal:
         """An alert is understood only before the handshake has got anywhere."""
         early = self._state in (State.NEW, State.HELD)

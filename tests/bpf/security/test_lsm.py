@@ -6,22 +6,19 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from enforcer.capture import cgroup, takeover
-from enforcer.capture.abi import ExecutorMode
+from enforcer.capture import takeover
 from enforcer.capture.unix_sockets import AllowedSockets
-from tests.bpf.conftest import TABLE
 from tests.bpf.far import Far
+from tests.bpf.security.conftest import ATTACHED, check
 from tests.fixtures.kernel import Executor, Kernel, Process
 
 pytestmark = pytest.mark.kernel
 
-ATTACHED = ExecutorMode.ATTACHED
 # (family, type, protocol); netlink's protocols are those of the packet filter and of IPsec.
 SHUT = [(socket.AF_PACKET, 3, 0), (socket.AF_ALG, 5, 0), (socket.AF_VSOCK, 1, 0), (44, 3, 0), (30, 5, 0), (31, 3, 0),
         (29, 3, 1), (15, 3, 2), (socket.AF_NETLINK, 3, 12), (socket.AF_NETLINK, 3, 6)]  # fmt: skip
@@ -54,37 +51,6 @@ def speak(path, text):
     return found
 """
 WAYS = {"stream", "packets", "connected", "abstract", "sendto"}
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Kernel]:
-    with Kernel(TABLE, security=True) as kernel:
-        yield kernel
-
-
-@pytest.fixture(scope="module")
-def in_force(kernel: Kernel) -> bool:
-    """Does this kernel ask the programs on its security hooks? Where it does not, nothing that rests on them holds."""
-    return kernel.tables.is_security_asked()
-
-
-@pytest.fixture
-def executor(kernel: Kernel, host: int) -> Iterator[Executor]:
-    with kernel.executor(mode=ATTACHED, netns=host) as executor:
-        yield executor
-
-
-@pytest.fixture
-def outsider(kernel: Kernel, host: int) -> Iterator[Process]:
-    with kernel.outsider(host) as outsider:
-        yield outsider
-
-
-def check(kernel: Kernel, executor: Executor, moved: dict[str, int], reason: str, times: int) -> None:
-    """Refused that often, counted and queued with the executor, where the hooks are in force; else nothing of it."""
-    wanted = times if kernel.tables.is_security_asked() else 0
-    assert moved.get(reason, 0) == wanted
-    assert [refusal.reason for refusal in kernel.refusals(executor)].count(reason) == wanted
 
 
 def test_families(kernel: Kernel, executor: Executor, outsider: Process, in_force: bool) -> None:
@@ -326,74 +292,6 @@ def test_inherited_sockets_are_not_used(
         )
         assert answer == {"unix": 0, "received": "x"}
         kernel.tables.delete_executor(executor.cgroup_id)
-
-
-TRACE = """
-def seize(pid):
-    "In a child, whose end lets go of it."
-    libc.ptrace.argtypes = [ctypes.c_long] * 4
-    child = os.fork()
-    if child == 0:
-        os._exit(ctypes.get_errno() if libc.ptrace(0x4206, pid, 0, 0) else 0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code:
-        raise OSError(code, "ptrace")
-def write(pid):
-    "To where nothing is mapped: EFAULT, once the right to write was granted."
-    text = ctypes.create_string_buffer(b"x", 1)
-    near, far = (ctypes.c_size_t * 2)(ctypes.addressof(text), 1), (ctypes.c_size_t * 2)(1, 1)
-    if libc.process_vm_writev(pid, near, 1, far, 1, 0) < 0:
-        raise OSError(ctypes.get_errno(), "process_vm_writev")
-def getfd(pid):
-    fd = libc.syscall(438, os.pidfd_open(pid), 0, 0)
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), "pidfd_getfd")
-    os.close(fd)
-def touch(pid):
-    return [attempt(getfd, pid), attempt(lambda: open(f"/proc/{pid}/mem", "r+b", 0).close()),
-            attempt(write, pid), attempt(seize, pid), attempt(open, f"/proc/{pid}/maps")]
-libc = ctypes.CDLL(None, use_errno=True)
-"""
-FREE = [0, 0, errno.EFAULT, 0, 0]
-
-
-def test_processes_outside_are_not_traced(
-    kernel: Kernel, host: int, executor: Executor, outsider: Process, in_force: bool
-) -> None:
-    """Tracing, writing into or taking descriptors from a process outside, or of another executor, is refused; looking
-    is not."""
-    executor.run(TRACE)
-    outsider.run(TRACE)
-    with kernel.executor(mode=ATTACHED, netns=host) as other, kernel.outsider() as target:
-        other.run("import subprocess\nchild = subprocess.Popen(['sleep', '60'])\nanswer['pid'] = child.pid")
-        with kernel.counted() as moved:
-            for pid in (target.pid, other.pid):
-                answer = executor.run(f"answer['all'] = touch({pid})")["all"]
-                assert answer == ([errno.EPERM, errno.EACCES, errno.EPERM, errno.EPERM, 0] if in_force else FREE)
-        check(kernel, executor, moved, "REFUSED_PTRACE", 8)
-    with kernel.outsider() as target:
-        assert outsider.run(f"answer['all'] = touch({target.pid})")["all"] == FREE
-
-
-def test_an_executors_own_processes_are_traced(kernel: Kernel, host: int, executor: Executor) -> None:
-    """Children, children of children, a process that was moved in and started a program, and one found at takeover."""
-    executor.run(TRACE + "import subprocess")
-    shell = ["sh", "-c", "sleep 60 & echo $!; wait"]
-    code = (
-        f"child = subprocess.Popen({shell}, stdout=-1, text=True)\npids = [child.pid, int(child.stdout.readline())]\n"
-    )
-    assert executor.run(code + "answer['all'] = [touch(pid) for pid in pids]")["all"] == [FREE] * 2
-    with kernel.outsider(host) as moved_in, kernel.outsider(host) as found:
-        for process in (moved_in, found):
-            cgroup.join(executor.path, process.pid)
-        moved_in.start("os.execvp('sleep', ['sleep', '60'])")
-        for _ in range(500):
-            if Path(f"/proc/{moved_in.pid}/comm").read_text() == "sleep\n":
-                break
-            threading.Event().wait(0.02)
-        takeover.recognise([found.pid], executor.cgroup_id, kernel.tables.owners, kernel.tables.tasks)
-        for process in (moved_in, found):
-            assert executor.run(f"answer['all'] = touch({process.pid})")["all"] == FREE
 
 
 def test_no_bpf(kernel: Kernel, executor: Executor, outsider: Process, in_force: bool) -> None:

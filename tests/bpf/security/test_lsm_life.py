@@ -7,7 +7,6 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,9 @@ from typing import Any
 import pytest
 
 from enforcer.capture import programs, sysbpf
-from enforcer.capture.abi import ExecutorMode
 from enforcer.capture.sysbpf import AttachType
 from enforcer.doctor import lsm
 from enforcer.errors import KernelError
-from tests.bpf.conftest import TABLE
 from tests.fixtures.kernel import PATIENCE, Executor, Kernel, use_other_version
 
 pytestmark = pytest.mark.kernel
@@ -28,29 +25,11 @@ pytestmark = pytest.mark.kernel
 PACKET = "answer['errno'] = attempt(lambda: socket.socket(17, 3).close())"
 
 
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Kernel]:
-    with Kernel(TABLE, security=True) as kernel:
-        yield kernel
-
-
-@pytest.fixture(scope="module")
-def in_force(kernel: Kernel) -> bool:
-    """Does this kernel ask the programs on its security hooks? Where it does not, nothing that rests on them holds."""
-    return kernel.tables.is_security_asked()
-
-
-@pytest.fixture
-def executor(kernel: Kernel, host: int) -> Iterator[Executor]:
-    with kernel.executor(mode=ExecutorMode.ATTACHED, netns=host) as executor:
-        yield executor
-
-
 def test_the_programs_say_what_this_kernel_takes(kernel: Kernel, in_force: bool) -> None:
     """All are in force and were asked; or the kernel refuses any such program with EPERM, none is there, and the set is
     whole."""
     found = programs.security(kernel.pins)
-    assert len(found) == 11 + ("file_permission" in found)
+    assert len(found) == 22 + ("file_permission" in found)
     if in_force:
         assert set(found.values()) == {1}
         lsm.attach_and_detach()
@@ -117,6 +96,7 @@ def test_a_new_version_takes_over_without_a_gap(
         def press():
             while going:
                 made.append(attempt(lambda: socket.socket(17, 3).close()))
+                time.sleep(0.005)
         thread = threading.Thread(target=press)
         thread.start()
         """

@@ -1,0 +1,101 @@
+"""`enforcer ca`: the local certificate authority that executors trust."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from enforcer.errors import HostError, UsageError
+from enforcer.tls.authority import CERTIFICATE_FILE, KEY_FILE, PREVIOUS_FILE, Authority
+
+if TYPE_CHECKING:
+    from enforcer.cli.context import Context
+
+
+@click.group()
+def ca() -> None:
+    """The authority in whose name TLS of executors ends here."""
+
+
+@ca.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_obj
+def show(context: Context, as_json: bool) -> None:
+    """Show its name, fingerprint and end, and where its files are."""
+    settings = context.settings()
+    authority = _existing(settings.authority)
+    plain = {
+        "name": authority.name,
+        "sha256": authority.fingerprint,
+        "not_after": authority.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "certificate": str(settings.authority / CERTIFICATE_FILE),
+        "key": str(settings.authority / KEY_FILE),
+        "bundle": str(settings.trust_bundle),
+        "in_use": settings.tls.intercept,
+    }
+    if as_json:
+        click.echo(json.dumps(plain, indent=2))
+        return
+    click.echo(f"name         {plain['name']}")
+    click.echo(f"sha256       {plain['sha256']}")
+    click.echo(f"ends         {plain['not_after']}")
+    click.echo(f"certificate  {plain['certificate']}")
+    click.echo(f"key          {plain['key']} (root's alone)")
+    click.echo(f"bundle       {plain['bundle']} (with the system's authorities: what executors see)")
+    if not settings.tls.intercept:
+        click.echo("not in use: tls.intercept is off")
+
+
+@ca.command()
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="A new file instead of stdout.")
+@click.pass_obj
+def export(context: Context, output: Path | None) -> None:
+    """Write its certificate, in PEM form, for services and containers that are to trust it. Never its key."""
+    authority = _existing(context.settings().authority)
+    if output is None:
+        click.echo(authority.certificate, nl=False)
+        return
+    try:
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        raise UsageError(f"{output} exists; name a new file") from None
+    except OSError as error:
+        raise HostError(f"cannot write {output}: {error.strerror}") from error
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(authority.certificate)
+
+
+@ca.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def rotate(context: Context, yes: bool) -> None:
+    """Make another authority in place of this one, which stays trusted by executors beside it.
+
+    In force after a reload of the supervisor. Whoever was given the certificate by 'export' needs the new one.
+    """
+    directory = context.settings().authority
+    if not yes and (directory / KEY_FILE).exists():
+        click.confirm("Everybody who trusts the authority by its certificate will need the new one. Go on?", abort=True)
+    try:
+        made = Authority.create(directory)
+    except OSError as error:
+        raise HostError(
+            f"{directory}: cannot keep the certificate authority ({error.strerror}); run as root"
+        ) from error
+    click.echo(f"sha256 {made.fingerprint}; the one before is {directory / PREVIOUS_FILE}")
+    click.echo("in force after a reload: systemctl reload enforcer, or SIGHUP to the supervisor")
+
+
+def _existing(directory: Path) -> Authority:
+    """Looking must not make one. Raises UsageError where there is none, ConfigError, HostError."""
+    try:
+        exists = (directory / KEY_FILE).exists()
+    except OSError as error:
+        raise HostError(f"cannot read {directory}: {error.strerror}; run as root") from error
+    if not exists:
+        raise UsageError(f"{directory} holds no authority yet; the supervisor makes it at its first start")
+    return Authority.open(directory)

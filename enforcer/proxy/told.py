@@ -1,0 +1,153 @@
+"""Steps 2 and 3 of 6, from the worker's side: for which names an executor was told the address that it now dials.
+
+Gets from the resolver, over a socket pair, each name and address before the executor gets its answer: so whoever dials
+finds the name here. Hands connections to port 53 on to the resolver. Names are a help to `host` rules where the client
+names no host; they open nothing by themselves (`policy.names.decide_told`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections import OrderedDict
+from typing import Any
+
+import orjson
+import structlog
+
+from enforcer.flow import Flow
+
+PORT_DNS = 53
+# Addresses remembered for all executors, and names for one address: beyond that the address is forgotten.
+MAX_ADDRESSES, MAX_NAMES = 65_536, 64
+MAX_MESSAGE = 64 * 1024
+# Bytes of one datagram with a connection on it.
+_HANDED = 4096
+
+_log = structlog.get_logger()
+
+
+class Told:
+    """Names by executor (cgroup id) and address, each until a monotonic second. Bounded; the oldest address goes."""
+
+    def __init__(self) -> None:
+        self._names: OrderedDict[tuple[int, str], dict[str, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def learn(self, executor: int, address: str, name: str, until: float) -> None:
+        key = (executor, address)
+        names = self._names.setdefault(key, {})
+        names[name] = max(until, names.get(name, 0.0))
+        self._names.move_to_end(key)
+        if len(names) > MAX_NAMES:
+            now = time.monotonic()
+            for old in [one for one, end in names.items() if end <= now]:
+                del names[old]
+            if len(names) > MAX_NAMES:
+                del self._names[key]
+        while len(self._names) > MAX_ADDRESSES:
+            self._names.popitem(last=False)
+
+    def forget(self, executor: int) -> None:
+        for key in [key for key in self._names if key[0] == executor]:
+            del self._names[key]
+
+    def until(self, executor: int, address: str, name: str) -> float:
+        return self._names.get((executor, address), {}).get(name, 0.0)
+
+    def names(self, executor: int, address: str) -> tuple[str, ...]:
+        now = time.monotonic()
+        return tuple(name for name, until in self._names.get((executor, address), {}).items() if until > now)
+
+    def rows(self) -> list[tuple[int, str, str, float]]:
+        """All that is remembered: executor, address, name, seconds left."""
+        now = time.monotonic()
+        return [
+            (executor, address, name, until - now)
+            for (executor, address), names in self._names.items()
+            for name, until in names.items()
+            if until > now
+        ]
+
+
+class Names:
+    """A worker's end of the pair. Without a resolver there are no names, and no connection is handed over."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._told = Told()
+        self._link: socket.socket | None = None
+        self.resolving = False
+
+    def connect(self, link: socket.socket) -> None:
+        """A resolver is there; the one before it is gone. What was told stays true."""
+        self.disconnect()
+        self._link = link
+        self.resolving = True
+        link.setblocking(False)
+        self._loop.add_reader(link, self._drain)
+
+    def disconnect(self) -> None:
+        if self._link is not None:
+            self._loop.remove_reader(self._link)
+            self._link.close()
+            self._link = None
+
+    def of(self, executor: int, address: str) -> tuple[str, ...]:
+        """The names that `executor` was told `address` for. What the resolver has sent is read first: it sends before
+        it answers."""
+        self._drain()
+        return self._told.names(executor, address)
+
+    def _drain(self) -> None:
+        while self._link is not None:
+            try:
+                data = self._link.recv(MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self.disconnect()
+                return
+            now = time.monotonic()
+            for executor, address, name, seconds in orjson.loads(data):
+                self._told.learn(executor, address, name, now + seconds)
+
+    def takes(self, flow: Flow) -> bool:
+        """Is the connection the resolver's? Port 53 of every address is, where there is one."""
+        return self.resolving and flow.destination.port == PORT_DNS
+
+    def hand_over(self, flow: Flow, descriptor: int) -> None:
+        """Gives the resolver the connection behind `descriptor`, which stays the caller's to close."""
+        message = orjson.dumps(describe(flow))
+        try:
+            if self._link is None:
+                raise ConnectionError("no resolver runs")
+            socket.send_fds(self._link, [message], [descriptor])
+        except OSError as error:
+            _log.warning("question over TCP refused", executor=flow.executor.name, error=str(error))
+
+
+def describe(flow: Flow) -> dict[str, Any]:
+    return {
+        "executor": flow.executor.cgroup_id,
+        "destination": str(flow.destination.address),
+        "pid": flow.pid,
+        "uid": flow.uid,
+        "opened_ns": flow.opened_ns,
+    }
+
+
+def receive_handed(link: socket.socket) -> tuple[dict[str, Any], socket.socket] | None:
+    """The resolver's end: one connection and whose it is, None at the worker's end. Raises BlockingIOError."""
+    data, descriptors, _flags, _address = socket.recv_fds(link, _HANDED, 1)
+    if not data or not descriptors:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return None
+    return orjson.loads(data), socket.socket(fileno=descriptors[0])
