@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import sqlite3
+import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +18,7 @@ import pytest
 from enforcer.capture import cgroup
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
+from enforcer.tls.authority import Authority
 from tests.fixtures.world import (
     MASKED_CARD,
     MASKED_EMAIL,
@@ -29,7 +31,7 @@ from tests.fixtures.world import (
     url,
     write_policy,
 )
-from tests.system import name_server
+from tests.system import name_server, tls_server
 
 pytest_plugins = ["tests.system.plugin"]
 pytestmark = pytest.mark.world
@@ -54,6 +56,7 @@ RULES = """
         to: {region: [DE], host: [db.home.example], protocol: [postgres]}
         action: allow
         mask: {response: [email]}
+      - {name: unread, to: {region: [DE], host: [www.home.example], protocol: [tls]}, action: allow}
       - name: web
         to: {region: [DE], protocol: [http]}
         action: allow
@@ -236,6 +239,39 @@ def test_every_question_is_on_record(instance: Instance, shell: Shell) -> None:
     assert "resolver: what was asked for, and told" in page
     assert "/dig" in page
     assert instance.run("sessions", "verify").returncode == 0
+
+
+def test_tls_passes_unread_for_a_name_that_leads_to_its_address(world: World, instance: Instance) -> None:
+    """Told the address for the name: the server's own certificate arrives. Not told, or told for another name: refused,
+    whatever the hello says. A name that no rule passes on: TLS ends here."""
+    authority = Authority.create(world.directory / "bank")
+    pem = authority.leaf("www.home.example").pem
+    (world.directory / "bank.pem").write_text(pem)
+    program = (sys.executable, tls_server.__file__, FRANKFURT.address, "9443", str(world.directory / "bank.pem"))
+    world.spawn(FRANKFURT.name, *program, log="bank.log")
+    world.wait_for(FRANKFURT, 9443)
+    code = """
+        import socket, ssl
+        context = ssl._create_unverified_context()
+        try:
+            with socket.create_connection((host, 9443), 15) as sock:
+                with context.wrap_socket(sock, server_hostname=name) as secure:
+                    answer = ssl.DER_cert_to_PEM_cert(secure.getpeercert(True))
+        except ssl.SSLError as error:
+            answer = error.reason
+    """
+    own = ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(pem[: pem.index("-----BEGIN PRIVATE")]))
+    with Shell(instance, "fresh") as fresh:
+        asked = {"host": FRANKFURT.address, "name": "www.home.example"}
+        assert fresh.run(code, **asked) == "TLSV1_ALERT_ACCESS_DENIED"
+        assert dig(fresh, "@192.0.2.53", "both.home.example") != []
+        assert fresh.run(code, **asked) == "TLSV1_ALERT_ACCESS_DENIED"
+        assert dig(fresh, "@192.0.2.53", "alias.home.example") != []
+        assert dig(fresh, "@192.0.2.53", "www.home.example") != []
+        assert fresh.run(code, **asked) == own
+        other = fresh.run(code, host=FRANKFURT.address, name="secret.evil.example")
+        assert other.startswith("-----BEGIN CERTIFICATE-----")
+        assert other != own
 
 
 def test_without_the_resolver_nothing_is_asked_and_it_comes_back(
