@@ -188,8 +188,8 @@ def swap_seconds() -> float:
 
 
 def lookup_seconds(table: GeoTable) -> dict[str, float]:
-    """One look into the table, with the whole answer: 2,000 addresses at random (those of IPv6 where rows begin, most of
-    the space being empty) again and again, as executors go to the same places again and again."""
+    """One look into the table, with the whole answer: 2,000 addresses at random (those of IPv6 where rows begin, for
+    most of the space is empty) again and again, as executors go to the same places again and again."""
     chance = random.Random(1)
     rows = as_steps(table, 6).starts
     drawn = {4: [chance.getrandbits(32) for _ in range(LOOKUPS)], 6: [chance.choice(rows) for _ in range(LOOKUPS)]}

@@ -253,6 +253,7 @@ class Tables:
         number = max(self.generation, after) % 0xFFFFFFFE + 1
         slot = _U32.pack(number & 1)
         try:
+            self._wait_for_programs()
             for version in VERSIONS:
                 self._maps[f"prefixes{version}"].update(slot, _U32.pack(built.tries[version]))
             for name, fd in zip(_PER_GENERATION, (built.coarse, built.audiences, built.direct), strict=True):
@@ -261,6 +262,19 @@ class Tables:
             built.close()
         self._maps["generation"].update(_U32.pack(0), _U32.pack(number))
         return number
+
+    def _wait_for_programs(self) -> None:
+        """Until every program that may have read the number before the present one has ended: the slot that is written
+        next was theirs. The kernel waits for them at any update of a map of maps; this one changes nothing. Raises
+        OSError."""
+        present = _U32.pack(self.generation & 1)
+        held = self._maps["prefixes4"].lookup(present)
+        if held is not None:
+            fd = sysbpf.map_by_id(_U32.unpack(held)[0])
+            try:
+                self._maps["prefixes4"].update(present, _U32.pack(fd))
+            finally:
+                os.close(fd)
 
     def set_audience(self, executor: int, entry: AudienceEntry) -> None:
         """An executor that started after the generation in force was built. Raises OSError."""

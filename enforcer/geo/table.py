@@ -47,6 +47,10 @@ BLOCKS: dict[str, tuple[Code, ...]] = {"v4": ("I", "B", "H"), "v6": ("Q", "B", "
 
 MEND = "remove it, and it is built again"
 
+REGIONS_KEPT = 4096
+"""Answers that are remembered: an executor goes to the same places again and again, and the text of a prefix takes
+longer than finding it. Some 2 MB."""
+
 Columns = dict[str, list["memoryview[int]"]]
 
 
@@ -65,6 +69,7 @@ class GeoTable:
         if hashlib.sha256(body).hexdigest() != meta["body_sha256"]:
             raise TableError(f"{name}: the geography table is damaged (checksum); {MEND}")
         self._mapping: mmap.mmap = view.obj  # type: ignore[assignment]  # what `_map` made
+        self._regions: dict[tuple[bool, int, int], Region] = {}
         self.forget_pages()
         columns = _columns(body, meta["rows"], name)
         self._first4, self._length4, self._set4 = columns["v4"]
@@ -116,8 +121,15 @@ class GeoTable:
         # As `normalise` does it, on the number: an address of IPv4 in IPv6 form is that of IPv4, a zone is none.
         four = isinstance(address, IPv4Address) or value >> 32 == MAPPED
         ident, first, length = self._find4(value & 0xFFFF_FFFF) if four else self._find6(value)
-        regions, kind, source, words = self.sets[ident]
-        return Region(regions, kind, cidr(4 if four else 6, first, length), source, words)
+        row = four, first, length
+        region = self._regions.get(row)
+        if region is None:
+            if len(self._regions) >= REGIONS_KEPT:
+                self._regions.clear()
+            regions, kind, source, words = self.sets[ident]
+            region = Region(regions, kind, cidr(4 if four else 6, first, length), source, words)
+            self._regions[row] = region
+        return region
 
     def find(self, address: Address) -> tuple[int, int, int]:
         """`(set id, first address of the row, its prefix length)`; (0, 0, 0) where no row holds the address."""
@@ -146,6 +158,8 @@ class GeoTable:
     def _find_long(self, value: int, high: int) -> tuple[int, int, int]:
         """Rows longer than /64 that share the address's upper half; rows are disjoint, so no shorter one competes."""
         end = bisect_right(self._high_long, high)
+        if not end or self._high_long[end - 1] != high:
+            return 0, 0, 0
         begin = bisect_left(self._high_long, high, 0, end)
         low = value & 0xFFFF_FFFF_FFFF_FFFF
         at = bisect_right(self._low_long, low, begin, end) - 1

@@ -74,7 +74,8 @@ class Authority:
                 return cls.create(directory)
             return cls._load(directory)
         except OSError as error:
-            raise HostError(f"{directory}: cannot keep the certificate authority ({error.strerror})") from error
+            reason = f"cannot keep the certificate authority ({error.strerror}); free or grant the space"
+            raise HostError(f"{directory}: {reason}") from error
 
     @classmethod
     def create(cls, directory: Path) -> Authority:
