@@ -84,9 +84,10 @@ def commands(options: argparse.Namespace) -> str:
         return f"{pytest} {options.select}\n"
     # Named files: to import all the others would take longer than these tests do.
     marked = [path for path in sorted(CHECKOUT.glob("tests/**/test_*.py")) if "pytest.mark.kernel" in path.read_text()]
+    files = shlex.join(str(path.relative_to(CHECKOUT)) for path in marked)
     return f"""\
 echo "$(uname -sr), security modules $(cat /sys/kernel/security/lsm)"
-{pytest} -m kernel {shlex.join(str(path.relative_to(CHECKOUT)) for path in marked)}
+{pytest} --numprocesses {options.cpus} --dist loadfile -m kernel {files}
 tests=$?
 for mode in isolated attached; do
     enforcer probe --mode $mode --report $mode.json

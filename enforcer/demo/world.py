@@ -28,7 +28,7 @@ from enforcer.demo.witness import Witness
 from enforcer.errors import HostError
 
 # Seconds a server may take until it accepts, and a process until it ends. An emulated machine compiles for a minute.
-START_TIMEOUT, STOP_TIMEOUT = 300.0, 10.0
+START_TIMEOUT, STOP_TIMEOUT = 600.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class Authority:
                 return cls.create(directory)
             return cls._load(directory)
         except OSError as error:
-            reason = f"cannot keep the certificate authority ({error.strerror}); free or grant the space"
+            reason = f"cannot keep the certificate authority ({error.strerror}); check the path and its space"
             raise HostError(f"{directory}: {reason}") from error
 
     @classmethod

@@ -97,7 +97,7 @@ def dialling(executor: Executor) -> Iterator[dict[str, int]]:
         def dial():
             while going:
                 sock = socket.socket()
-                sock.settimeout(5)
+                sock.settimeout(20)
                 code = str(attempt(sock.connect, ("3.120.0.10", 80)))
                 results[code] = results.get(code, 0) + 1
                 sock.close()

@@ -93,7 +93,7 @@ def runs(stat: Path) -> bool:
 def test_kernel_tests_and_probe_both_run_and_each_can_fail(tool: ModuleType, tmp_path: Path) -> None:
     """The machine's script ends with 0 only where the tests and the judge of the probe did, and runs the probe in both
     modes whatever the tests said."""
-    options = tool.argparse.Namespace(shell=None, select=None)
+    options = tool.argparse.Namespace(shell=None, select=None, cpus=2)
     script = tmp_path / "command"
     script.write_text(tool.commands(options))
     for tests, judge, expected in ((0, 0, 0), (1, 0, 1), (0, 5, 5), (2, 5, 2)):
