@@ -23,6 +23,7 @@ HOT = (
     "enforcer/protocols/opaque.py",
     "enforcer/protocols/http1/*.py",
     "enforcer/protocols/postgres/*.py",
+    "enforcer/protocols/tls/*.py",
     "enforcer/proxy/client_side.py",
     "enforcer/proxy/denial.py",
     "enforcer/proxy/exchange.py",
