@@ -18,6 +18,7 @@ from enforcer.capture.original_dst import flow_record
 from enforcer.geo.address import BITS, VERSIONS, normalise, to_address
 from enforcer.geo.table import GeoTable
 from tests.fixtures.kernel import PATIENCE, Executor, Kernel, Prefixes
+from tests.fixtures.world import measured
 
 from .tries import Trie, in_kernel
 
@@ -176,6 +177,7 @@ def storm(kernel: Kernel, *, seconds: float, limit: int, swaps: int) -> None:
             turn += 1
             load(turn)
         answer = executor.result()
+    measured(f"{answer['number'] / answer['seconds']:.0f} connects/s through {turn} swaps")
     counts = answer["counts"]
     assert counts.keys() <= {"frankfurt 0", "virginia 0", f"virginia {errno.EPERM}"}, counts
     assert judging.unmapped == 0

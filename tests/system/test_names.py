@@ -247,14 +247,14 @@ def test_tls_passes_unread_for_a_name_that_leads_to_its_address(world: World, in
     authority = Authority.create(world.directory / "bank")
     pem = authority.leaf("www.home.example").pem
     (world.directory / "bank.pem").write_text(pem)
-    program = (sys.executable, tls_server.__file__, FRANKFURT.address, "9443", str(world.directory / "bank.pem"))
+    program = (sys.executable, tls_server.__file__, FRANKFURT.address, "9543", str(world.directory / "bank.pem"))
     world.spawn(FRANKFURT.name, *program, log="bank.log")
-    world.wait_for(FRANKFURT, 9443)
+    world.wait_for(FRANKFURT, 9543)
     code = """
         import socket, ssl
         context = ssl._create_unverified_context()
         try:
-            with socket.create_connection((host, 9443), 15) as sock:
+            with socket.create_connection((host, 9543), 15) as sock:
                 with context.wrap_socket(sock, server_hostname=name) as secure:
                     answer = ssl.DER_cert_to_PEM_cert(secure.getpeercert(True))
         except ssl.SSLError as error:
