@@ -39,7 +39,7 @@ prepare() {
     ip link add uplink type dummy && ip link set uplink up || return
     ip address add 192.0.2.1/24 dev uplink && ip route add default via 192.0.2.2 || return
     ip address add 2001:db8:2::1/64 dev uplink nodad && ip route add default via 2001:db8:2::2 || return
-    modprobe loop || return
+    modprobe -a loop tun || return # device nodes that udev would make
     export ENFORCER_TEST_EMULATED=1 # deadlines and numbers of the tests
     id enforcer > /dev/null
 }

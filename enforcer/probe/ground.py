@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path
@@ -137,27 +137,31 @@ class Ground:
         """Restarts the supervisor if a technique ended it, and waits for the proxy of attached executors, which is on
         the host's own loopback: who takes its port while it is gone is taken for it. Raises HostError when it does
         not come back."""
-        if not self.instance.alive():
-            self.instance.start()
-        if self._takes_over:
-            self._wait_for_proxy()
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if not self.instance.alive():
+                self.instance.start()
+            if not self._takes_over or self._has_proxy():
+                return
+            time.sleep(0.02)
+        raise HostError("the enforcer under test does not recover; see what was tried before with --only")
+
+    def _has_proxy(self) -> bool:
+        """Does the proxy of attached executors accept? A restart may find its port still held by those who are about
+        to end, and take another."""
+        try:
+            for tree in self.instance.status()["attached"]:
+                self.proxy_port = tree["ports"][0]
+                self.at_host(lambda: socket.create_connection(("127.0.0.1", self.proxy_port), 1).close())
+                return True
+        except (NotRunning, OSError):
+            pass  # it is about to end, or has not come back
+        return False
 
     def renew(self) -> None:
         """A new enforcer in place of one whose programs a technique took away."""
         self.instance.close()
         self.instance.start()
-
-    def _wait_for_proxy(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            with suppress(OSError, NotRunning):
-                # A restart may find its port still held by those who are about to end, and take another.
-                for tree in self.instance.status()["attached"]:
-                    self.proxy_port = tree["ports"][0]
-                    self.at_host(lambda: socket.create_connection(("127.0.0.1", self.proxy_port), 1).close())
-                    return
-            time.sleep(0.02)
-        raise HostError(f"nothing listens on port {self.proxy_port}: the enforcer under test did not recover")
 
     def _instance(self) -> Instance:
         instance = Instance(

@@ -35,6 +35,8 @@ _MAP = "map_listener_by_place"
 # struct bpf_map_info: type, id, key size, value size
 _MAP_INFO = "=4I"
 _DISK_SIZE = 1 << 20
+# Seconds that a killed process may take to be gone.
+_ENDS = 1.0
 # Seconds between reloads, and the most between a start of the supervisor and its death.
 _RELOAD_EVERY, _LIVES = 0.05, 0.5
 
@@ -223,7 +225,7 @@ def _supervisor(scene: Scene) -> Iterator[Props]:
     pid = instance.pid
 
     def ended() -> bool:
-        deadline = time.monotonic() + 0.1
+        deadline = time.monotonic() + _ENDS
         while time.monotonic() < deadline:
             if not instance.alive() or psutil.Process(pid).status() == psutil.STATUS_STOPPED:
                 return True
@@ -249,7 +251,7 @@ def _workers(scene: Scene) -> Iterator[Props]:
     """The proxy's processes."""
     workers = psutil.Process(scene.ground.instance.pid).children()
     values = {"workers": [worker.pid for worker in workers]}
-    yield Props(values, reached=lambda: len(psutil.wait_procs(workers, timeout=0.1)[0]) > 0)
+    yield Props(values, reached=lambda: len(psutil.wait_procs(workers, timeout=_ENDS)[0]) > 0)
 
 
 @contextmanager
