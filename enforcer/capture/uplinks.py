@@ -6,6 +6,7 @@ One tc filter per interface but the loopback, in front of others; nothing of it 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -48,19 +49,20 @@ class Uplinks:
         program = sysbpf.get_pinned(self._program_pin)
 
         def attach(route: IPRoute) -> list[str]:
-            return [self._attach(route, index, name, program) for index, name in _interfaces(route)]
+            return [name for index, name in _interfaces(route) if self._attach(route, index, name, program)]
 
         try:
             return _with_route(attach)
         finally:
             os.close(program)
 
-    def _attach(self, route: IPRoute, index: int, name: str, program: int) -> str:
+    def _attach(self, route: IPRoute, index: int, name: str, program: int) -> bool:
+        """False when the interface has gone meanwhile: others come and go as containers do."""
         try:
             try:
                 route.tc("add", "clsact", index)
             except NetlinkError as error:
-                if error.code != 17:  # EEXIST: ours of before, or somebody else's
+                if error.code != errno.EEXIST:  # ours of before, or somebody else's
                     raise
             route.tc(
                 "replace-filter",
@@ -74,8 +76,10 @@ class Uplinks:
                 direct_action=True,
             )
         except NetlinkError as error:
+            if _is_gone(route, index, error):
+                return False
             raise KernelError(f"cannot guard interface {name}: {error}; is the kernel built with cls_bpf?") from error
-        return name
+        return True
 
     def guarded(self) -> dict[str, int]:
         """How many filters of ours each interface has; 1 each is right."""
@@ -87,7 +91,11 @@ class Uplinks:
         def detach(route: IPRoute) -> None:
             for index, _name in _interfaces(route):
                 for handle, info in self._filters(route, index):
-                    route.tc("del-filter", "bpf", index, handle=handle, parent=_EGRESS, info=info)
+                    try:
+                        route.tc("del-filter", "bpf", index, handle=handle, parent=_EGRESS, info=info)
+                    except NetlinkError as error:
+                        if not _is_gone(route, index, error):
+                            raise
 
         _with_route(detach)
 
@@ -117,6 +125,10 @@ def watch_interfaces() -> socket.socket:
     watcher = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
     watcher.bind((0, _LINK_GROUP))
     return watcher
+
+
+def _is_gone(route: IPRoute, index: int, error: NetlinkError) -> bool:
+    return error.code == errno.ENODEV and index not in dict(_interfaces(route))
 
 
 def _interfaces(route: IPRoute) -> list[tuple[int, str]]:

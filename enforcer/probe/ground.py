@@ -141,6 +141,7 @@ class Ground:
         while time.monotonic() < deadline:
             if not self.instance.alive():
                 self.instance.start()
+                deadline = time.monotonic() + START_TIMEOUT
             if not self._takes_over or self._has_proxy():
                 return
             time.sleep(0.02)

@@ -11,11 +11,13 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
+from enforcer.capture import uplinks as interfaces
 from enforcer.capture.abi import ExecutorMode
 from enforcer.capture.generation import AudienceEntry, DirectPlan
 from enforcer.capture.namespace import run_inside
 from enforcer.capture.uplinks import Uplinks
 from enforcer.demo.world import FRANKFURT
+from enforcer.errors import KernelError
 from tests.bpf.far import Far
 from tests.bpf.test_owner import nest
 from tests.fixtures.kernel import Executor, Kernel
@@ -169,3 +171,20 @@ def test_neighbours_pass(kernel: Kernel, executor: Executor, host: int, frankfur
             assert accepted.recv(9) == b"neighbour"
     assert moved == {}
     assert "UDP 53" in frankfurt.arrived()
+
+
+def test_an_interface_that_goes_meanwhile_is_no_fault(
+    kernel: Kernel, host: int, guarded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was listed and is gone when its turn comes is left out; the others are guarded, and given back."""
+    uplinks = Uplinks(f"{kernel.instance}-other", kernel.directory / "prog_uplink")
+    real, gone = interfaces._interfaces, [(4242, "gone")]
+    monkeypatch.setattr(interfaces, "_interfaces", lambda route: [*(gone.pop() for _ in list(gone)), *real(route)])
+    assert len(run_inside(host, uplinks.ensure)) == 2
+    assert gone == []
+    run_inside(host, uplinks.remove)
+    assert set(run_inside(host, uplinks.guarded).values()) == {0}
+    gone.append((4242, "gone"))
+    monkeypatch.setattr(interfaces, "_is_gone", lambda *_: False)
+    with pytest.raises(KernelError, match="cannot guard interface gone"):
+        run_inside(host, uplinks.ensure)
