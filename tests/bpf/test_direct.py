@@ -365,3 +365,23 @@ def test_a_released_executors_direct_flow_goes_on(kernel: Kernel, host: int, fra
         with server.accept()[0] as accepted:
             accepted.settimeout(PATIENCE)
             assert accepted.recv(4) == b"free"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_questions_never_go_directly(kernel: Kernel, host: int, form: str) -> None:
+    """Port 53 is the resolver's, also over TCP and where a direct rule covers it: the connection goes to the proxy,
+    which hands it on."""
+    family, address = FORMS[form]
+    ranges = {(AUDIENCE, FRANKFURT4): ((1, 65535, RULE),), (AUDIENCE, FRANKFURT6): ((1, 65535, RULE),)}
+    with kernel.executor(mode=ATTACHED, netns=host, resolver=True) as executor:
+        kernel.tables.beat(3600)
+        plan = DirectPlan({executor.cgroup_id: AudienceEntry(AUDIENCE)}, ranges)
+        with kernel.planned(plan), kernel.counted() as moved:
+            executor.start(f"sock, answer['errno'] = connect({family}, {address!r}, 53)")
+            accepted, record = executor.accept(6 if form == "IPv6" else 4)
+            accepted.close()
+            assert executor.result() == {"errno": 0}
+    kernel.tables.beat(0)
+    assert record is not None
+    assert record.path == FlowPath.PROXY
+    assert (moved["REDIRECTED"], moved.get("DIRECT_PASSED", 0)) == (1, 0)
