@@ -19,7 +19,7 @@ class Reason(Enum):
     UNKNOWN_REGION = "the destination's region is unknown"
     SPECIAL_ADDRESS = "special-purpose address that no rule names"
     PROTOCOL_ERROR = "protocol error"
-    UNMASKABLE = "the answer cannot be masked safely"
+    UNMASKABLE = "it cannot be masked safely"
     UNREACHABLE = "the server cannot be reached"
     NO_REQUEST = "closed before a request"
     RECORDER = "the recorder cannot write"
@@ -44,7 +44,7 @@ class JsonPath:
 
 @dataclass(frozen=True, slots=True)
 class MaskSpec:
-    """What a rule masks in responses: detector names, SQL columns and JSON paths. Empty: nothing."""
+    """What a rule masks in one direction: detector names, SQL columns and JSON paths. Empty: nothing."""
 
     detectors: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
@@ -60,7 +60,7 @@ class Verdict:
 
     `observed` is set when the policy is in observe mode: the verdict was a denial, is recorded as one, and
     the traffic passes all the same. `detail` is one line for people, e.g. the first difference of a rule. `direct`: the
-    rule asks for no inspection.
+    rule asks for no inspection. `mask` is for answers, `request_mask` for what the client says.
     """
 
     action: Action
@@ -72,6 +72,7 @@ class Verdict:
     durable: bool = False
     observed: bool = False
     direct: bool = False
+    request_mask: MaskSpec = field(default_factory=MaskSpec)
 
     @property
     def passes(self) -> bool:

@@ -6,4 +6,4 @@ from enforcer.errors import EnforcerError
 
 
 class MaskError(EnforcerError):
-    """This answer cannot be masked safely, so the session refuses it. The message never quotes the answer."""
+    """This text cannot be masked safely, so the session refuses it. The message never quotes the answer."""

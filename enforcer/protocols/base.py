@@ -7,12 +7,16 @@ writes the bytes that come back. See `docs/adding-a-protocol.md`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol as Interface
 
 from enforcer.flow import Side
 from enforcer.verdict import Denial
+
+Rewrite = Callable[[bytes], bytes]
+"""Hides values in one text: returns it rewritten, or the very same object where it held none. May raise MaskError."""
 
 
 class Probe(Enum):
@@ -29,8 +33,9 @@ class Request:
 
     `exchange`: number of this exchange in the session, from 1. `operation`: the protocol's word (`GET`, `Query`,
     `Parse`, `Execute`, `Startup`). `text`: the exact request (statement, or `METHOD target`). `params`: its
-    parameters as text, None for NULL. `facts`: what policy and masking may look at (`host`, `user`, `database`).
-    `raw`: what goes upstream once allowed.
+    parameters as text, None for NULL. `facts`: what policy and masking may look at (`host`, `user`, `database`); they
+    are recorded. `raw`: what goes upstream once allowed. `fields`: header fields as the client wrote them, for policy
+    alone.
     """
 
     exchange: int
@@ -39,6 +44,7 @@ class Request:
     raw: bytes
     params: tuple[str | None, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    fields: Sequence[tuple[bytes, bytes]] = ()
 
 
 @dataclass(slots=True)
@@ -70,10 +76,11 @@ class Rows:
 
 @dataclass(slots=True)
 class Text:
-    """A piece of response text of exchange `exchange`, `final` on its last piece (which may be empty).
+    """A piece of text of exchange `exchange` that is to be masked, `final` on its last piece (which may be empty).
 
-    `media` is its type as the protocol knows it (`application/json`, `copy`, `error`), lower case.
-    One exchange may carry several texts one after another, never interleaved.
+    `media` is its type as the protocol knows it (`application/json`, `copy`, `error`), lower case. `side`: whose text,
+    the server's answer or the client's request. One exchange may carry several texts of a side one after another,
+    never interleaved.
     """
 
     exchange: int
@@ -81,6 +88,7 @@ class Text:
     data: bytes
     final: bool
     raw: bytes
+    side: Side = Side.SERVER
 
 
 @dataclass(slots=True)
@@ -125,6 +133,13 @@ class Inspector(Interface):
     half_close: bool
     """The client's end of stream goes on to the server while its exchange is open; else it waits for the answer."""
 
+    rewrites: bool
+    """Requests can be masked: `allow` takes a `rewrite`. Else the session refuses what a rule wants rewritten."""
+
+    def read_bodies(self) -> None:
+        """Policy asks for facts that are in requests' bodies: from now on a `Request` comes with those of its body,
+        where the protocol has bodies and this one is of a kind that is read."""
+
     def receive_data(self, side: Side, data: bytes) -> None:
         """Takes bytes of one side. Buffers are bounded by the protocol's named limits."""
 
@@ -136,9 +151,11 @@ class Inspector(Interface):
 
         Also None while an earlier exchange must finish before the next `Request` may be judged."""
 
-    def allow(self, request: Request, *, masked: bool) -> bytes:
+    def allow(self, request: Request, *, masked: bool, rewrite: Rewrite | None = None) -> bytes:
         """Bytes to send upstream. `masked`: responses of this exchange will be rewritten, so the inspector
-        asks the server for a form that can be (identity encoding, no ranges, text cells)."""
+        asks the server for a form that can be (identity encoding, no ranges, text cells). `rewrite`: what the request
+        says goes through it, and its body follows as `Text` of the client's side. Raises what `rewrite` raises; then
+        the session refuses the request."""
 
     def refuse(self, request: Request | None, denial: Denial) -> Refusal:
         """Deny `request` (None: the flow as a whole, also in mid-answer) so that the client understands and,

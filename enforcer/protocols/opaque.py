@@ -11,7 +11,19 @@ from enum import Enum
 
 from enforcer.errors import LimitExceeded
 from enforcer.flow import Side
-from enforcer.protocols.base import Event, Forward, Outcome, Probe, Protocol, Refusal, Request, Rows, Text, Unmaskable
+from enforcer.protocols.base import (
+    Event,
+    Forward,
+    Outcome,
+    Probe,
+    Protocol,
+    Refusal,
+    Request,
+    Rewrite,
+    Rows,
+    Text,
+    Unmaskable,
+)
 from enforcer.verdict import Denial
 
 # Bytes kept before the verdict. The session stops reading meanwhile: a few socket reads (uvloop: 256 KiB each).
@@ -32,6 +44,7 @@ class OpaqueInspector:
 
     name = "opaque"
     half_close = True
+    rewrites = False
 
     def __init__(self) -> None:
         self._state = State.NEW
@@ -39,6 +52,9 @@ class OpaqueInspector:
         self._pending = 0
         self._ended: set[Side] = set()
         self._masked = False
+
+    def read_bodies(self) -> None:
+        """There are none."""
 
     def receive_data(self, side: Side, data: bytes) -> None:
         if self._state is State.CLOSED or not data:
@@ -71,7 +87,7 @@ class OpaqueInspector:
     def _request(self) -> Request:
         return Request(1, "connect", "", b"")
 
-    def allow(self, request: Request, *, masked: bool) -> bytes:
+    def allow(self, request: Request, *, masked: bool, rewrite: Rewrite | None = None) -> bytes:  # noqa: ARG002 - never set here
         self._state = State.OPEN
         self._masked = masked
         return request.raw

@@ -5,20 +5,43 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from enforcer.flow import Side
 from enforcer.masking.masker import Masker
 from enforcer.masking.text import TextMask
-from enforcer.protocols.base import Request
+from enforcer.protocols.base import Request, Rewrite, Text
 
 
 @dataclass(slots=True)
 class Exchange:
-    """`masker`: for its answer, where the rule masks; `text`: the text of it that is being masked. `bytes_up` and
-    `bytes_down`: what the session had moved when it began. `masked`: values hidden so far, by name."""
+    """`masker` and `request_masker`: for its answer and for what it asks, where the rule masks. `bytes_up` and
+    `bytes_down`: what the session had moved when it began. `masked`: values hidden so far, by name. `_texts`: those
+    of either side that are being masked."""
 
     request: Request
     masker: Masker | None
-    text: TextMask | None
+    request_masker: Masker | None
     started_ns: int
     bytes_up: int
     bytes_down: int
     masked: Counter[str] = field(default_factory=Counter)
+    _texts: dict[Side, TextMask] = field(default_factory=dict)
+
+    @property
+    def rewrite(self) -> Rewrite | None:
+        """Hides values in the texts of the request itself; None where nothing is masked in it."""
+        masker = self.request_masker
+        return None if masker is None else lambda data: masker.mask(data, self.masked)
+
+    def mask(self, text: Text) -> bytes | None:
+        """What may go on now of a text of either side; None where nothing is masked in it. Raises MaskError."""
+        side = text.side
+        masker = self.masker if side is Side.SERVER else self.request_masker
+        if masker is None:
+            return None
+        mask = self._texts.get(side)
+        if mask is None:
+            mask = self._texts[side] = masker.text(text.media)
+        data = mask.feed(text.data, text.final, self.masked)
+        if text.final:
+            del self._texts[side]
+        return data

@@ -7,11 +7,12 @@ executor was told where the client names none. Notices a new generation, and ask
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from enforcer.masking.masker import Masker, masker_for
 from enforcer.policy.engine import TLS, reads_tls
 from enforcer.policy.names import decide_told
+from enforcer.protocols.base import Request
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.ledger import Ledger
 from enforcer.verdict import Verdict
@@ -19,7 +20,14 @@ from enforcer.verdict import Verdict
 # Hosts whose verdicts are remembered. A client talks to one or a few over one connection, unless it means harm.
 VERDICTS_KEPT = 64
 
-Judgement = tuple[Verdict, Masker | None]
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Policy's verdict, and the maskers for answers and for requests where its rule masks them."""
+
+    verdict: Verdict
+    answers: Masker | None
+    requests: Masker | None
 
 
 class Judge:
@@ -32,7 +40,7 @@ class Judge:
         self._generation = environment.generation
         self._verdicts: dict[tuple[str, str | None], Judgement] = {}
 
-    def verdict(self, protocol: str, facts: Mapping[str, str]) -> Judgement:
+    def verdict(self, protocol: str, request: Request) -> Judgement:
         """Remembered per protocol and host until the generation changes: then policy and region may both be others,
         unless open flows are to stay as they are."""
         environment, ledger = self._environment, self._ledger
@@ -41,15 +49,16 @@ class Judge:
             self._policies = environment.policies
             self._verdicts.clear()
             ledger.flow = replace(ledger.flow, region=environment.table.lookup(ledger.flow.destination.address))
-        question = protocol, facts.get("host")
+        question = protocol, request.facts.get("host")
         judgement = self._verdicts.get(question)
         if judgement is None:
             if len(self._verdicts) >= VERDICTS_KEPT:
                 self._verdicts.clear()
             flow = ledger.flow
             told = environment.names.of(flow.executor.cgroup_id, str(flow.destination.address))
-            verdict = decide_told(self._policies, flow, protocol, facts, told)
-            judgement = self._verdicts[question] = (verdict, masker_for(verdict.mask) if verdict.mask else None)
+            verdict = decide_told(self._policies, flow, protocol, request.facts, told)
+            answers, requests = (masker_for(mask) if mask else None for mask in (verdict.mask, verdict.request_mask))
+            judgement = self._verdicts[question] = Judgement(verdict, answers, requests)
         return judgement
 
     def reads(self, protocol: str, facts: Mapping[str, str], verdict: Verdict) -> bool:

@@ -18,7 +18,6 @@ from enforcer.errors import ProtocolError
 from enforcer.flow import Flow, Side
 from enforcer.identify.protocol import identify
 from enforcer.masking.errors import MaskError
-from enforcer.masking.masker import Masker
 from enforcer.policy.engine import relayed
 from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Reply, Request, Rows, Text, Unmaskable
 from enforcer.protocols.registry import by_name
@@ -26,7 +25,7 @@ from enforcer.proxy.client_side import ClientSide
 from enforcer.proxy.denial import denial
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.exchange import Exchange
-from enforcer.proxy.judge import Judge
+from enforcer.proxy.judge import Judge, Judgement
 from enforcer.proxy.ledger import Ledger
 from enforcer.proxy.outbox import Outbox
 from enforcer.proxy.state import State
@@ -38,6 +37,7 @@ _log = structlog.get_logger()
 
 # Seconds a refused client gets to read its refusal before the connection is reset.
 LINGER = 2.0
+UNWRITTEN = "requests of this protocol cannot be masked"
 
 
 class Session(ClientSide):
@@ -98,7 +98,7 @@ class Session(ClientSide):
             return
         try:
             requests = [exchange.request for exchange in self._exchanges.values()]
-            verdicts = [self._judge.verdict(self._protocol, request.facts)[0] for request in requests]
+            verdicts = [self._judge.verdict(self._protocol, request).verdict for request in requests]
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
             return
@@ -190,7 +190,7 @@ class Session(ClientSide):
             case Reply():
                 self._out.to_client(event.raw)
             case Unmaskable():
-                self._refuse_answer(self._answered(event.exchange), event.reason)
+                self._refuse_exchange(self._answered(event.exchange), event.reason)
 
     def _answered(self, number: int) -> Exchange:
         """The exchange an answer belongs to. A server may speak after the last one ended (notices, notifications): that
@@ -210,7 +210,8 @@ class Session(ClientSide):
             return
         if self._secured is not None:
             misnamed = name_inside(self._secured, request.facts)
-        verdict, masker = self._judge.verdict(self._protocol, request.facts)
+        judgement = self._judge.verdict(self._protocol, request)
+        verdict = judgement.verdict
         if self._secured is None and self._judge.reads(self._protocol, request.facts, verdict):
             self._first, self._inspector = self._parser().withdraw(), None  # type: ignore[attr-defined]  # TLS's own
             self._intercept(request.text or str(self._ledger.flow.destination.address), request.text)
@@ -219,6 +220,8 @@ class Session(ClientSide):
             verdict = Verdict(Action.DENY, Reason.PROTOCOL_ERROR, detail=misnamed)
         if journal.failing:
             verdict = Verdict(Action.DENY, Reason.RECORDER, detail=journal.failing)
+        if verdict.passes and judgement.requests is not None and not self._parser().rewrites:
+            verdict = Verdict(Action.DENY, Reason.UNMASKABLE, verdict.policy, verdict.rule, UNWRITTEN)
         self._ledger.request(self._protocol, request, verdict)
         if not verdict.passes:
             self._refuse(request, verdict)
@@ -226,7 +229,7 @@ class Session(ClientSide):
             self._wait(State.COMMITTING)
             journal.commit(lambda error: self._committed(request, verdict, error))
         else:
-            self._allow(request, masker)
+            self._allow(request, judgement)
 
     def _decide_later(self, request: Request) -> None:
         if self._state is State.COMMITTING:
@@ -243,18 +246,24 @@ class Session(ClientSide):
 
     def _allow_still(self, request: Request) -> None:
         """After a wait, in which another generation may have come."""
-        verdict, masker = self._judge.verdict(self._protocol, request.facts)
-        if verdict.passes:
-            self._allow(request, masker)
+        judgement = self._judge.verdict(self._protocol, request)
+        if judgement.verdict.passes:
+            self._allow(request, judgement)
         else:
-            self._refuse(request, verdict)
+            self._refuse(request, judgement.verdict)
 
-    def _allow(self, request: Request, masker: Masker | None) -> None:
-        inspector = self._parser()
-        self._exchanges[request.exchange] = Exchange(
-            request, masker, None, time.monotonic_ns(), self._ledger.bytes_up, self._ledger.bytes_down
+    def _allow(self, request: Request, judgement: Judgement) -> None:
+        inspector, ledger, masker = self._parser(), self._ledger, judgement.answers
+        exchange = Exchange(
+            request, masker, judgement.requests, time.monotonic_ns(), ledger.bytes_up, ledger.bytes_down
         )
-        self._out.to_server(inspector.allow(request, masked=masker is not None))
+        self._exchanges[request.exchange] = exchange
+        try:
+            raw = inspector.allow(request, masked=masker is not None, rewrite=exchange.rewrite)
+        except MaskError as error:
+            self._refuse_exchange(exchange, str(error))
+            return
+        self._out.to_server(raw)
         if self._server is None:
             self._wait(State.DIALLING)
             self._dialling = self._environment.loop.create_task(self._dial(request))
@@ -282,7 +291,7 @@ class Session(ClientSide):
     def _unreachable(self, request: Request, reason: str) -> None:
         self._out.drop_unsent()
         exchange = self._exchanges.pop(request.exchange)
-        allowed, _masker = self._judge.verdict(self._protocol, request.facts)
+        allowed = self._judge.verdict(self._protocol, request).verdict
         verdict = Verdict(Action.DENY, Reason.UNREACHABLE, allowed.policy, allowed.rule, reason)
         self._ledger.outcome(exchange, Outcome(request.exchange, "unreachable", failed=True))
         self._refuse(request, verdict, unreachable=True)
@@ -295,25 +304,19 @@ class Session(ClientSide):
         try:
             values = exchange.masker.rows(rows.columns, rows.values, rows.binary, exchange.masked)
         except MaskError as error:
-            self._refuse_answer(exchange, str(error))
+            self._refuse_exchange(exchange, str(error))
             return
         self._out.to_client(rows.raw if values is None else self._parser().encode_row(rows, values))
 
     def _take_text(self, text: Text) -> None:
         exchange = self._answered(text.exchange)
-        if exchange.masker is None:
-            self._out.to_client(text.raw)
-            return
-        if exchange.text is None:
-            exchange.text = exchange.masker.text(text.media)
+        write = self._out.to_client if text.side is Side.SERVER else self._out.to_server
         try:
-            data = exchange.text.feed(text.data, text.final, exchange.masked)
+            data = exchange.mask(text)
         except MaskError as error:
-            self._refuse_answer(exchange, str(error))
+            self._refuse_exchange(exchange, str(error))
             return
-        if text.final:
-            exchange.text = None
-        self._out.to_client(self._parser().encode_text(text, data))
+        write(text.raw if data is None else self._parser().encode_text(text, data))
 
     def _conclude(self, outcome: Outcome) -> None:
         exchange = self._exchanges.pop(outcome.exchange, None)
@@ -334,8 +337,8 @@ class Session(ClientSide):
             self._out.write()
             self._close("unreachable" if unreachable else "denied", linger=bool(refusal.to_client), reset=True)
 
-    def _refuse_answer(self, exchange: Exchange, reason: str) -> None:
-        """The server's answer must not go on: nothing of it that is not masked has."""
+    def _refuse_exchange(self, exchange: Exchange, reason: str) -> None:
+        """A request or an answer must not go on: nothing of it that is not masked has."""
         if self._exchanges.pop(exchange.request.exchange, None) is not None:
             self._ledger.outcome(exchange, Outcome(exchange.request.exchange, "unmaskable", failed=True))
         self._refuse(None, Verdict(Action.DENY, Reason.UNMASKABLE, detail=reason))

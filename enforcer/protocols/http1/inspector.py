@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.base import Event, Forward, Outcome, Refusal, Request, Rows, Text, Unmaskable
+from enforcer.protocols.base import Event, Forward, Outcome, Refusal, Request, Rewrite, Rows, Text, Unmaskable
 from enforcer.protocols.http1.answer import Answer
 from enforcer.protocols.http1.fields import CHUNKED, LAST_CHUNK, LENGTH, chunk
 from enforcer.protocols.http1.reader import AHEAD_PIECES, END, Piece, RequestReader, ResponseReader
@@ -100,6 +100,7 @@ class Http1Inspector:
 
     name = "http"
     half_close = False
+    rewrites = False
 
     def __init__(self) -> None:
         self._state: State = IDLE
@@ -114,6 +115,9 @@ class Http1Inspector:
         self._fault: ProtocolError | None = None
 
     # --- bytes in
+
+    def read_bodies(self) -> None:
+        """Not yet: no fact is taken from bodies."""
 
     def receive_data(self, side: Side, data: bytes) -> None:
         if self._state is CLOSED or self._fault is not None:
@@ -211,7 +215,7 @@ class Http1Inspector:
 
     # --- the session's answers
 
-    def allow(self, request: Request, *, masked: bool) -> bytes:
+    def allow(self, request: Request, *, masked: bool, rewrite: Rewrite | None = None) -> bytes:  # noqa: ARG002 - none is set here
         self._move(_ALLOW)
         head = self._in_progress()
         self._answer = Answer(request.exchange, head, masked=masked)

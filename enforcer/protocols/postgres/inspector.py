@@ -10,7 +10,7 @@ from typing import Final
 
 from enforcer.errors import EnforcerError, LimitExceeded, ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.base import Event, Forward, Inspector, Probe, Refusal, Request, Rows, Text
+from enforcer.protocols.base import Event, Forward, Inspector, Probe, Refusal, Request, Rewrite, Rows, Text
 from enforcer.protocols.postgres import messages, startup
 from enforcer.protocols.postgres.client import ClientHalf
 from enforcer.protocols.postgres.conversation import Awaiting, Client, Conversation, Outstanding
@@ -39,6 +39,7 @@ class PostgresInspector:
 
     name: str = "postgres"
     half_close = False
+    rewrites = False
 
     def __init__(self) -> None:
         self._conversation = Conversation()
@@ -46,6 +47,9 @@ class PostgresInspector:
         self._server = ServerHalf(self._conversation)
         self._fault: ProtocolError | None = None
         self._closed = False
+
+    def read_bodies(self) -> None:
+        """There are none."""
 
     def receive_data(self, side: Side, data: bytes) -> None:
         """Takes bytes of one side; they are read by `next_event`, which is where faults in them show."""
@@ -92,7 +96,7 @@ class PostgresInspector:
             self._fault = fault
         self._conversation.end_block()
 
-    def allow(self, request: Request, *, masked: bool) -> bytes:
+    def allow(self, request: Request, *, masked: bool, rewrite: Rewrite | None = None) -> bytes:  # noqa: ARG002 - never set here
         """The request's own bytes. With `masked` nothing is asked of the server: columns are named by the
         description of the statement, whenever the client asked for one; a row of a statement that was never
         described has empty column names."""
