@@ -81,8 +81,12 @@ class Terminal:
         if number not in (signal.SIGTTIN, signal.SIGTTOU) or not self._is_ours():
             if self._foreground() == command:
                 self._give(os.getpgrp())
+            # The shell's SIGCONT is not forwarded here: it would reach the command before it has the terminal, and once
+            # more below, where it would undo a Ctrl-Z typed meanwhile.
+            forwarding = signal.signal(signal.SIGCONT, signal.SIG_DFL)
             os.kill(0, signal.SIGTSTP)
             # Here we stand still until the shell continues us.
+            signal.signal(signal.SIGCONT, forwarding)
         if self._is_ours():
             self._give(command)
         with suppress(ProcessLookupError):

@@ -214,6 +214,36 @@ def test_a_stop_returns_to_the_shell_and_fg_goes_on(cell: Cell, shell: Screen) -
     shell.until(PROMPT)
 
 
+CONTINUED = """
+import signal, sys
+count = 0
+def continued(number, frame):
+    global count
+    count += 1
+signal.signal(signal.SIGCONT, continued)
+print("start" "ed")
+for line in sys.stdin:
+    print("count", count, line.strip())
+"""
+
+
+def test_fg_continues_the_command_once(cell: Cell, shell: Screen) -> None:
+    """A second SIGCONT, after the command runs again, would undo a Ctrl-Z that is typed just then."""
+    shell.enter(shlex.join(cell.line(*code(CONTINUED))))
+    shell.until("started")
+    for round_number in range(1, 4):
+        shell.type(CTRL_Z)
+        shell.until("Stopped")
+        shell.until(PROMPT)
+        shell.enter("fg")
+        shell.enter("first")
+        shell.until(" first\n")
+        shell.enter("second")
+        assert shell.until(" second\n").rpartition("count ")[2] == str(round_number)
+    shell.type(CTRL_D)
+    shell.until(PROMPT)
+
+
 def test_in_the_background_it_leaves_the_terminal_alone(cell: Cell, shell: Screen) -> None:
     """The shell goes on reading; a command that reads is stopped, until fg gives it the terminal."""
     shell.enter(shlex.join(cell.line(*code(COUNTS))) + " &")
