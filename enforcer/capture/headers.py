@@ -42,5 +42,6 @@ def _merge(common: Path, built: Path, tree: Path) -> None:
         for source in (built, common):
             for entry in (source / part).iterdir():
                 link = tree / part / entry.name
-                if not link.is_symlink():
+                # Directories hold all there is, and a BPF file system takes no name with a dot.
+                if entry.is_dir() and not link.is_symlink():
                     link.symlink_to(entry)

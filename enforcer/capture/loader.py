@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,34 @@ def load(directory: Path) -> None:
         raise HostError("Python's bcc module is missing; apt-get install python3-bpfcc") from error
     events.check_tracefs()
     text = flatten(source_directory())
-    with tempfile.TemporaryDirectory(prefix="enforcer-headers-") as scratch:
-        tree = find_kernel_source(Path(scratch))
+    # In the set's own directory: whoever ends this process midway also sees to the set that it leaves.
+    scratch = directory / "headers"
+    try:
+        scratch.mkdir()
+        tree = find_kernel_source(scratch)
         if tree is not None:
             os.environ["BCC_KERNEL_SOURCE"] = str(tree)
-        try:
-            module = _module_class(bcc)(
-                text=text,
-                cflags=[*_places(), "-Wno-macro-redefined", "-Wno-pragma-once-outside-header"],
-            )
-        except Exception as error:
-            raise KernelError(f"the kernel programs did not compile: {error}; see the lines above") from error
+        module = _compile(bcc, text)
+    except OSError as error:
+        raise KernelError(
+            f"cannot lay out kernel headers under {directory}: {error}; mount -t bpf bpf /sys/fs/bpf"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     _check_layouts(bcc, module)
     functions = {hook.program: function for hook in HOOKS if (function := _load_program(module, hook)) is not None}
     for program, function in functions.items():
         _pin(function.fd, directory / f"prog_{program}")
     for name in MAPS:
         _pin(_map_fd(bcc, module, name), directory / f"map_{name}")
+
+
+def _compile(bcc: Any, text: str) -> Any:
+    cflags = [*_places(), "-Wno-macro-redefined", "-Wno-pragma-once-outside-header"]
+    try:
+        return _module_class(bcc)(text=text, cflags=cflags)
+    except Exception as error:
+        raise KernelError(f"the kernel programs did not compile: {error}; see the lines above") from error
 
 
 def _places() -> list[str]:

@@ -57,6 +57,17 @@ def test_a_debian_pair_of_any_version_is_merged(tmp_path: Path, scratch: Path, a
     assert sorted(path.name for path in (scratch / f"arch/{arch}/include").iterdir()) == ["asm", "generated", "uapi"]
 
 
+def test_names_that_a_bpf_file_system_refuses_are_left_out(tmp_path: Path, scratch: Path) -> None:
+    """The tree is made where the programs are pinned, and names with a dot are refused there; such files, which some
+    packages have beside the directories, are no headers."""
+    tree = common(tmp_path / "usr/src/linux-headers-6.1.0-1-common")
+    (tree / "include/.config.cmd").write_text("")
+    (tree / "include/Kbuild.old").write_text("")
+    built(tmp_path / "usr/src/linux-headers-6.1.0-1-amd64")
+    assert find_kernel_source(scratch, tmp_path) == scratch
+    assert not [path for path in scratch.rglob("*") if "." in path.name and not path.parent.is_symlink()]
+
+
 def test_a_dangling_build_link_of_the_running_kernel_does_not_count(tmp_path: Path, scratch: Path) -> None:
     """/lib/modules/RELEASE/build stays behind when its headers are removed."""
     modules = tmp_path / "lib/modules" / os.uname().release

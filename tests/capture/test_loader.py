@@ -116,6 +116,22 @@ def test_a_package_in_the_working_directory_is_not_loaded_as_root(
     assert "apt-get install python3-bpfcc" in one_line(pins)
 
 
+def test_a_loader_that_is_killed_leaves_nothing_but_its_set(
+    package: Path, pins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it compiles: what it had laid out is in the directory of the set, which whoever started it removes,
+    or the next start; nothing is where nobody looks."""
+    compiler = "import os\nclass BPF:\n    def __init__(self, **_):\n        os.kill(os.getpid(), 9)\n"
+    (package / "bcc.py").write_text(compiler)
+    elsewhere = package / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
+    with pytest.raises(HostError, match=r"loader died \(-9\)"):
+        run_loader(pins)
+    assert [path.name for path in pins.iterdir()] == ["headers"]
+    assert list(elsewhere.iterdir()) == []
+
+
 @pytest.mark.kernel
 def test_pinning_where_that_cannot_be_is_one_line(pins: Path) -> None:
     """Our own programs, loaded well, and a directory that is no BPF file system."""
