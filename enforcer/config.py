@@ -221,6 +221,11 @@ class Settings(BaseModel):
         return self.root / "var/cache/enforcer/trust/ca-bundle.pem"
 
     @property
+    def java_trust(self) -> Path:
+        """The same for Java, as a keystore."""
+        return self.trust_bundle.with_suffix(".jks")
+
+    @property
     def control_socket(self) -> Path:
         return self.run / "control.sock"
 

@@ -17,7 +17,7 @@ import click
 from enforcer import privileges
 from enforcer.errors import ConfigError, HostError, UsageError
 from enforcer.isolation import descriptors
-from enforcer.isolation.filesystem import TRUST, View
+from enforcer.isolation.filesystem import JAVA_TRUST, TRUST, View
 from enforcer.isolation.start import Command, Isolation
 from enforcer.isolation.syscalls import Filter
 from enforcer.isolation.terminal import Terminal, path_of_terminal
@@ -32,7 +32,7 @@ SIGNALLED = 128
 # Bytes of a command line that are recorded.
 MAX_ARGV = 4096
 # By which programs are told of authorities when they do not ask the system: OpenSSL with Python and Go, curl, requests,
-# pip, Node.js, npm, git, the AWS tools, Deno, Cargo, gRPC, httplib2, Ruby's Bundler.
+# pip, Node.js, npm, git, the AWS tools, Deno, Cargo, gRPC, httplib2, Ruby's Bundler, Google Cloud's tools, Nix.
 TRUST_VARIABLES = (
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
@@ -47,7 +47,11 @@ TRUST_VARIABLES = (
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
     "HTTPLIB2_CA_CERTS",
     "BUNDLE_SSL_CA_CERT",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "NIX_SSL_CERT_FILE",
 )
+# By which every JVM is told of options, JVMs that bring a store of authorities of their own among them.
+JAVA_VARIABLE = "JAVA_TOOL_OPTIONS"
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
@@ -112,6 +116,7 @@ def _view(settings: Settings, account: pwd.struct_passwd, writable: tuple[Path, 
         read_only=account.pw_uid == 0,
         writable=directories,
         trust=settings.trust_bundle if settings.tls.intercept else None,
+        java_trust=settings.java_trust if settings.tls.intercept else None,
     )
 
 
@@ -165,4 +170,7 @@ def _environment(account: pwd.struct_passwd, trust: bool) -> dict[str, str]:
         environment.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell)
     if trust:
         environment.update(dict.fromkeys(TRUST_VARIABLES, str(TRUST)))
+        # Of two settings of a property the later one counts: the caller's own stays in force.
+        options = (f"-Djavax.net.ssl.trustStore={JAVA_TRUST}", environment.get(JAVA_VARIABLE, ""))
+        environment[JAVA_VARIABLE] = " ".join(filter(None, options))
     return environment

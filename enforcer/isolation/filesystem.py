@@ -84,14 +84,20 @@ _MASKED = (
 )
 # What root may write without being asked.
 _WRITABLE = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - the host's own, as for every user
-# Where the authorities that an executor trusts are, on every system.
-TRUST = Path("/run/ca-bundle.pem")
+# Where the authorities that an executor trusts are, on every system: as PEM text, and as a Java keystore.
+TRUST, JAVA_TRUST = Path("/run/ca-bundle.pem"), Path("/run/ca-bundle.jks")
 # Where systems keep theirs as one file: Debian, Red Hat, SUSE, Alpine.
 SYSTEM_BUNDLES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
     Path("/etc/ssl/ca-bundle.pem"),
     Path("/etc/ssl/cert.pem"),
+)
+# The same for Java: Debian, Red Hat, SUSE.
+SYSTEM_KEYSTORES = (
+    Path("/etc/ssl/certs/java/cacerts"),
+    Path("/etc/pki/ca-trust/extracted/java/cacerts"),
+    Path("/var/lib/ca-certificates/java-cacerts"),
 )
 _INERT = MS_NOSUID | MS_NODEV | MS_NOEXEC
 # An empty directory needs no room.
@@ -102,7 +108,7 @@ _EMPTY = "size=4k,nr_inodes=16,mode=555"
 class View:
     """`hidden`: directories that appear empty. `exposed`: paths of the host that stay where they would be gone.
     `terminal`: the caller's, which becomes /dev/console. `read_only`: write only to `writable`, /tmp and /var/tmp.
-    `trust`: the file of authorities that takes the place of the system's."""
+    `trust`: the file of authorities that takes the place of the system's; `java_trust`: the same as a keystore."""
 
     hidden: tuple[Path, ...] = ()
     exposed: tuple[Path, ...] = ()
@@ -110,6 +116,7 @@ class View:
     read_only: bool = False
     writable: tuple[Path, ...] = field(default=())
     trust: Path | None = None
+    java_trust: Path | None = None
 
 
 def build(view: View) -> None:
@@ -118,7 +125,8 @@ def build(view: View) -> None:
     devices = {name: kernel.pick(f"/dev/{name}") for name in _DEVICES}
     if view.terminal:
         devices["console"] = kernel.pick(view.terminal)
-    trust = kernel.pick(str(view.trust)) if view.trust is not None else -1
+    stores = ((view.trust, TRUST, SYSTEM_BUNDLES), (view.java_trust, JAVA_TRUST, SYSTEM_KEYSTORES))
+    trusted = [(kernel.pick(str(file)), place, systems) for file, place, systems in stores if file is not None]
     exposed = {path: kernel.pick(str(path)) for path in view.exposed}
     with Path("/proc/self/mountinfo").open() as listing:
         _take_off_views_of_the_kernel(listing)
@@ -130,8 +138,8 @@ def build(view: View) -> None:
     kernel.mount("sysfs", "/sys", _INERT | MS_RDONLY)
     _mask(_MASKED)
     _make_run()
-    if trust >= 0:
-        _put_trust(trust)
+    for picked, place, systems in trusted:
+        _put_trust(picked, place, systems)
     for path, picked in exposed.items():
         _put_back(path, picked, view.read_only)
     kernel.restrict("/dev", ATTR_RDONLY)
@@ -227,14 +235,14 @@ def _make_run() -> None:
             kernel.mount("tmpfs", str(path), MS_NOSUID | MS_NODEV, "size=16m,mode=755")
 
 
-def _put_trust(bundle: int) -> None:
-    """At TRUST, and over every bundle that the system has: the host's file, which nobody may write to in here."""
-    kernel.restrict(bundle, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
-    TRUST.touch()
-    kernel.put(bundle, str(TRUST))
-    for path in SYSTEM_BUNDLES:
+def _put_trust(picked: int, place: Path, systems: Iterable[Path]) -> None:
+    """At `place`, and over every one that the system has: the host's file, which nobody may write to in here."""
+    kernel.restrict(picked, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
+    place.touch()
+    kernel.put(picked, str(place))
+    for path in systems:
         if path.is_file():
-            kernel.bind(str(TRUST), str(path))
+            kernel.bind(str(place), str(path))
 
 
 def _put_back(path: Path, picked: int, read_only: bool) -> None:

@@ -1,7 +1,7 @@
 """TLS that ends here: what workers need for it, and what executors have to trust.
 
 Gets the configuration; hands on the authority, certificates and authorities as text, read whole or refused, and writes
-the bundle that executors see in place of the system's.
+the files that executors see in place of the system's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from enforcer.config import Settings
 from enforcer.errors import ConfigError, HostError
 from enforcer.isolation.filesystem import SYSTEM_BUNDLES
 from enforcer.tls.authority import PREVIOUS_FILE, Authority
+from enforcer.tls.keystore import java_keystore
 
 # Bytes of certificates that one message to a worker holds, beside the rest of it.
 LIMIT = 48 * 1024
@@ -84,8 +85,8 @@ def _check_pair(where: str, certificate: Path, key: Path) -> None:
 
 
 def write_bundle(settings: Settings, authority: Authority) -> None:
-    """The system's authorities and ours, as executors see them. Written in place: executors that run have this very
-    file mounted. Raises HostError."""
+    """The system's authorities and ours, as executors see them: as PEM text, and as a keystore for Java. Raises
+    HostError."""
     path = settings.trust_bundle
     own = authority.certificate
     previous = settings.authority / PREVIOUS_FILE
@@ -95,10 +96,18 @@ def write_bundle(settings: Settings, authority: Authority) -> None:
         system = next((bundle.read_text() for bundle in SYSTEM_BUNDLES if bundle.is_file()), "")
         text = (system if system.endswith("\n") or not system else system + "\n") + own
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if not path.exists() or path.read_text() != text:
-            with path.open("r+" if path.exists() else "w") as stream:
-                stream.write(text)
-                stream.truncate()
-        path.chmod(0o644)
-    except OSError as error:
-        raise HostError(f"{path}: cannot write the authorities that executors trust ({error.strerror})") from error
+        _write(path, text.encode())
+        path = settings.java_trust
+        _write(path, java_keystore(text))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise HostError(f"{path}: cannot write the authorities that executors trust ({reason})") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    """In place: executors that run have this very file mounted."""
+    if not path.exists() or path.read_bytes() != data:
+        with path.open("r+b" if path.exists() else "wb") as stream:
+            stream.write(data)
+            stream.truncate()
+    path.chmod(0o644)
