@@ -35,7 +35,7 @@ class Request:
     `Parse`, `Execute`, `Startup`). `text`: the exact request (statement, or `METHOD target`). `params`: its
     parameters as text, None for NULL. `facts`: what policy and masking may look at (`host`, `user`, `database`); they
     are recorded. `raw`: what goes upstream once allowed. `fields`: header fields as the client wrote them, for policy
-    alone.
+    alone. `bodiless`: it is known that no body follows.
     """
 
     exchange: int
@@ -45,6 +45,7 @@ class Request:
     params: tuple[str | None, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
     fields: Sequence[tuple[bytes, bytes]] = ()
+    bodiless: bool = False
 
 
 @dataclass(slots=True)
@@ -137,8 +138,8 @@ class Inspector(Interface):
     """Requests can be masked: `allow` takes a `rewrite`. Else the session refuses what a rule wants rewritten."""
 
     def read_bodies(self) -> None:
-        """Policy asks for facts that are in requests' bodies: from now on a `Request` comes with those of its body,
-        where the protocol has bodies and this one is of a kind that is read."""
+        """Policy asks for facts that are in requests' bodies (`body_facts.facts_of`, also where there is no body): from
+        now on a `Request` comes with them, where the protocol has bodies and this one is of a kind that is read."""
 
     def receive_data(self, side: Side, data: bytes) -> None:
         """Takes bytes of one side. Buffers are bounded by the protocol's named limits."""
