@@ -3,8 +3,10 @@
 VENV := .venv/bin
 # Tests run side by side, a file at a time: most of them wait more than they compute.
 PROCESSES ?= 2
+# Seconds that `make fuzz` takes for each target.
+SECONDS ?= 60
 
-.PHONY: help setup demo test test-full test-kernels lint format bench bench-geo storm docs install uninstall clean
+.PHONY: help setup demo test test-full test-kernels fuzz lint format bench bench-geo storm docs install uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -24,6 +26,10 @@ test-full: setup ## what takes minutes: the whole catalogue of ways out, every f
 
 test-kernels: setup ## kernel tests and the escape probe on Debian's stock kernel, emulated (root)
 	@$(VENV)/python -P tools/test_kernels.py
+
+fuzz: setup ## every parser against a coverage-guided fuzzer (SECONDS=60 each, TARGETS= all of tests/fuzz/targets.py)
+	@$(VENV)/python -c "import atheris" 2>/dev/null || $(VENV)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@$(VENV)/python -m tests.fuzz.run --seconds $(SECONDS) $(TARGETS)
 
 lint: setup ## ruff, mypy and the import contracts
 	@$(VENV)/ruff check .
