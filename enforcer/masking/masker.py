@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection
+from enum import Enum
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -20,9 +21,12 @@ from enforcer.masking import jsonpath
 from enforcer.masking.detectors import DETECTORS, NAMES
 from enforcer.masking.errors import MaskError
 from enforcer.masking.escapes import unescape
+from enforcer.masking.events import Events
 from enforcer.masking.fields import ColumnRules, hide_cell, hide_json
+from enforcer.masking.form import Form
+from enforcer.masking.multipart import Multipart
 from enforcer.masking.scanner import PIECE, Scanner
-from enforcer.masking.text import JsonWindow, Refused, TextMask, Untouched, Whole, Window, hide_quoted
+from enforcer.masking.text import JsonWindow, Lines, Refused, TextMask, Untouched, Whole, Window, hide_quoted
 from enforcer.verdict import MaskSpec
 
 __all__ = ["MaskError", "Masker", "TextMask", "masker_for"]
@@ -36,17 +40,30 @@ def _scanner(names: frozenset[str]) -> Scanner:
     return Scanner(tuple(detector for detector in DETECTORS if detector.name in names))
 
 
-@lru_cache(maxsize=256)
-def _is_json(media: str) -> bool:
-    """Does a media type, whatever its parameters, stand for JSON text, also in lines or sequences?"""
-    essence = media.partition(";")[0].lower()
-    return "json" in essence
+class _Kind(Enum):
+    """What a media type says of how a text is built."""
+
+    TEXT = "text, or bytes that nobody reads as anything else"
+    JSON = "JSON text, also in sequences"
+    LINES = "JSON, a document per line"
+    FORM = "pairs in percent-encoding"
+    PARTS = "parts, each of its own type"
+    EVENTS = "server-sent events"
 
 
 @lru_cache(maxsize=256)
-def _is_lines(media: str) -> bool:
+def _kind(media: str) -> _Kind:
+    """Of a media type, whatever its parameters."""
     essence = media.partition(";")[0].lower()
-    return any(word in essence for word in ("ndjson", "jsonl", "json-lines"))
+    if any(word in essence for word in ("ndjson", "jsonl", "json-lines")):
+        return _Kind.LINES
+    if "json" in essence:
+        return _Kind.JSON
+    if essence == "application/x-www-form-urlencoded":
+        return _Kind.FORM
+    if essence == "text/event-stream":
+        return _Kind.EVENTS
+    return _Kind.PARTS if essence.startswith("multipart/") else _Kind.TEXT
 
 
 class Masker:
@@ -148,7 +165,7 @@ class Masker:
         """A mask for one text of the type `media`, to be fed piece by piece.
 
         JSON is unescaped on its way (`text.JsonWindow`): `\\u0034` is a digit that no scan sees. With JSON paths it
-        is held back whole (`text.MAX_DOCUMENT`) and always written anew: what the client reads is then what was masked,
+        is held back whole (`text.MAX_DOCUMENT`) and always written anew: what its reader gets is then what was masked,
         without second members of the same name; integers beyond 64 bits come out as doubles. Empty text stays empty;
         text that is not JSON although it says so raises MaskError. With column rules, COPY output is refused, for it
         has no column names, and errors lose every value they quote.
@@ -157,18 +174,50 @@ class Masker:
             if media == "copy":
                 return Refused("COPY output cannot be masked by column; use SELECT")
             return Whole("an error", self._error)
-        if not _is_json(media):
-            return Window(self._scanner) if self._scanner is not None else Untouched()
+        kind = _kind(media)
+        if self._scanner is None and (not self._paths or kind is _Kind.TEXT):
+            return Untouched()
+        if kind is _Kind.LINES:
+            return Lines(self._json)
+        if kind is _Kind.FORM:
+            return Form(self._piece)
+        if kind is _Kind.EVENTS:
+            return Events(self._piece, self.mask)
+        if kind is _Kind.PARTS:
+            return self._parts(media)
+        if kind is _Kind.JSON and self._paths:
+            return Whole("JSON", self._document)
+        if self._scanner is None:
+            return Untouched()
+        return JsonWindow(self._scanner) if kind is _Kind.JSON else Window(self._scanner)
+
+    def _parts(self, media: str) -> TextMask:
+        boundary = media.partition("boundary=")[2]
+        if not boundary:
+            return Refused("a multipart body without its boundary cannot be masked")
+        return Multipart(boundary.encode("latin-1"), self.text, self.mask)
+
+    def _piece(self, text: bytes, counts: Counter[str]) -> bytes:
+        """A value that does not say what it is: a form's, an event's. JSON where it looks like it."""
+        start = text.lstrip(b" \t\r\n")[:1]
+        if start not in (b"{", b"["):
+            return self.mask(text, counts)
         if self._paths:
-            return Whole("JSON", self._lines if _is_lines(media) else self._document)
-        return JsonWindow(self._scanner) if self._scanner is not None else Untouched()
+            try:
+                return self._document(text, counts)
+            except MaskError:
+                if start == b"{":
+                    raise
+        return self._json(text, counts) if not self._paths else self.mask(text, counts)
+
+    def _json(self, text: bytes, counts: Counter[str]) -> bytes:
+        """A JSON text that is there as a whole."""
+        if self._paths:
+            return self._document(text, counts)
+        return text if self._scanner is None else self._value(self._scanner, text, counts, json=0)
 
     def _error(self, text: bytes, counts: Counter[str]) -> bytes:
         return self.mask(hide_quoted(text, counts), counts)
-
-    def _lines(self, text: bytes, counts: Counter[str]) -> bytes:
-        """Newline-delimited JSON: a document per line."""
-        return b"\n".join([self._document(line, counts) for line in text.split(b"\n")])
 
     def _document(self, text: bytes, counts: Counter[str]) -> bytes:
         if not text.strip():
@@ -181,7 +230,7 @@ class Masker:
                     counts[path.text] += changed
             written = orjson.dumps(document)
         except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
-            raise MaskError("an answer that should be JSON cannot be read; ask the server's operator") from error
+            raise MaskError("a text that should be JSON cannot be read; ask whoever wrote it") from error
         return written if self._scanner is None else JsonWindow(self._scanner).feed(written, True, counts)
 
 

@@ -1,7 +1,7 @@
 """Step 4 of 6, inspect: masks texts that arrive in pieces, cut at any byte.
 
-Gets pieces and whether each is the last; hands on what is already certain, holds back the rest (`CONTEXT` bytes, or a
-whole JSON document where fields of it are named). However a text is cut, what comes out in total is the same.
+Gets pieces and whether each is the last; hands on what is already certain, holds back the rest (`CONTEXT` bytes, a
+line, or a whole JSON document where fields of it are named). However a text is cut, the same comes out in total.
 """
 
 from __future__ import annotations
@@ -109,6 +109,30 @@ class JsonWindow(Window):
         super()._reset()
         self._state = 0
         self._unescaper = None
+
+
+class Lines:
+    """Text in lines, each of which `mask` gets once its end has come: nothing waits for the line after it."""
+
+    __slots__ = ("_held", "_mask", "_size")
+
+    def __init__(self, mask: Callable[[bytes, Counter[str]], bytes]) -> None:
+        self._mask = mask
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes, final: bool, counts: Counter[str]) -> bytes:
+        end = len(data) if final else data.rfind(b"\n") + 1
+        self._size += len(data)
+        if end == 0 and not final:
+            if self._size > MAX_DOCUMENT:
+                raise MaskError(f"a line of more than {MAX_DOCUMENT >> 20} MiB cannot be masked; ask for shorter ones")
+            self._held.append(data)
+            return b""
+        text = b"".join([*self._held, data[:end]])
+        self._held = [data[end:]]
+        self._size = len(data) - end
+        return b"\n".join([self._mask(line, counts) if line else line for line in text.split(b"\n")])
 
 
 class Whole:

@@ -35,7 +35,7 @@ class Request:
     `Parse`, `Execute`, `Startup`). `text`: the exact request (statement, or `METHOD target`). `params`: its
     parameters as text, None for NULL. `facts`: what policy and masking may look at (`host`, `user`, `database`); they
     are recorded. `raw`: what goes upstream once allowed. `fields`: header fields as the client wrote them, for policy
-    alone. `bodiless`: it is known that no body follows.
+    alone. `bodiless`: it is known that no body follows. `tunnel`: host and port that a connection is asked for through the server, which is egress to them as well.
     """
 
     exchange: int
@@ -46,6 +46,7 @@ class Request:
     facts: dict[str, str] = field(default_factory=dict)
     fields: Sequence[tuple[bytes, bytes]] = ()
     bodiless: bool = False
+    tunnel: tuple[str, int] | None = None
 
 
 @dataclass(slots=True)
@@ -112,7 +113,19 @@ class Unmaskable:
     reason: str
 
 
-Event = Request | Forward | Reply | Rows | Text | Unmaskable | Outcome
+@dataclass(slots=True)
+class Switched:
+    """From here on the connection speaks otherwise, as both ends agreed within exchange `exchange`. `inspector` goes on
+    with it (its exchanges are numbered on from there); without one the connection is a tunnel, which is identified
+    anew. `client` and `server`: what each of them has sent of it already."""
+
+    exchange: int
+    inspector: Inspector | None
+    client: bytes
+    server: bytes
+
+
+Event = Request | Forward | Reply | Rows | Text | Unmaskable | Outcome | Switched
 
 
 @dataclass(slots=True)
