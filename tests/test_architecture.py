@@ -136,7 +136,7 @@ def test_only_the_loader_imports_bcc() -> None:
         for module, _ in imports(path)
         if module.split(".")[0] in ("bcc", "bpfcc")
     }
-    assert found == {"capture/loader.py"}
+    assert found == {"capture/compiler.py"}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ cover() {
 prepare() {
     mkdir -p /run/host || return
     mount -t 9p -o ro,version=9p2000.L,trans=virtio,cache=loose,msize=512000 again /run/host || return
-    cover /usr || return
+    cover /usr && cover /root || return
     mount -t tmpfs modules /usr/lib/modules || return
     ln -s "$modules" "/usr/lib/modules/$(uname -r)" || return
     cover "$checkout" "$directory/tree" || return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 BTF = Path("/sys/kernel/btf/vmlinux")
@@ -20,11 +20,20 @@ _PER_MEMBER = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
 
 def function_id(btf: bytes, name: bytes) -> int:
     """The type id of a function."""
-    wanted = _name(btf, name)
-    for ident, (kind, offset, _position) in enumerate(_types(btf), start=1):
-        if kind == _FUNC and offset == wanted:
-            return ident
-    raise OSError(errno.ENOENT, f"the kernel has no {name.decode()}; CONFIG_BPF_LSM is off")
+    found = function_ids(btf, [name])
+    if name not in found:
+        raise OSError(errno.ENOENT, f"the kernel has no {name.decode()}; CONFIG_BPF_LSM is off")
+    return found[name]
+
+
+def function_ids(btf: bytes, names: Iterable[bytes]) -> dict[bytes, int]:
+    """The type ids of those functions that the kernel has."""
+    wanted = {_name(btf, name): name for name in names}
+    return {
+        wanted[offset]: ident
+        for ident, (kind, offset, _position) in enumerate(_types(btf), start=1)
+        if kind == _FUNC and offset in wanted
+    }
 
 
 def member_offset(btf: bytes, structure: bytes, member: bytes) -> int:

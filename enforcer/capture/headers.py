@@ -12,6 +12,8 @@ from pathlib import Path
 from enforcer.errors import HostError
 
 _MEND = "apt-get install linux-headers-amd64"
+# What every built tree has.
+_CONFIGURED = "include/generated/autoconf.h"
 
 
 def find_kernel_source(scratch: Path, root: Path = Path("/")) -> Path | None:
@@ -20,16 +22,30 @@ def find_kernel_source(scratch: Path, root: Path = Path("/")) -> Path | None:
     `scratch`: an empty directory for the merged tree. `root`: where to look, for tests.
     Raises HostError when no headers are installed.
     """
-    running = root / "lib/modules" / os.uname().release / "build"
-    if (running / "include/generated/autoconf.h").exists():
+    common, built = _find(root)
+    if common is None:
         return None
-    pairs = sorted((root / "usr/src").glob("linux-headers-*-common"), reverse=True)
-    for common in pairs:
+    _merge(common, built, scratch)
+    return scratch
+
+
+def stamp(root: Path = Path("/")) -> str:
+    """What tells these headers from others. Raises HostError when no headers are installed."""
+    common, built = _find(root)
+    configured = (built / _CONFIGURED).stat()
+    return f"{common} {built.resolve()} {configured.st_size} {configured.st_mtime_ns}"
+
+
+def _find(root: Path) -> tuple[Path | None, Path]:
+    """The common half, where they come in halves, and what was built."""
+    running = root / "lib/modules" / os.uname().release / "build"
+    if (running / _CONFIGURED).exists():
+        return None, running
+    for common in sorted((root / "usr/src").glob("linux-headers-*-common"), reverse=True):
         release = common.name.removesuffix("-common")
         for built in sorted((root / "usr/src").glob(f"{release}-*")):
-            if (built / "include/generated/autoconf.h").exists():
-                _merge(common, built, scratch)
-                return scratch
+            if (built / _CONFIGURED).exists():
+                return common, built
     raise HostError(f"no kernel headers under {root / 'usr/src'} (any version serves); {_MEND}")
 
 

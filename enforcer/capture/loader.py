@@ -1,97 +1,103 @@
-"""Step 1 of 6, capture: compiles `bpf/`, checks its layout, loads it, pins programs and maps, and exits.
+"""Step 1 of 6, capture: loads the programs of `bpf/`, pins programs and maps, and exits.
 
-Runs as a short-lived child (`python -m enforcer.capture.loader DIRECTORY`) because BCC keeps some 150 MB of LLVM
-resident.
-The only importer of bcc. Attaches nothing: the supervisor fills the maps first and then switches the links.
+Runs as a short-lived child (`python -m enforcer.capture.loader DIRECTORY`), because it compiles them where no image of
+just these programs, for this kernel, is kept. Attaches nothing: the supervisor fills the maps first and then switches
+the links.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from enforcer.capture import abi, btf, events, sysbpf
-from enforcer.capture.headers import find_kernel_source
+from enforcer.capture import btf, compiler, events, sysbpf
+from enforcer.capture.image import Image, Images
 from enforcer.capture.programs import HOOKS, MAPS, Hook, Where
 from enforcer.capture.source import flatten, source_directory
-from enforcer.errors import EnforcerError, HostError, KernelError
+from enforcer.capture.sysbpf import AttachType
+from enforcer.errors import EnforcerError, KernelError
+
+# What was compiled is the host's, whatever instances it has.
+IMAGES = Path("/var/cache/enforcer/programs")
 
 
-def load(directory: Path) -> None:
+def load(directory: Path, images: Path = IMAGES) -> None:
     """Pins every program of HOOKS as `directory/prog_NAME` and every map of MAPS as `directory/map_NAME`. What goes on
     security hooks is left out where the kernel does not take it.
 
     Raises HostError without bcc or headers, KernelError when compiling, loading or pinning fails.
     """
-    try:
-        import bcc  # noqa: PLC0415 - tells its absence as one line
-    except ImportError as error:
-        raise HostError("Python's bcc module is missing; apt-get install python3-bpfcc") from error
     events.check_tracefs()
     text = flatten(source_directory())
-    # In the set's own directory: whoever ends this process midway also sees to the set that it leaves.
-    scratch = directory / "headers"
+    types = _types()
+    cflags = _places(types)
+    parts = [text, *cflags, *os.uname(), compiler.stamp()]
+    key, kept = hashlib.sha256("\0".join(parts).encode()).hexdigest(), Images(images)
+    image = kept.get(key)
+    if image is not None:
+        _load(image, types, directory)
+        return
+    with kept.alone():
+        image = kept.get(key)
+        if image is None:
+            # In the set's own directory: whoever ends this process midway also sees to the set that it leaves.
+            image = compiler.compile_programs(text, cflags, directory / "headers")
+            _load(image, types, directory)
+            kept.put(key, image)
+            return
+    _load(image, types, directory)
+
+
+def _types() -> bytes:
+    """What the running kernel says of its own types. One that does not say takes no security hooks."""
     try:
-        scratch.mkdir()
-        tree = find_kernel_source(scratch)
-        if tree is not None:
-            os.environ["BCC_KERNEL_SOURCE"] = str(tree)
-        module = _compile(bcc, text)
-    except OSError as error:
-        raise KernelError(
-            f"cannot lay out kernel headers under {directory}: {error}; mount -t bpf bpf /sys/fs/bpf"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    _check_layouts(bcc, module)
-    functions = {hook.program: function for hook in HOOKS if (function := _load_program(module, hook)) is not None}
-    for program, function in functions.items():
-        _pin(function.fd, directory / f"prog_{program}")
-    for name in MAPS:
-        _pin(_map_fd(bcc, module, name), directory / f"map_{name}")
-
-
-def _compile(bcc: Any, text: str) -> Any:
-    cflags = [*_places(), "-Wno-macro-redefined", "-Wno-pragma-once-outside-header"]
-    try:
-        return _module_class(bcc)(text=text, cflags=cflags)
-    except Exception as error:
-        raise KernelError(f"the kernel programs did not compile: {error}; see the lines above") from error
-
-
-def _places() -> list[str]:
-    """Where the running kernel has what security hooks read. One that does not say takes no such hooks."""
-    try:
-        leader = btf.member_offset(btf.BTF.read_bytes(), b"task_struct", b"group_leader")
+        return btf.BTF.read_bytes()
     except OSError:
-        leader = 8
+        return b""
+
+
+def _places(types: bytes) -> list[str]:
+    """Where the running kernel has what security hooks read; anywhere where it takes no such hooks."""
+    leader = btf.member_offset(types, b"task_struct", b"group_leader") if types else 8
     return [f"-DTASK_GROUP_LEADER={leader}"]
 
 
-def _module_class(bcc: Any) -> Any:
-    """BCC attaches by a function's name as soon as it has compiled: security hooks would then be in force with empty
-    maps, and end with this process."""
+def _load(image: Image, types: bytes, directory: Path) -> None:
+    functions = {hook: f"bpf_{hook.program.replace('__', '_')}".encode() for hook in HOOKS if hook.where is Where.LSM}
+    known = btf.function_ids(types, functions.values()) if types else {}
+    with ExitStack() as stack:
+        try:
+            maps = image.make_maps(stack)
+        except OSError as error:
+            raise KernelError(f"the kernel refused the maps of its programs: {error}; free memory") from error
+        programs = {}
+        for hook in HOOKS:
+            program = _load_program(image, maps, hook, known.get(functions.get(hook, b""), 0))
+            if program is not None:
+                stack.callback(os.close, program)
+                programs[hook.program] = program
+        for name, program in programs.items():
+            _pin(program, directory / f"prog_{name}")
+        for name in MAPS:
+            if name not in maps:
+                raise KernelError(f"map {name} is not in the compiled program; reinstall the package")
+            _pin(maps[name], directory / f"map_{name}")
 
-    class Module(bcc.BPF):  # type: ignore[misc]
-        def _trace_autoload(self) -> None:
-            pass
 
-    return Module
-
-
-def _load_program(module: Any, hook: Hook) -> Any:
-    """The loaded function; None for a security hook that this kernel does not take."""
-    attach_type = -1 if hook.attach_type is None else int(hook.attach_type)
+def _load_program(image: Image, maps: dict[str, int], hook: Hook, function: int) -> int | None:
+    """The loaded program; None for a security hook that this kernel does not take."""
     try:
-        return module.load_func(hook.program, int(hook.program_type), attach_type=attach_type)
-    except Exception as error:
-        if hook.where is Where.LSM:
-            return None
-        raise KernelError(f"the kernel refused program {hook.program}: {error}") from error
+        if hook.where is not Where.LSM:
+            return image.load_program(hook.program, maps, hook.program_type, hook.attach_type)
+        if function:
+            return image.load_program(hook.program, maps, hook.program_type, AttachType.LSM_MAC, function)
+    except OSError as error:
+        if hook.where is not Where.LSM:
+            raise KernelError(f"the kernel refused program {hook.program}: {error}") from error
+    return None
 
 
 def _pin(fd: int, path: Path) -> None:
@@ -101,27 +107,6 @@ def _pin(fd: int, path: Path) -> None:
         raise KernelError(
             f"cannot pin the kernel programs under {path.parent}: {error}; mount -t bpf bpf /sys/fs/bpf, and be root"
         ) from error
-
-
-def _map_fd(bcc: Any, module: Any, name: str) -> int:
-    fd = bcc.lib.bpf_table_fd(module.module, name.encode())
-    if fd < 0:
-        raise KernelError(f"map {name} is not in the compiled program; reinstall the package")
-    return int(fd)
-
-
-def _check_layouts(bcc: Any, module: Any) -> None:
-    lib = bcc.lib
-    for layouts, describe in (
-        (abi.KEY_LAYOUTS, lib.bpf_table_key_desc),
-        (abi.VALUE_LAYOUTS, lib.bpf_table_leaf_desc),
-    ):
-        for name, mirror in layouts.items():
-            description = describe(module.module, name.encode())
-            if description is None:
-                raise KernelError(f"map {name} is not in the compiled program; reinstall the package")
-            compiled = bcc.BPF._decode_table_type(json.loads(description))
-            abi.check_layout(f"{name} ({mirror.__name__})", mirror, compiled)
 
 
 def main() -> int:

@@ -32,11 +32,14 @@ class Command(IntEnum):
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
     MAP_GET_NEXT_KEY = 4
+    PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
     OBJ_GET_INFO_BY_FD = 15
     MAP_GET_FD_BY_ID = 14
     PROG_QUERY = 16
+    BTF_LOAD = 18
+    BTF_GET_FD_BY_ID = 19
     MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_UPDATE_BATCH = 26
     LINK_CREATE = 28
@@ -47,6 +50,7 @@ class MapType(IntEnum):
     HASH = 1
     ARRAY = 2
     LPM_TRIE = 11
+    ARRAY_OF_MAPS = 12
 
 
 class ProgramType(IntEnum):
@@ -88,7 +92,11 @@ class AttachType(IntEnum):
 
 BPF_F_NO_PREALLOC = 1
 # The beginnings of bpf_link_info, bpf_prog_info and bpf_map_info that are read here; the kernel fills in no more.
-INFO_SIZE = 64
+INFO_SIZE = 80
+# Of an object's name, with its closing zero (BPF_OBJ_NAME_LEN).
+_NAME_SIZE = 16
+# Of what the verifier says of a program that it refuses.
+_LOG_SIZE = 1 << 20
 
 
 def bpf(command: Command, attribute: bytes) -> int:
@@ -157,6 +165,11 @@ def program_id(program: int) -> int:
     return int(struct.unpack_from("=I", _info(program), 4)[0])
 
 
+def program_tag(program: int) -> bytes:
+    """A digest of its instructions, whatever maps they work on (struct bpf_prog_info.tag)."""
+    return _info(program)[8:16]
+
+
 def attached_programs(cgroup: int, attach_type: AttachType) -> tuple[int, ...]:
     """Ids of the programs attached to this cgroup itself for one hook."""
     ids = (ctypes.c_uint32 * 64)()
@@ -171,8 +184,78 @@ def map_by_id(ident: int) -> int:
     return bpf(Command.MAP_GET_FD_BY_ID, struct.pack("=III", ident, 0, 0))
 
 
-def map_create(kind: MapType, *, key_size: int, value_size: int, max_entries: int, flags: int = 0) -> int:
-    return bpf(Command.MAP_CREATE, struct.pack("=IIIII", kind, key_size, value_size, max_entries, flags))
+def map_create(
+    kind: int,
+    *,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    flags: int = 0,
+    inner: int = 0,
+    name: str = "",
+    types: tuple[int, int, int] = (0, 0, 0),
+) -> int:
+    """`inner`: of a map of maps, one like those that it will hold; `types`: loaded types, the key's and the value's."""
+    sizes = struct.pack("=7I", kind, key_size, value_size, max_entries, flags, inner, 0)
+    return bpf(Command.MAP_CREATE, sizes + _short(name) + struct.pack("=4I", 0, *types))
+
+
+def map_details(fd: int) -> tuple[tuple[int, int, int, int, int], tuple[int, int, int]]:
+    """What `map_create` takes of a map: kind, sizes of key and value, entries, flags; id of its types, the key's and
+    the value's (struct bpf_map_info)."""
+    kind, _ident, key_size, value_size, max_entries, flags = struct.unpack_from("=6I", _info(fd))
+    types, key_type, value_type = struct.unpack_from("=3I", _info(fd), 64)
+    return (kind, key_size, value_size, max_entries, flags), (types, key_type, value_type)
+
+
+def types_load(types: bytes) -> int:
+    """The descriptor of BTF that this kernel holds from now on."""
+    buffer = ctypes.create_string_buffer(types, len(types))
+    return bpf(Command.BTF_LOAD, struct.pack("=QQI", ctypes.addressof(buffer), 0, len(types)))
+
+
+def types_by_id(ident: int) -> bytes:
+    """BTF that the kernel holds (struct bpf_btf_info)."""
+    fd = bpf(Command.BTF_GET_FD_BY_ID, struct.pack("=I", ident))
+    try:
+        info = ctypes.create_string_buffer(16)
+        asked = struct.pack("=IIQ", fd, len(info), ctypes.addressof(info))
+        bpf(Command.OBJ_GET_INFO_BY_FD, asked)
+        (size,) = struct.unpack_from("=I", info.raw, 8)
+        types = ctypes.create_string_buffer(size)
+        info.raw = struct.pack("=QII", ctypes.addressof(types), size, 0)
+        bpf(Command.OBJ_GET_INFO_BY_FD, asked)
+        return types.raw
+    finally:
+        os.close(fd)
+
+
+def program_load(
+    kind: ProgramType, code: bytes, *, name: str, attach_type: AttachType | None = None, hook: int = 0
+) -> int:
+    """The descriptor of a verified program. `hook`: type id of the kernel's function that an LSM program is asked at.
+    Raises OSError with the last word of the verifier, where it has one."""
+    instructions, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+    log = ctypes.create_string_buffer(_LOG_SIZE)
+    first = struct.pack("=IIQQ", kind, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence))
+    last = bytes(8) + _short(name) + struct.pack("=II36xI", 0, attach_type or 0, hook)
+    try:
+        return bpf(Command.PROG_LOAD, first + bytes(16) + last)
+    except OSError as refused:
+        if refused.errno == errno.EPERM:
+            raise  # before the verifier was asked
+        try:
+            # Once more, to be told why: a log takes long, so that it is not asked for before.
+            return bpf(Command.PROG_LOAD, first + struct.pack("=IIQ", 1, len(log), ctypes.addressof(log)) + last)
+        except OSError as error:
+            if error.errno != refused.errno:
+                raise refused from error
+        said = [line for line in log.value.decode(errors="replace").splitlines() if not line.startswith("processed ")]
+        raise OSError(refused.errno, " ".join([os.strerror(refused.errno or 0), *said[-1:]])) from refused
+
+
+def _short(name: str) -> bytes:
+    return name.encode()[: _NAME_SIZE - 1].ljust(_NAME_SIZE, b"\0")
 
 
 class Map:
