@@ -15,6 +15,7 @@ class Reason(Enum):
     """Why a verdict is what it is. The values are written to the database and shown to users."""
 
     RULE = "rule"  # a rule matched; `rule` names it
+    CLAUSE = "the rule's only clause"  # `rule` would allow it, and its `only` does not hold; `detail` says why
     NO_RULE = "no rule matched"
     UNKNOWN_REGION = "the destination's region is unknown"
     SPECIAL_ADDRESS = "special-purpose address that no rule names"
@@ -85,7 +86,8 @@ class Denial:
 
     `session` is the session id that `enforcer sessions show` takes. All fields are plain text without
     control characters; each protocol puts them into its own words. `unreachable`: policy allowed the request, but
-    the server could not be reached; the protocol's word for that differs (HTTP 502, SQLSTATE 08001).
+    the server could not be reached; the protocol's word for that differs (HTTP 502, SQLSTATE 08001). `exchange`: the
+    number of the request in its session, 0 where none is refused.
     """
 
     destination: str
@@ -96,6 +98,7 @@ class Denial:
     reason: str
     session: str
     unreachable: bool = False
+    exchange: int = 0
 
     @property
     def title(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from enforcer.errors import PolicyError
 from enforcer.policy.destinations import Network, parse_network
+from enforcer.policy.only import Only
 from enforcer.verdict import Action, Column, JsonPath, MaskSpec
 
 ANY_REGION = "*"
@@ -26,8 +27,9 @@ GENERATION_DIGITS = 12
 class Rule:
     """One rule. `region_words`: regions as written; `regions`: the ISO codes they stand for (`*` adds none).
 
-    `hosts`: exact names and `suffixes`: `.suffix` texts, A-labels. `ports`: inclusive ranges. `durable`: the exchange's
-    row is committed before its bytes go on. `direct`: neither read nor masked, in the kernel where that is possible.
+    `hosts`: exact names and `suffixes`: `.suffix` texts, A-labels. `ports`: inclusive ranges. `mask`, `request_mask`:
+    what is hidden in answers and in requests. `durable`: the exchange's row is committed before its bytes go on.
+    `direct`: neither read nor masked, in the kernel where that is possible. `only`: what each exchange has to be.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Rule:
     mask: MaskSpec = field(default_factory=MaskSpec)
     durable: bool = False
     direct: bool = False
+    request_mask: MaskSpec = field(default_factory=MaskSpec)
+    only: Only | None = None
 
     @property
     def any_region(self) -> bool:
@@ -133,11 +137,11 @@ def _rule_to_plain(rule: Rule) -> dict[str, Any]:
         "suffixes": list(rule.suffixes),
         "ports": [list(ports) for ports in rule.ports],
         "protocols": sorted(rule.protocols),
-        "detectors": list(rule.mask.detectors),
-        "columns": [column.pattern for column in rule.mask.columns],
-        "json_paths": [path.path for path in rule.mask.json_paths],
+        "mask": _mask_to_plain(rule.mask),
+        "request_mask": _mask_to_plain(rule.request_mask),
         "durable": rule.durable,
         "direct": rule.direct,
+        "only": None if rule.only is None else rule.only.to_plain(),
     }
 
 
@@ -152,11 +156,25 @@ def _rule_from_plain(plain: dict[str, Any]) -> Rule:
         suffixes=tuple(plain["suffixes"]),
         ports=tuple((low, high) for low, high in plain["ports"]),
         protocols=frozenset(plain["protocols"]),
-        mask=MaskSpec(
-            tuple(plain["detectors"]),
-            tuple(Column(pattern) for pattern in plain["columns"]),
-            tuple(JsonPath(path) for path in plain["json_paths"]),
-        ),
+        mask=_mask_from_plain(plain["mask"]),
+        request_mask=_mask_from_plain(plain["request_mask"]),
         durable=plain["durable"],
         direct=plain["direct"],
+        only=None if plain["only"] is None else Only.from_plain(plain["only"]),
+    )
+
+
+def _mask_to_plain(mask: MaskSpec) -> dict[str, list[str]]:
+    return {
+        "detectors": list(mask.detectors),
+        "columns": [column.pattern for column in mask.columns],
+        "json_paths": [path.path for path in mask.json_paths],
+    }
+
+
+def _mask_from_plain(plain: dict[str, list[str]]) -> MaskSpec:
+    return MaskSpec(
+        tuple(plain["detectors"]),
+        tuple(Column(pattern) for pattern in plain["columns"]),
+        tuple(JsonPath(path) for path in plain["json_paths"]),
     )

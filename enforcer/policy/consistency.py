@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from enforcer.policy.compiled import ANY_REGION, HOST_REGION
 from enforcer.policy.destinations import parse_network
 from enforcer.policy.document import Location, Plain
+from enforcer.policy.only import FAMILIES, PROTOCOLS
 
 Fault = tuple[Location, str]
 
@@ -19,6 +20,10 @@ _AUDIENCE = ("executor", "user", "cgroup", "unit")
 # Conditions on what the kernel knows of a destination, and on what it does not.
 _KERNEL_KNOWS = ("region", "port")
 _PROXY_KNOWS = ("address", "host", "protocol")
+# Protocols that are read and whose requests cannot be rewritten.
+_WRITTEN_ONCE = ("postgres",)
+# Protocols that are not read.
+_UNREAD = ("opaque", "tls")
 
 
 def consistency_faults(data: dict[str, Plain], stem: str) -> Iterator[Fault]:
@@ -72,17 +77,69 @@ def _rule_faults(rule: dict[str, Plain], location: Location) -> Iterator[Fault]:
         yield (*location, "to"), "an allow rule must say where; add region or address"
     if action == "allow" and "region" not in to:
         yield from _wide_networks(to.get("address"), (*location, "to", "address"))
-    if rule.get("mask") is None:
+    yield from _only_faults(rule, to, location)
+    yield from _mask_faults(rule, to, location)
+
+
+def _mask_faults(rule: dict[str, Plain], to: dict[str, Plain], location: Location) -> Iterator[Fault]:
+    mask, protocols = rule.get("mask"), to.get("protocol")
+    if mask is None:
         return
-    if action == "deny":
+    if rule.get("action") == "deny":
         yield (*location, "mask"), "a deny rule has no response to mask; remove mask"
-    protocols = to.get("protocol")
-    for unread in ("opaque", "tls"):
+    for unread in _UNREAD:
         if isinstance(protocols, list) and unread in protocols:
             yield (
                 (*location, "mask"),
                 f"{unread} traffic cannot be masked; give {unread} a rule of its own without mask",
             )
+    request = mask.get("request") if isinstance(mask, dict) else None
+    if request is None:
+        return
+    for protocol in _WRITTEN_ONCE:
+        if isinstance(protocols, list) and protocol in protocols:
+            message = f"requests of {protocol} cannot be masked; give {protocol} a rule of its own without mask.request"
+            yield (*location, "mask", "request"), message
+    for number, item in _mappings(request):
+        if "column" in item:
+            message = 'columns are of answers; name a detector, or {json: "$.path"}'
+            yield (*location, "mask", "request", number), message
+
+
+def _only_faults(rule: dict[str, Plain], to: dict[str, Plain], location: Location) -> Iterator[Fault]:
+    """What a clause asks for has to be something that every protocol of the rule can be asked."""
+    only, protocols = rule.get("only"), to.get("protocol")
+    if not isinstance(only, dict):
+        return
+    if rule.get("action") == "deny":
+        yield (*location, "only"), "a deny rule denies all that it matches; remove only, or turn it into an allow rule"
+        return
+    yield from _twice(only.get("header"), (*location, "only", "header"))
+    for family, keys in FAMILIES.items():
+        asked = [key for key in only if key in keys]
+        if not asked:
+            continue
+        fitting = ", ".join(sorted(PROTOCOLS[family]))
+        if not isinstance(protocols, list):
+            if "protocol" not in to:
+                message = (
+                    f"{asked[0]} is asked of {family}, and the rule is for every protocol; add protocol: [{fitting}]"
+                )
+                yield (*location, "only"), message
+            continue
+        for protocol in protocols:
+            if isinstance(protocol, str) and protocol not in PROTOCOLS[family]:
+                message = f"{protocol} cannot be asked for {asked[0]}; give {protocol} a rule of its own without only"
+                yield (*location, "only"), message
+
+
+def _twice(header: Plain, location: Location) -> Iterator[Fault]:
+    """Names of header fields know no case: of two spellings one would be forgotten."""
+    seen: dict[str, str] = {}
+    for name in header if isinstance(header, dict) else ():
+        first = seen.setdefault(name.lower(), name)
+        if first != name:
+            yield (*location, name), f"{name!r} is the same field as {first!r}; write one of them"
 
 
 def _direct_faults(rule: dict[str, Plain], to: dict[str, Plain], location: Location) -> Iterator[Fault]:
@@ -104,6 +161,8 @@ def _direct_faults(rule: dict[str, Plain], to: dict[str, Plain], location: Locat
             yield (*location, "to", "region", number), message
     if rule.get("mask") is not None:
         yield (*location, "mask"), "a direct flow is not read, so nothing is masked; remove mask, or path: direct"
+    if rule.get("only") is not None:
+        yield (*location, "only"), "a direct flow is not read, so nothing can be asked; remove only, or path: direct"
     if rule.get("record") == "durable":
         message = "a direct flow is recorded after it began; remove record: durable, or path: direct"
         yield (*location, "record"), message

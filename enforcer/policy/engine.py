@@ -1,20 +1,26 @@
 """Step 3 of 6, decide: one flow, its protocol and its facts in, one verdict out. Pure; never touches the world.
 
-First match over all applicable policies in order; no match is a denial. `explain` walks the same steps with the same
-matchers, so what it prints is what happened. Doubt closes: an allow must cover every region the address may be in, a
-deny needs only one of them.
+First match over all applicable policies in order; no match is a denial. What matched is the same for all exchanges with
+one host; its `only` clauses are asked for each of them. `explain` walks the same steps with the same matchers, so what
+it prints is what happened. Doubt closes: an allow must cover every region the address may be in, a deny needs only one
+of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from enforcer.flow import Address, Executor, Flow
 from enforcer.policy.cgroups import cgroup_matches
 from enforcer.policy.compiled import HOST_REGION, Policy, PolicySet, Rule
+from enforcer.policy.described import Described
 from enforcer.policy.destinations import canonical_host
+from enforcer.policy.only import Asked, Only
+from enforcer.policy.only import first_difference as clause_difference
+from enforcer.policy.words import some
 from enforcer.verdict import Action, Reason, Verdict
 
 OPAQUE = "opaque"
@@ -47,9 +53,74 @@ class Step(NamedTuple):
     difference: str | None
 
 
+class Clause(NamedTuple):
+    """An `only` that has to hold, whose it is, and whether its denials are only observed."""
+
+    policy: str
+    rule: str
+    only: Only
+    observed: bool
+
+
+class Match(NamedTuple):
+    """What holds for every exchange of a flow in one protocol with one host: `verdict`, as far as `clauses` hold."""
+
+    verdict: Verdict
+    clauses: tuple[Clause, ...] = ()
+
+    def on(self, asked: Asked) -> Verdict:
+        """The verdict on one exchange: `verdict` itself where every clause holds. An enforced denial comes before one
+        that is only observed."""
+        if not self.clauses:
+            return self.verdict
+        denied = None
+        for clause in self.clauses:
+            difference = clause_difference(clause.only, asked)
+            if difference is None or (denied is not None and clause.observed):
+                continue
+            denied = replace(
+                self.verdict,
+                action=Action.DENY,
+                reason=Reason.CLAUSE,
+                policy=clause.policy,
+                rule=clause.rule,
+                detail=difference,
+                durable=self.verdict.durable and clause.observed,
+                observed=clause.observed,
+            )
+            if not clause.observed:
+                break
+        return denied or self.verdict
+
+
 def decide(policies: PolicySet, flow: Flow, protocol: str, facts: Mapping[str, str]) -> Verdict:
     """The verdict on `flow` carrying `protocol`. `facts["host"]` is the host the client named, where it named one."""
+    return match(policies, flow, protocol, facts).on(Described(facts=facts))
+
+
+def match(policies: PolicySet, flow: Flow, protocol: str, facts: Mapping[str, str]) -> Match:
+    """What `flow` comes to, carrying `protocol` for the host of `facts`. Of the facts only `host` is looked at."""
     return conclude(flow, steps(policies, flow, protocol, facts))
+
+
+def may_pass(policies: PolicySet, flow: Flow, host: str | None, protocol: str = "http") -> bool:
+    """Could some exchange with `host` pass, if it is what the clauses ask for? For what has to be known of the server
+    before the first exchange can be read."""
+    return match(policies, flow, protocol, {"host": host} if host else {}).verdict.passes
+
+
+def reads_bodies(policies: PolicySet, flow: Flow) -> bool:
+    """Does some rule that `flow` may come to, whatever protocol and host, ask for what is in bodies?"""
+    asking = [
+        rule
+        for policy in policies.policies
+        for rule in policy.rules
+        if rule.only is not None and rule.only.reads_bodies and applies(policy, flow.executor)
+    ]
+    if not asking:
+        return False
+    question = Question(flow, special_class(flow), OPAQUE, None)
+    return any(not any(differ(rule, question) for differ in _BY_ADDRESS) for rule in asking)
 
 
 def relayed(policies: PolicySet, flow: Flow) -> bool:
@@ -72,7 +143,7 @@ def reads_tls(policies: PolicySet, flow: Flow, facts: Mapping[str, str]) -> bool
 
 def goes_direct(rule: Rule) -> bool:
     """Does a match by region and port alone settle it? Of a direct rule that a file can hold, it does."""
-    more = rule.networks or rule.protocols or rule.hosts or rule.suffixes
+    more = rule.networks or rule.protocols or rule.hosts or rule.suffixes or rule.only
     return rule.direct and rule.action is Action.ALLOW and not more
 
 
@@ -91,8 +162,8 @@ def steps(policies: PolicySet, flow: Flow, protocol: str, facts: Mapping[str, st
                 return
 
 
-def conclude(flow: Flow, tried: Iterable[Step]) -> Verdict:
-    """The verdict that follows from the steps."""
+def conclude(flow: Flow, tried: Iterable[Step]) -> Match:
+    """What follows from the steps."""
     # Observe mode never opens the way to the host itself, its link or its cloud's control plane.
     observable = not special_class(flow)
     count, all_observe = 0, True
@@ -101,15 +172,26 @@ def conclude(flow: Flow, tried: Iterable[Step]) -> Verdict:
             continue
         if difference is None:
             observed = rule.action is Action.DENY and policy.observe and observable
-            mask, durable = rule.mask, rule.durable
-            detail = "its path is direct" if rule.direct else ""
-            return Verdict(
-                rule.action, Reason.RULE, policy.name, rule.name, detail, mask, durable, observed, rule.direct
+            verdict = Verdict(
+                rule.action,
+                Reason.RULE,
+                policy.name,
+                rule.name,
+                detail="its path is direct" if rule.direct else "",
+                mask=rule.mask,
+                request_mask=rule.request_mask,
+                durable=rule.durable,
+                observed=observed,
+                direct=rule.direct,
             )
+            clause = rule.only and Clause(policy.name, rule.name, rule.only, policy.observe and observable)
+            return Match(verdict, (clause,) if clause else ())
         count += 1
         all_observe = all_observe and policy.observe
     observed = count > 0 and all_observe and observable
-    return Verdict(Action.DENY, _unmatched_reason(flow), detail=_unmatched_detail(flow, count), observed=observed)
+    return Match(
+        Verdict(Action.DENY, _unmatched_reason(flow), detail=_unmatched_detail(flow, count), observed=observed)
+    )
 
 
 def special_class(flow: Flow) -> str:
@@ -188,21 +270,21 @@ def _address(rule: Rule, question: Question) -> str | None:
     address = question.flow.destination.address
     if not rule.networks or any(network.holds(address.version, int(address)) for network in rule.networks):
         return None
-    return f"address {address} is not in {_some(network.text for network in rule.networks)}"
+    return f"address {address} is not in {some(network.text for network in rule.networks)}"
 
 
 def _port(rule: Rule, question: Question) -> str | None:
     port = question.flow.destination.port
     if not rule.ports or any(low <= port <= high for low, high in rule.ports):
         return None
-    return f"port {port} is not in {_some(_range(ports) for ports in rule.ports)}"
+    return f"port {port} is not in {some(_range(ports) for ports in rule.ports)}"
 
 
 def _protocol(rule: Rule, question: Question) -> str | None:
     if question.protocol in rule.protocols:
         return None
     if rule.protocols:
-        return f"protocol {question.protocol} is not in {_some(sorted(rule.protocols))}"
+        return f"protocol {question.protocol} is not in {some(sorted(rule.protocols))}"
     if rule.action is Action.ALLOW and question.protocol in UNREAD and not rule.direct:
         return f"protocol {question.protocol} passes only where a rule names it"
     return None
@@ -216,7 +298,7 @@ def _host(rule: Rule, question: Question) -> str | None:
         return "no host is known"
     if host in rule.hosts or host.endswith(rule.suffixes):
         return None
-    return f"host {host!r} is not in {_some([*sorted(rule.hosts), *('*' + suffix for suffix in rule.suffixes)])}"
+    return f"host {host!r} is not in {some([*sorted(rule.hosts), *('*' + suffix for suffix in rule.suffixes)])}"
 
 
 # In the order of certainty: what the kernel and the tables say first, what the client says of itself last.
@@ -236,7 +318,7 @@ def applies(policy: Policy, executor: Executor) -> bool:
 def _audience(policy: Policy) -> str:
     names = [f"executor {glob}" for glob in policy.executors]
     users = [f"user {user}" for user in sorted(policy.users)]
-    return _some([*names, *users, *(f"cgroup {pattern}" for pattern in policy.cgroups)])
+    return some([*names, *users, *(f"cgroup {pattern}" for pattern in policy.cgroups)])
 
 
 def _who(executor: Executor) -> str:
@@ -258,9 +340,3 @@ def _unmatched_detail(flow: Flow, count: int) -> str:
 def _range(ports: tuple[int, int]) -> str:
     low, high = ports
     return str(low) if low == high else f"{low}-{high}"
-
-
-def _some(words: Iterable[str]) -> str:
-    """The first few of a list that may hold thousands: a difference is one line."""
-    listed = list(words)
-    return ", ".join(listed) if len(listed) <= 4 else f"{', '.join(listed[:3])} and {len(listed) - 3} more"

@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 from enforcer.flow import Address, Executor, Flow, Region
 from enforcer.policy.compiled import PolicySet
-from enforcer.policy.engine import decide
+from enforcer.policy.described import STATED, described
+from enforcer.policy.engine import match
 from enforcer.policy.loader import PolicySource, fault
 from enforcer.policy.schema import Expectation
-from enforcer.verdict import Verdict
+from enforcer.verdict import Reason, Verdict
 
 
 def run_expectations(source: PolicySource, lookup: Callable[[Address], Region]) -> list[str]:
@@ -21,8 +22,16 @@ def run_expectations(source: PolicySource, lookup: Callable[[Address], Region]) 
     failures = []
     for number, (expectation, line) in enumerate(zip(source.file.expect, source.expectation_lines, strict=True)):
         region = lookup(expectation.to.address)
-        facts = {"host": expectation.host} if expectation.host else {}
-        verdict = decide(alone, _flow(expectation, region), expectation.protocol, facts)
+        asked = described(
+            host=expectation.host,
+            method=expectation.method,
+            path=expectation.path,
+            header=expectation.header,
+            content_type=expectation.content_type,
+            grpc=expectation.grpc,
+            stated={name: text for name in STATED if (text := getattr(expectation, name))},
+        )
+        verdict = match(alone, _flow(expectation, region), expectation.protocol, asked.facts).on(asked)
         if not _holds(expectation, verdict):
             failures.append(fault(source.path, line, ("expect", number), _message(expectation, region, verdict)))
     return failures
@@ -41,6 +50,8 @@ def _holds(expectation: Expectation, verdict: Verdict) -> bool:
 
 def _message(expectation: Expectation, region: Region, verdict: Verdict) -> str:
     by = f"rule {verdict.rule}" if verdict.rule else verdict.reason.value
+    if verdict.reason is Reason.CLAUSE:
+        by += f" ({verdict.detail})"
     wanted = expectation.verdict + (f" by rule {expectation.rule}" if expectation.rule else "")
     return (
         f"{expectation.to} ({region}) {expectation.protocol} is {verdict.action.value} by {by}, not {wanted};"

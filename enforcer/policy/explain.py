@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from enforcer.flow import Flow
 from enforcer.policy.compiled import PolicySet
-from enforcer.policy.engine import conclude, steps
+from enforcer.policy.described import Described
+from enforcer.policy.engine import Clause, conclude, steps
+from enforcer.policy.only import Asked
 from enforcer.verdict import Verdict
 
 
@@ -27,15 +29,22 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
+    """`clauses`: what the rule that matched asks of each exchange; the verdict says whether it holds."""
+
     trials: tuple[Trial, ...]
     verdict: Verdict
+    clauses: tuple[Clause, ...] = ()
 
 
-def explain(policies: PolicySet, flow: Flow, protocol: str, facts: Mapping[str, str]) -> Explanation:
-    """What `decide` answers to the same arguments, and how it came to it."""
+def explain(
+    policies: PolicySet, flow: Flow, protocol: str, facts: Mapping[str, str], asked: Asked | None = None
+) -> Explanation:
+    """What `decide` answers to the same arguments, and how it came to it. `asked`: the exchange, where more than its
+    facts is known."""
     tried = list(steps(policies, flow, protocol, facts))
     trials = tuple(
         Trial(policy.name, rule.name if rule else "", rule.action.value if rule else "", difference or "")
         for policy, rule, difference in tried
     )
-    return Explanation(trials, conclude(flow, tried))
+    match = conclude(flow, tried)
+    return Explanation(trials, match.on(asked or Described(facts=facts)), match.clauses)

@@ -164,43 +164,45 @@ def is_reverse(name: str) -> bool:
     return name.endswith((_REVERSE4, _REVERSE6)) or name in (_REVERSE4[1:], _REVERSE6[1:])
 
 
-def decide_told(
+def match_told(
     policies: PolicySet, flow: Flow, protocol: str, facts: Mapping[str, str], names: Sequence[str]
-) -> Verdict:
-    """`engine.decide`, where the client names no host and was told the address for `names`.
+) -> engine.Match:
+    """`engine.match`, where the client names no host and was told the address for `names`.
 
-    The flow may be for any of them, so each is judged: a denial for one is the answer, and an allow takes the masks of
-    all. Regions and addresses are judged as ever: a name alone opens nothing.
+    The flow may be for any of them, so each is judged: a denial for one is the answer, and what passes takes the masks
+    and the clauses of all. Regions and addresses are judged as ever: a name alone opens nothing.
     """
     host = facts.get("host")
     if host and protocol == engine.TLS and canonical_host(host) not in names:
-        return _decide_unproven(policies, flow, protocol, facts)
+        return _match_unproven(policies, flow, protocol, facts)
     if host or not names:
-        return engine.decide(policies, flow, protocol, facts)
-    verdicts = [engine.decide(policies, flow, protocol, {**facts, "host": name}) for name in sorted(names)]
-    refused = [verdict for verdict in verdicts if verdict.action is Action.DENY]
-    if refused:
-        return min(refused, key=lambda verdict: verdict.observed)
-    first = verdicts[0]
+        return engine.match(policies, flow, protocol, facts)
+    matches = [engine.match(policies, flow, protocol, {**facts, "host": name}) for name in sorted(names)]
+    verdicts = [match.verdict for match in matches]
+    first = min(verdicts, key=lambda verdict: (verdict.passes, verdict.action is Action.ALLOW))
+    if first.action is Action.DENY and not first.observed:
+        return engine.Match(first)
     told = f"told this address for {', '.join(sorted(names)[:3])}{' and others' if len(names) > 3 else ''}"
-    return replace(
+    verdict = replace(
         first,
         detail="; ".join(filter(None, (first.detail, told))),
         mask=_all_masks([verdict.mask for verdict in verdicts]),
+        request_mask=_all_masks([verdict.request_mask for verdict in verdicts]),
         durable=any(verdict.durable for verdict in verdicts),
         direct=all(verdict.direct for verdict in verdicts),
     )
+    return engine.Match(verdict, tuple(dict.fromkeys(clause for match in matches for clause in match.clauses)))
 
 
-def _decide_unproven(policies: PolicySet, flow: Flow, protocol: str, facts: Mapping[str, str]) -> Verdict:
+def _match_unproven(policies: PolicySet, flow: Flow, protocol: str, facts: Mapping[str, str]) -> engine.Match:
     """The name in clear is all that is ever seen of the connection, and the executor was not told this address for it:
     it may be denied for that name, and allowed for none."""
-    claimed = engine.decide(policies, flow, protocol, facts)
-    if claimed.action is Action.DENY:
+    claimed = engine.match(policies, flow, protocol, facts)
+    if claimed.verdict.action is Action.DENY:
         return claimed
-    verdict = engine.decide(policies, flow, protocol, {key: value for key, value in facts.items() if key != "host"})
+    verdict, clauses = engine.match(policies, flow, protocol, {key: facts[key] for key in facts if key != "host"})
     doubt = f"the name {facts['host']} did not lead to this address"
-    return replace(verdict, detail="; ".join(filter(None, (verdict.detail, doubt))))
+    return engine.Match(replace(verdict, detail="; ".join(filter(None, (verdict.detail, doubt)))), clauses)
 
 
 def _all_masks(masks: Sequence[MaskSpec]) -> MaskSpec:

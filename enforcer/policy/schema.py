@@ -15,6 +15,7 @@ from enforcer.flow import Endpoint, Mode
 from enforcer.policy.cgroups import parse_cgroup_path, parse_cgroup_pattern, parse_unit
 from enforcer.policy.compiled import ANY_REGION, HOST_REGION
 from enforcer.policy.destinations import Network, parse_endpoint, parse_host, parse_network, parse_ports
+from enforcer.policy.paths import parse_template
 from enforcer.policy.vocabulary import Vocabulary
 from enforcer.verdict import Column, JsonPath
 
@@ -23,6 +24,11 @@ MAX_TEXT = 512
 NO_RULES = "would deny everything; write one deny rule if that is meant"
 _NAME = re.compile(r"[a-z0-9-]+")
 _COLUMN = re.compile(r"[^.\s]+\.[^.\s]+")
+# RFC 9110: a token names a method (section 9.1) and a field (5.1).
+_METHOD = re.compile(r"[A-Z][A-Z-]*")
+_HEADER = re.compile(r"[A-Za-z0-9-]+")
+_MEDIA_GLOB = re.compile(r"[a-z0-9*!#$&^_.+-]+/[a-z0-9*!#$&^_.+-]+")
+_GRPC = re.compile(r"[A-Za-z0-9_.*]+/[A-Za-z0-9_*]+")
 
 
 def _text(value: object) -> str:
@@ -101,6 +107,50 @@ def _masked(value: object, info: ValidationInfo) -> str | Column | JsonPath:
     return Column(text)
 
 
+def _method(value: object) -> str:
+    method = _text(value)
+    if not _METHOD.fullmatch(method):
+        raise ValueError(f"{method!r} is not a method; write it in capitals, such as GET")
+    return method
+
+
+def _header_name(value: object) -> str:
+    name = _text(value).lower()
+    if not _HEADER.fullmatch(name):
+        raise ValueError(f"{name!r} is not the name of a header field; use letters, digits and hyphens")
+    if name == "host":
+        raise ValueError("the host is a condition on the destination; write it below to")
+    return name
+
+
+def _media_glob(value: object) -> str:
+    kind = _text(value).lower()
+    if not _MEDIA_GLOB.fullmatch(kind):
+        raise ValueError(f"{kind!r} is not a content type; write one without parameters, such as application/json")
+    return kind
+
+
+def _grpc(value: object) -> str:
+    method = _text(value)
+    if not _GRPC.fullmatch(method):
+        raise ValueError(f"{method!r} is not a gRPC method; write package.Service/Method, or package.Service/*")
+    return method
+
+
+def _name_glob(value: object) -> str:
+    # Names that hold one are ambiguous in a list of several, and never match.
+    name = _text(value)
+    if "," in name:
+        raise ValueError(f"{name!r} holds a comma and never matches; list the names one by one")
+    return name
+
+
+def _some_key(value: object) -> object:
+    if value == {}:
+        raise ValueError("names nothing; write at least one condition, or remove it")
+    return value
+
+
 Text = Annotated[str, PlainValidator(_text)]
 Name = Annotated[str, PlainValidator(_name)]
 RegionName = Annotated[str, PlainValidator(_region)]
@@ -113,7 +163,14 @@ CgroupGlob = Annotated[str, PlainValidator(lambda value: parse_cgroup_pattern(_t
 CgroupPath = Annotated[str, PlainValidator(lambda value: parse_cgroup_path(_text(value)))]
 UnitGlob = Annotated[str, PlainValidator(lambda value: parse_unit(_text(value)))]
 Masked = Annotated[str | Column | JsonPath, PlainValidator(_masked)]
+Method = Annotated[str, PlainValidator(_method)]
+PathTemplate = Annotated[str, PlainValidator(lambda value: parse_template(_text(value)))]
+HeaderName = Annotated[str, PlainValidator(_header_name)]
+MediaGlob = Annotated[str, PlainValidator(_media_glob)]
+GrpcGlob = Annotated[str, PlainValidator(_grpc)]
+NameGlob = Annotated[str, PlainValidator(_name_glob)]
 NotEmpty = BeforeValidator(_not_empty)
+SomeKey = BeforeValidator(_some_key)
 
 
 class _Model(BaseModel):
@@ -141,24 +198,58 @@ class Destination(_Model):
 
 
 class Mask(_Model):
-    response: Annotated[tuple[Masked, ...], NotEmpty]
+    """What is hidden in answers and in requests; at least one of them."""
+
+    response: Annotated[tuple[Masked, ...], NotEmpty] = ()
+    request: Annotated[tuple[Masked, ...], NotEmpty] = ()
+
+
+class GraphqlEntry(_Model):
+    type: Annotated[tuple[Literal["query", "mutation", "subscription"], ...], NotEmpty] = ()
+    name: Annotated[tuple[NameGlob, ...], NotEmpty] = ()
+
+
+class OnlyEntry(_Model):
+    """What each exchange has to be: of every condition that is given, one entry of its list must hold. The keys belong
+    to families of protocols (`only.FAMILIES`)."""
+
+    method: Annotated[tuple[Method, ...], NotEmpty] = ()
+    path: Annotated[tuple[PathTemplate, ...], NotEmpty] = ()
+    header: Annotated[dict[HeaderName, Annotated[tuple[Text, ...], NotEmpty]], SomeKey] = Field(default_factory=dict)
+    content_type: Annotated[tuple[MediaGlob, ...], NotEmpty] = ()
+    grpc: Annotated[tuple[GrpcGlob, ...], NotEmpty] = ()
+    graphql: Annotated[GraphqlEntry, SomeKey] = GraphqlEntry()
+    rpc: Annotated[tuple[NameGlob, ...], NotEmpty] = ()
+    tool: Annotated[tuple[NameGlob, ...], NotEmpty] = ()
+    model: Annotated[tuple[NameGlob, ...], NotEmpty] = ()
 
 
 class RuleEntry(_Model):
     name: Name
     to: Destination
     action: Literal["allow", "deny"]
-    mask: Mask | None = None
+    only: Annotated[OnlyEntry, SomeKey] | None = None
+    mask: Annotated[Mask, SomeKey] | None = None
     record: Literal["durable", "batched"] = "batched"
     path: Literal["proxy", "direct"] = "proxy"
 
 
 class Expectation(_Model):
-    """What the file, judged alone, must answer for one destination. `rule`: the rule that must be the one to decide."""
+    """What the file, judged alone, must answer for one destination, and for one request to it where more is given.
+    `rule`: the rule that must be the one to decide."""
 
     to: EndpointText
     protocol: ProtocolName = "opaque"
     host: Annotated[str, PlainValidator(_exact_host)] | None = None
+    method: Text | None = None
+    path: Text | None = None
+    header: dict[Text, Text] = Field(default_factory=dict)
+    content_type: Text | None = None
+    grpc: Annotated[str, PlainValidator(_grpc)] | None = None
+    graphql: Text | None = None
+    rpc: Text | None = None
+    tool: Text | None = None
+    model: Text | None = None
     executor: Text = "any"
     user: Text | None = None
     cgroup: CgroupPath | None = None
@@ -185,6 +276,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "applies_to": AppliesTo,
     "rules": RuleEntry,
     "to": Destination,
+    "only": OnlyEntry,
+    "graphql": GraphqlEntry,
     "mask": Mask,
     "expect": Expectation,
 }

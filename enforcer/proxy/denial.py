@@ -10,11 +10,14 @@ from enforcer.flow import Flow
 from enforcer.verdict import Denial, Reason, Verdict
 
 
-def denial(flow: Flow, session: str, verdict: Verdict, *, unreachable: bool = False) -> Denial:
-    """`session`: its id, for `enforcer sessions show`. `unreachable`: allowed, but the server is not there."""
+def denial(flow: Flow, session: str, verdict: Verdict, *, unreachable: bool = False, exchange: int = 0) -> Denial:
+    """`session`: its id, for `enforcer sessions show`, which lists `exchange`. `unreachable`: allowed, but the server
+    is not there."""
     region, reason = flow.region, verdict.reason.value
     if verdict.reason is Reason.RULE:
         reason = f"rule {verdict.policy}/{verdict.rule} forbids region {region}"
+    elif verdict.reason is Reason.CLAUSE:
+        reason = f"rule {verdict.policy}/{verdict.rule} allows only some requests: {verdict.detail}"
     elif unreachable:
         reason = verdict.detail
     elif verdict.detail:
@@ -28,4 +31,5 @@ def denial(flow: Flow, session: str, verdict: Verdict, *, unreachable: bool = Fa
         reason=reason,
         session=session,
         unreachable=unreachable,
+        exchange=exchange,
     )

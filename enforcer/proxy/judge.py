@@ -1,7 +1,7 @@
-"""Step 3 of 6, decide: one session's verdicts, each asked of policy once.
+"""Step 3 of 6, decide: one session's verdicts. Which rule it is is asked once per host, its `only` of each request.
 
-Gets what a request says of itself; hands on policy's verdict and the masker for its answer, with the names that the
-executor was told where the client names none. Notices a new generation, and asks anew.
+Gets what a request says of itself; hands on policy's verdict and the maskers for it and its answer, with the names that
+the executor was told where the client names none. Notices a new generation, and asks anew.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from enforcer.masking.masker import Masker, masker_for
-from enforcer.policy.engine import TLS, reads_tls
-from enforcer.policy.names import decide_told
+from enforcer.policy.engine import TLS, Match, may_pass, reads_bodies, reads_tls
+from enforcer.policy.names import match_told
 from enforcer.protocols.base import Request
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.ledger import Ledger
@@ -23,11 +23,13 @@ VERDICTS_KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Policy's verdict, and the maskers for answers and for requests where its rule masks them."""
+    """Policy's verdict, and the maskers for answers and for requests where its rule masks them. `match`: what the
+    verdict follows from, where the rule has an `only` that each request is asked for."""
 
     verdict: Verdict
     answers: Masker | None
     requests: Masker | None
+    match: Match | None
 
 
 class Judge:
@@ -41,14 +43,10 @@ class Judge:
         self._verdicts: dict[tuple[str, str | None], Judgement] = {}
 
     def verdict(self, protocol: str, request: Request) -> Judgement:
-        """Remembered per protocol and host until the generation changes: then policy and region may both be others,
-        unless open flows are to stay as they are."""
+        """The rule and its maskers are remembered per protocol and host until the generation changes."""
         environment, ledger = self._environment, self._ledger
-        if self._generation is not environment.generation and environment.on_reload != "keep":
-            self._generation = environment.generation
-            self._policies = environment.policies
-            self._verdicts.clear()
-            ledger.flow = replace(ledger.flow, region=environment.table.lookup(ledger.flow.destination.address))
+        if self._generation is not environment.generation:
+            self._renew()
         question = protocol, request.facts.get("host")
         judgement = self._verdicts.get(question)
         if judgement is None:
@@ -56,10 +54,37 @@ class Judge:
                 self._verdicts.clear()
             flow = ledger.flow
             told = environment.names.of(flow.executor.cgroup_id, str(flow.destination.address))
-            verdict = decide_told(self._policies, flow, protocol, request.facts, told)
+            match = match_told(self._policies, flow, protocol, request.facts, told)
+            verdict = match.verdict
             answers, requests = (masker_for(mask) if mask else None for mask in (verdict.mask, verdict.request_mask))
-            judgement = self._verdicts[question] = Judgement(verdict, answers, requests)
-        return judgement
+            judgement = Judgement(verdict, answers, requests, match if match.clauses else None)
+            self._verdicts[question] = judgement
+        return judgement if judgement.match is None else self._asked(judgement, judgement.match, request)
+
+    def _asked(self, judgement: Judgement, match: Match, request: Request) -> Judgement:
+        verdict = match.on(request)
+        return judgement if verdict is match.verdict else replace(judgement, verdict=verdict)
+
+    def _renew(self) -> None:
+        """Another generation, in which policy and region may both be others, unless open flows are to stay as they
+        are."""
+        environment, ledger = self._environment, self._ledger
+        if environment.on_reload == "keep":
+            return
+        self._generation = environment.generation
+        self._policies = environment.policies
+        self._verdicts.clear()
+        ledger.flow = replace(ledger.flow, region=environment.table.lookup(ledger.flow.destination.address))
+
+    def reads_bodies(self) -> bool:
+        """Does a rule that the flow may come to ask for facts that are in bodies?"""
+        if self._generation is not self._environment.generation:
+            self._renew()
+        return reads_bodies(self._policies, self._ledger.flow)
+
+    def may_pass(self, protocol: str, host: str | None) -> bool:
+        """Could some request to `host` pass, if it is what rules ask for? Then its server may be looked at."""
+        return may_pass(self._policies, self._ledger.flow, host, protocol)
 
     def reads(self, protocol: str, facts: Mapping[str, str], verdict: Verdict) -> bool:
         """Is a connection that `verdict` is about ended here and read? Only TLS is, where no rule passes it on unread

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _SEPARATOR = "\x00"
 # Masks in the record itself are not counted; masks in answers are.
 _UNCOUNTED: Counter[str] = Counter()
+# The only reason whose detail quotes the client. By itself: up to Python 3.11, a member's look-up runs Python code.
+_CLAUSE = Reason.CLAUSE
 
 
 class Ledger:
@@ -61,7 +63,7 @@ class Ledger:
             "policy": verdict.policy,
             "rule": verdict.rule,
             "reason": verdict.reason.value,
-            "detail": verdict.detail,
+            "detail": self._detail(verdict),
             "observed": verdict.observed,
             "durable": verdict.durable,
         }
@@ -163,10 +165,14 @@ class Ledger:
             "rule": verdict.rule,
             "action": verdict.action.value,
             "reason": verdict.reason.value,
-            "detail": verdict.detail,
+            "detail": self._detail(verdict),
             "observed": verdict.observed,
         }
         environment.journal.row(row)
+
+    def _detail(self, verdict: Verdict) -> str:
+        detail = verdict.detail
+        return self._environment.record_masker.mask_text(detail) if verdict.reason is _CLAUSE else detail
 
     def _masked(self, request: Request) -> tuple[str, list[str | None], dict[str, str]]:
         """The request's text, parameters and facts with every detector's values masked, in one scan when none hits."""

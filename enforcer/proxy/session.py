@@ -19,8 +19,8 @@ from enforcer.flow import Flow, Side
 from enforcer.identify.protocol import identify
 from enforcer.masking.errors import MaskError
 from enforcer.policy.engine import relayed
-from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Reply, Request, Rows, Text, Unmaskable
-from enforcer.protocols.registry import by_name
+from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Protocol, Reply, Request, Rows, Text, Unmaskable
+from enforcer.protocols.registry import OPAQUE
 from enforcer.proxy.client_side import ClientSide
 from enforcer.proxy.denial import denial
 from enforcer.proxy.environment import Environment
@@ -29,7 +29,7 @@ from enforcer.proxy.judge import Judge, Judgement
 from enforcer.proxy.ledger import Ledger
 from enforcer.proxy.outbox import Outbox
 from enforcer.proxy.state import State
-from enforcer.proxy.tls import TlsLayer, name_inside
+from enforcer.proxy.tls import TlsLayer
 from enforcer.proxy.upstream import dial
 from enforcer.verdict import Action, Reason, Verdict
 
@@ -70,6 +70,8 @@ class Session(ClientSide):
             if self._inspector is not None:
                 self._inspector.receive_data(Side.CLIENT, data)
                 self._advance()
+                if self._eof:
+                    self._pass_eof()
             elif self._state is State.IDENTIFYING:
                 self._first += data
                 self._identify()
@@ -97,6 +99,8 @@ class Session(ClientSide):
             self.end("closed by a reload")
             return
         try:
+            if self._inspector is not None and self._judge.reads_bodies():
+                self._inspector.read_bodies()
             requests = [exchange.request for exchange in self._exchanges.values()]
             verdicts = [self._judge.verdict(self._protocol, request).verdict for request in requests]
         except Exception as error:  # noqa: BLE001 - as above
@@ -141,19 +145,21 @@ class Session(ClientSide):
             try:
                 if self._secured is not None and not self._secured.version:
                     raise ProtocolError(Side.CLIENT, "TLS: the handshake takes too long")
-                self._begin("opaque")
+                self._begin(OPAQUE)
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(error)
 
     def _identify(self) -> None:
-        protocol = by_name("opaque") if self._unread else identify(self._first)
+        protocol = OPAQUE if self._unread else identify(self._first)
         if protocol is not None:
-            self._begin(protocol.name)
+            self._begin(protocol)
 
-    def _begin(self, protocol: str) -> None:
+    def _begin(self, protocol: Protocol) -> None:
         self._patience.cancel()
-        self._protocol = protocol
-        self._inspector = by_name(protocol).inspector()
+        self._protocol = protocol.name
+        self._inspector = protocol.inspector()
+        if self._judge.reads_bodies():
+            self._inspector.read_bodies()
         self._state = State.READY
         first, self._first = self._first, b""
         if first:
@@ -208,16 +214,15 @@ class Session(ClientSide):
             self._wait(State.COMMITTING)
             journal.when_clear(lambda: self._decide_later(request))
             return
-        if self._secured is not None:
-            misnamed = name_inside(self._secured, request.facts)
+        broken = request.fault or self._misnamed(request)
         judgement = self._judge.verdict(self._protocol, request)
         verdict = judgement.verdict
         if self._secured is None and self._judge.reads(self._protocol, request.facts, verdict):
             self._first, self._inspector = self._parser().withdraw(), None  # type: ignore[attr-defined]  # TLS's own
             self._intercept(request.text or str(self._ledger.flow.destination.address), request.text)
             return
-        if self._secured is not None and misnamed:
-            verdict = Verdict(Action.DENY, Reason.PROTOCOL_ERROR, detail=misnamed)
+        if broken:
+            verdict = Verdict(Action.DENY, Reason.PROTOCOL_ERROR, detail=broken)
         if journal.failing:
             verdict = Verdict(Action.DENY, Reason.RECORDER, detail=journal.failing)
         if verdict.passes and judgement.requests is not None and not self._parser().rewrites:
@@ -329,8 +334,9 @@ class Session(ClientSide):
     # --- refusing
 
     def _refuse(self, request: Request | None, verdict: Verdict, *, unreachable: bool = False) -> None:
+        number = 0 if request is None else request.exchange
         refusal = self._parser().refuse(
-            request, denial(self._ledger.flow, self._ledger.session, verdict, unreachable=unreachable)
+            request, denial(self._ledger.flow, self._ledger.session, verdict, unreachable=unreachable, exchange=number)
         )
         self._out.to_client(refusal.to_client)
         if refusal.close:
@@ -341,7 +347,8 @@ class Session(ClientSide):
         """A request or an answer must not go on: nothing of it that is not masked has."""
         if self._exchanges.pop(exchange.request.exchange, None) is not None:
             self._ledger.outcome(exchange, Outcome(exchange.request.exchange, "unmaskable", failed=True))
-        self._refuse(None, Verdict(Action.DENY, Reason.UNMASKABLE, detail=reason))
+        alone = exchange.request if self._parser().multiplexed else None
+        self._refuse(alone, Verdict(Action.DENY, Reason.UNMASKABLE, detail=reason))
 
     def _fail(self, error: Exception) -> None:
         """Ends the flow as denied: a broken protocol, or something nobody foresaw."""
@@ -435,10 +442,10 @@ class Session(ClientSide):
             return
         self._out.write()
         if Side.SERVER in self._eof:
-            if self._exchanges and Side.CLIENT not in self._eof:
-                self._client.write_eof()
-            else:
+            if not self._exchanges or Side.CLIENT in self._eof:
                 self._close("server closed")
+            elif not self._parser().multiplexed:
+                self._client.write_eof()
         elif not self._exchanges:
             self._close("client closed")
         elif self._server is not None and self._parser().half_close and self._server.can_write_eof():

@@ -139,10 +139,14 @@ def test_norway_is_a_country(tmp_path: Path) -> None:
         ),
         (
             RULE + ", only: {statements: [read]}",
-            "3: rules[0].only: unknown key; known are name, to, action, mask, record, path",
+            "3: rules[0].only.statements: is not there yet: statements of databases are not told apart; remove it",
         ),
         (RULE + ", record: sometimes", "3: rules[0].record: 'sometimes' is not accepted; write 'durable' or 'batched'"),
-        (RULE + ", mask: {response: [iban], request: [email]}", "3: rules[0].mask.request: unknown key;"),
+        (
+            RULE + ", mask: {request: [email], reversible: true}",
+            "3: rules[0].mask.reversible: is not there yet: what a request hides stays hidden in the answer; remove it",
+        ),
+        (RULE + ", mask: {}", "3: rules[0].mask: names nothing; write at least one condition, or remove it"),
         (
             RULE + ", mask: {response: [ssn]}",
             "3: rules[0].mask.response[0]: unknown detector 'ssn'; known are credit_card,",

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer.flow import Executor
+from enforcer.flow import Executor, Flow
 from enforcer.policy.compiled import PolicySet
 from enforcer.policy.engine import decide
 from enforcer.policy.loader import load_policies
 from enforcer.policy.names import (
-    decide_told,
     explain_name,
     forbids_name,
     is_reverse,
     judge_address,
     judge_name,
+    match_told,
     reverse_address,
 )
-from enforcer.verdict import Action, Reason
+from enforcer.verdict import Action, Reason, Verdict
 from tests.policy.policy_world import VOCABULARY, flow, lookup
 
 AGENT = Executor("agent-1", "agent", 1000, "runner", 7)
@@ -34,6 +34,13 @@ def policies(tmp_path: Path, *rules: str, mode: str = "enforce", applies: str = 
     path = tmp_path / "p.yaml"
     path.write_text(f"policy: p\nmode: {mode}\n{applies}\nrules:\n{body}\n")
     return load_policies([path], VOCABULARY)
+
+
+def decide_told(
+    chosen: PolicySet, asked: Flow, protocol: str, facts: dict[str, str], names: tuple[str, ...]
+) -> Verdict:
+    """The verdict where no rule has an `only`."""
+    return match_told(chosen, asked, protocol, facts, names).verdict
 
 
 ALLOW_DE = "{name: home, to: {region: [DE], protocol: [postgres]}, action: allow}"

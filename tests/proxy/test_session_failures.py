@@ -180,7 +180,7 @@ def test_an_error_inside_the_refusal_itself_is_a_reset(monkeypatch: pytest.Monke
 
 def test_an_error_inside_policy_ends_the_flow_as_denied(monkeypatch: pytest.MonkeyPatch) -> None:
     """A verdict that cannot be found is no verdict."""
-    monkeypatch.setattr("enforcer.proxy.judge.decide_told", boom)
+    monkeypatch.setattr("enforcer.proxy.judge.match_told", boom)
     with Stage(allow()) as stage:
         stage.client_sends(GET)
         assert stage.dials == []

@@ -1,0 +1,263 @@
+"""Step 3 of 6, decide: what a rule's `only` asks of each exchange that the rule allows.
+
+Gets a clause and what a request says of itself; hands on the first thing that does not fit, in words. Doubt closes:
+what is missing, ambiguous or was not read does not fit. The words never quote a path or the value of a header field,
+which may be secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, Self
+
+from enforcer.policy.paths import template_matches
+from enforcer.policy.words import any_glob, shown, some
+from enforcer.protocols.body_facts import RPC, SEPARATOR, TOOLS_CALL
+from enforcer.protocols.target import Ambiguous, parameters, plain_path
+
+# What each family of protocols can be asked. The words are those of policies.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "http": ("method", "path", "header", "content_type", "grpc", "graphql", "rpc", "tool", "model"),
+}
+# The protocols of each family.
+PROTOCOLS: dict[str, frozenset[str]] = {"http": frozenset({"http"})}
+
+# One media type without parameters (RFC 9110 section 8.3.1).
+_MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
+# gRPC over HTTP/2, and gRPC-Web, which puts the same paths and messages into HTTP/1.1.
+_GRPC_TYPE = re.compile(r"application/grpc(-web|-web-text)?(\+[a-z0-9.+-]+)?")
+# In which a client of MCP asks for the stream of answers, and ends its session.
+_STREAM_METHODS = frozenset({"GET", "DELETE"})
+
+
+class Asked(Protocol):
+    """What a clause looks at of an exchange: `protocols.base.Request` has it."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def facts(self) -> Mapping[str, str]: ...
+    @property
+    def fields(self) -> Sequence[tuple[bytes, bytes]]: ...
+    @property
+    def bodiless(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """One clause; every part that is not empty has to hold. All but methods and types are globs or templates."""
+
+    method: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    header: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    content_type: tuple[str, ...] = ()
+    grpc: tuple[str, ...] = ()
+    graphql_type: tuple[str, ...] = ()
+    graphql_name: tuple[str, ...] = ()
+    rpc: tuple[str, ...] = ()
+    tool: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+
+    @property
+    def reads_bodies(self) -> bool:
+        return bool(self.graphql_type or self.graphql_name or self.rpc or self.tool or self.model)
+
+    def to_plain(self) -> dict[str, Any]:
+        """What JSON can carry; parts that are empty are left out."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        plain["header"] = [[name, list(globs)] for name, globs in self.header]
+        return {name: list(words) for name, words in plain.items() if words}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        parts = {name: tuple(words) for name, words in plain.items() if name != "header"}
+        header = tuple((name, tuple(globs)) for name, globs in plain.get("header", ()))
+        return cls(header=header, **parts)
+
+    def words(self) -> list[str]:
+        """The clause part by part, as `explain` prints it."""
+        parts = [
+            ("method", self.method),
+            ("path", self.path),
+            *((f"header {name}", globs) for name, globs in self.header),
+            ("content type", self.content_type),
+            ("gRPC", self.grpc),
+            ("GraphQL", self.graphql_type),
+            ("GraphQL name", self.graphql_name),
+            ("JSON-RPC method", self.rpc),
+            ("tool", self.tool),
+            ("model", self.model),
+        ]
+        return [f"{name} {some(words)}" for name, words in parts if words]
+
+
+def first_difference(only: Only, asked: Asked) -> str | None:
+    """The first thing in which the exchange differs from the clause, in words; None where the clause holds."""
+    for differ in _PARTS:
+        difference = differ(only, asked)
+        if difference is not None:
+            return difference
+    return None
+
+
+def _method(only: Only, asked: Asked) -> str | None:
+    if not only.method:
+        return None
+    method = asked.facts.get("method")
+    if not method:
+        return "no method is known"
+    return None if method in only.method else f"method {shown(method)} is not in {some(only.method)}"
+
+
+def _path(only: Only, asked: Asked) -> str | None:
+    if not only.path:
+        return None
+    path = asked.facts.get("path")
+    if not path:
+        return "no path is known"
+    try:
+        normal = plain_path(path)
+    except Ambiguous as doubt:
+        return f"the path may be read in two ways: {doubt}"
+    if any(template_matches(template, normal) for template in only.path):
+        return None
+    return f"the path is not in {some(only.path)}"
+
+
+def _header(only: Only, asked: Asked) -> str | None:
+    for name, globs in only.header:
+        values = values_of(asked.fields, name)
+        if not values:
+            return f"there is no header field {name}"
+        if not all(any_glob(globs, value) for value in values):
+            return f"header field {name} is not in {some(globs)}"
+    return None
+
+
+def _content_type(only: Only, asked: Asked) -> str | None:
+    if not only.content_type:
+        return None
+    values = values_of(asked.fields, "content-type")
+    if not values:
+        # Nothing comes, so it is of no type that would have to be named.
+        return None if asked.bodiless else "there is no content type"
+    for value in values:
+        kind = media_type(value)
+        if not kind:
+            return "the content type may be read in two ways"
+        if not any_glob(only.content_type, kind):
+            return f"content type {shown(kind)} is not in {some(only.content_type)}"
+    return None
+
+
+def _grpc(only: Only, asked: Asked) -> str | None:
+    if not only.grpc:
+        return None
+    types = [media_type(value) for value in values_of(asked.fields, "content-type")]
+    if len(types) != 1 or not _GRPC_TYPE.fullmatch(types[0]):
+        return "it is not gRPC"
+    try:
+        segments = plain_path(asked.facts.get("path", "")).split("/")[1:]
+    except Ambiguous as doubt:
+        return f"the path may be read in two ways: {doubt}"
+    if len(segments) != 2:
+        return "no gRPC method is known"
+    wanted = [glob.split("/") for glob in only.grpc]
+    if any(all(any_glob([glob], word) for glob, word in zip(globs, segments, strict=True)) for globs in wanted):
+        return None
+    return f"gRPC method {shown('/'.join(segments))} is not in {some(only.grpc)}"
+
+
+def _graphql(only: Only, asked: Asked) -> str | None:
+    if not only.graphql_type and not only.graphql_name:
+        return None
+    operations = _listed(asked, "graphql")
+    if not operations:
+        return _unknown(asked, "no GraphQL operation is known")
+    for kind, _, name in (operation.partition(" ") for operation in operations):
+        if only.graphql_type and kind not in only.graphql_type:
+            return f"GraphQL {shown(kind)} is not in {some(only.graphql_type)}"
+        if only.graphql_name and not name:
+            return "a GraphQL operation has no name"
+        if only.graphql_name and not any_glob(only.graphql_name, name):
+            return f"GraphQL operation {shown(name)} is not in {some(only.graphql_name)}"
+    return None
+
+
+def _rpc(only: Only, asked: Asked) -> str | None:
+    if not only.rpc or _asks_nothing(asked):
+        return None
+    methods = _listed(asked, RPC)
+    if not methods:
+        return _unknown(asked, "no JSON-RPC method is known")
+    return _outside("JSON-RPC method", methods, only.rpc)
+
+
+def _tool(only: Only, asked: Asked) -> str | None:
+    if not only.tool or _asks_nothing(asked):
+        return None
+    methods, tools = _listed(asked, RPC), _listed(asked, "tool")
+    if not methods:
+        return _unknown(asked, "no JSON-RPC method is known")
+    if TOOLS_CALL in methods and not tools:
+        return "no tool is known"
+    return _outside("tool", tools, only.tool)
+
+
+def _model(only: Only, asked: Asked) -> str | None:
+    if not only.model:
+        return None
+    models = _listed(asked, "model")
+    return _outside("model", models, only.model) if models else _unknown(asked, "no model is known")
+
+
+# In the order in which a request is read.
+_PARTS: tuple[Callable[[Only, Asked], str | None], ...] = (
+    *(_method, _path, _header, _content_type, _grpc),
+    *(_graphql, _rpc, _tool, _model),
+)
+
+
+def values_of(header_fields: Iterable[tuple[bytes, bytes]], name: str) -> list[str]:
+    """The values of a header field, each as it was sent. Also of fields whose name has an underscore for a hyphen:
+    servers that hand fields on as variables (CGI, WSGI) take both for the same."""
+    wanted = name.encode("ascii").replace(b"_", b"-")
+    return [
+        value.decode("latin-1").strip(" \t")
+        for key, value in header_fields
+        if len(key) == len(wanted) and key.lower().replace(b"_", b"-") == wanted
+    ]
+
+
+def media_type(value: str) -> str:
+    """The type without parameters, lower case; empty where it is not plainly one."""
+    kind = value.partition(";")[0].strip(" \t").lower()
+    return kind if _MEDIA_TYPE.fullmatch(kind) else ""
+
+
+def _listed(asked: Asked, name: str) -> list[str]:
+    """The names of a fact; none where the body is in doubt."""
+    text = "" if "body" in asked.facts else asked.facts.get(name, "")
+    return text.split(SEPARATOR) if text else []
+
+
+def _unknown(asked: Asked, otherwise: str) -> str:
+    doubt = asked.facts.get("body")
+    return f"the body is {shown(doubt)}" if doubt else otherwise
+
+
+def _outside(what: str, names: list[str], globs: tuple[str, ...]) -> str | None:
+    outside = [name for name in names if not any_glob(globs, name)]
+    return f"{what} {shown(outside[0])} is not in {some(globs)}" if outside else None
+
+
+def _asks_nothing(asked: Asked) -> bool:
+    """Is it one of the requests of MCP's transport that carry no message: for the stream of answers, or the end?"""
+    if not asked.bodiless or asked.facts.get("method") not in _STREAM_METHODS or {"body", RPC} & asked.facts.keys():
+        return False
+    try:
+        return all(name.casefold() != "method" for name, _ in parameters(asked.text.partition(" ")[2]))
+    except Ambiguous:
+        return False
