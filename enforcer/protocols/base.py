@@ -35,7 +35,8 @@ class Request:
     `Parse`, `Execute`, `Startup`). `text`: the exact request (statement, or `METHOD target`). `params`: its
     parameters as text, None for NULL. `facts`: what policy and masking may look at (`host`, `user`, `database`); they
     are recorded. `raw`: what goes upstream once allowed. `fields`: header fields as the client wrote them, for policy
-    alone. `bodiless`: it is known that no body follows. `tunnel`: host and port that a connection is asked for through the server, which is egress to them as well.
+    alone. `bodiless`: it is known that no body follows. `tunnel`: host and port that a connection is asked for through
+    the server, which is egress to them as well.
     """
 
     exchange: int
@@ -47,6 +48,7 @@ class Request:
     fields: Sequence[tuple[bytes, bytes]] = ()
     bodiless: bool = False
     tunnel: tuple[str, int] | None = None
+    fault: str = ""
 
 
 @dataclass(slots=True)
@@ -149,6 +151,10 @@ class Inspector(Interface):
 
     rewrites: bool
     """Requests can be masked: `allow` takes a `rewrite`. Else the session refuses what a rule wants rewritten."""
+
+    multiplexed: bool
+    """Exchanges run side by side: `refuse` ends one of them in mid-answer and leaves the others, and an end of either
+    side's stream ends what is open by events."""
 
     def read_bodies(self) -> None:
         """Policy asks for facts that are in requests' bodies (`body_facts.facts_of`, also where there is no body): from

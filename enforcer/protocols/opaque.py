@@ -45,6 +45,7 @@ class OpaqueInspector:
     name = "opaque"
     half_close = True
     rewrites = False
+    multiplexed = False
 
     def __init__(self) -> None:
         self._state = State.NEW

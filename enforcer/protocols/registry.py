@@ -1,21 +1,22 @@
 """Step 4 of 6, inspect: which protocols there are. The one place that a new protocol is added to.
 
 `PROTOCOLS` is in probing order; their probes exclude each other, so the order is only speed. `NAMES` are the words that
-policies use.
+policies use: both versions of HTTP go by one.
 """
 
 from __future__ import annotations
 
 from enforcer.errors import UsageError
-from enforcer.protocols import http1, opaque, postgres, tls
+from enforcer.protocols import http1, http2, opaque, postgres, tls
 from enforcer.protocols.base import Protocol
 
-PROTOCOLS: tuple[Protocol, ...] = (http1.PROTOCOL, tls.PROTOCOL, postgres.PROTOCOL)
+PROTOCOLS: tuple[Protocol, ...] = (http1.PROTOCOL, http2.PROTOCOL, tls.PROTOCOL, postgres.PROTOCOL)
 # What none of them claims.
 OPAQUE: Protocol = opaque.PROTOCOL
 
-_BY_NAME = {protocol.name: protocol for protocol in (*PROTOCOLS, OPAQUE)}
-NAMES: tuple[str, ...] = tuple(_BY_NAME)
+# The first of a name stands for it.
+_BY_NAME = {protocol.name: protocol for protocol in reversed((*PROTOCOLS, OPAQUE))}
+NAMES: tuple[str, ...] = tuple(dict.fromkeys(protocol.name for protocol in (*PROTOCOLS, OPAQUE)))
 
 
 def by_name(name: str) -> Protocol:

@@ -40,6 +40,7 @@ class PostgresInspector:
     name: str = "postgres"
     half_close = False
     rewrites = False
+    multiplexed = False
 
     def __init__(self) -> None:
         self._conversation = Conversation()
