@@ -78,6 +78,16 @@ def test_masked_answer_in_one_read() -> None:
         assert [(text.media, text.data, text.final) for text in t.texts] == [("text/json", b"1234", True)]
 
 
+@pytest.mark.parametrize(
+    "field", [b"X-Amz-Checksum-CRC32", b"x-amz-checksum-sha256", b"x-goog-hash", b"x-ms-content-crc64"]
+)
+def test_masked_object_loses_its_stores_checksum(field: bytes) -> None:
+    """Clients of object stores compare it with what they got, and throw a masked object away."""
+    with masked_exchange(b"HTTP/1.1 200 OK\r\n" + field + b": rScjqw==\r\nContent-Length: 4\r\n\r\n1234") as t:
+        t.expect_client(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n****")
+        t.expect_outcome("200")
+
+
 def test_masked_answer_in_pieces_is_chunked() -> None:
     """An answer that is not in hand as a whole is sent in chunks, since its length may change."""
     with masked_exchange(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc12") as t:

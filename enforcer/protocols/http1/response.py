@@ -41,6 +41,15 @@ _TREATMENTS = HOP_BY_HOP | {
     b"repr-digest": Treatment.ASIDE,
     b"content-digest": Treatment.ASIDE,
     b"accept-ranges": Treatment.ASIDE,
+    # Checksums of object stores, by which their clients throw away what does not fit: Amazon's, Google's, Azure's.
+    b"x-amz-checksum-crc32": Treatment.ASIDE,
+    b"x-amz-checksum-crc32c": Treatment.ASIDE,
+    b"x-amz-checksum-crc64nvme": Treatment.ASIDE,
+    b"x-amz-checksum-sha1": Treatment.ASIDE,
+    b"x-amz-checksum-sha256": Treatment.ASIDE,
+    b"x-goog-hash": Treatment.ASIDE,
+    b"x-ms-blob-content-md5": Treatment.ASIDE,
+    b"x-ms-content-crc64": Treatment.ASIDE,
 }
 
 # reason-phrase: tab, space, visible, obs-text (RFC 9112 section 4); llhttp admits control characters.
