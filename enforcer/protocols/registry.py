@@ -11,6 +11,8 @@ from enforcer.protocols import http1, http2, opaque, postgres, tls
 from enforcer.protocols.base import Protocol
 
 PROTOCOLS: tuple[Protocol, ...] = (http1.PROTOCOL, http2.PROTOCOL, tls.PROTOCOL, postgres.PROTOCOL)
+# What TLS's ALPN calls those that it can agree on (RFC 7301).
+BY_ALPN = {"http/1.1": http1.PROTOCOL, "h2": http2.PROTOCOL}
 # What none of them claims.
 OPAQUE: Protocol = opaque.PROTOCOL
 

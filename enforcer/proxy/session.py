@@ -29,7 +29,7 @@ from enforcer.proxy.judge import Judge, Judgement
 from enforcer.proxy.ledger import Ledger
 from enforcer.proxy.outbox import Outbox
 from enforcer.proxy.state import State
-from enforcer.proxy.tls import TlsLayer
+from enforcer.proxy.tls import TlsLayer, agree
 from enforcer.proxy.upstream import dial
 from enforcer.verdict import Action, Reason, Verdict
 
@@ -45,7 +45,6 @@ class Session(ClientSide):
 
     def __init__(self, flow: Flow, environment: Environment, client: asyncio.Transport) -> None:
         super().__init__(environment, client)
-        self._server: asyncio.Transport | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._protocol = ""
         self._inspector: Inspector | None = None
@@ -123,10 +122,15 @@ class Session(ClientSide):
             self._fail(error)
 
     def server_eof(self) -> None:
-        self._end_of(Side.SERVER)
+        if self._server is not None:
+            self._end_of(Side.SERVER)
+        else:
+            self._forget_server()
 
     def server_lost(self, error: Exception | None) -> None:
         """A reset is passed on as one: after an orderly end the client would take what it has for all of it."""
+        if self._server is None:
+            return  # it was only met, and is dialled again when there is a request for it
         if error is not None:
             self._close("server reset the connection", reset=True)
             return
@@ -219,7 +223,8 @@ class Session(ClientSide):
         verdict = judgement.verdict
         if self._secured is None and self._judge.reads(self._protocol, request.facts, verdict):
             self._first, self._inspector = self._parser().withdraw(), None  # type: ignore[attr-defined]  # TLS's own
-            self._intercept(request.text or str(self._ledger.flow.destination.address), request.text)
+            name = request.text or str(self._ledger.flow.destination.address)
+            self._intercept(name, request.text, tuple(request.facts.get("alpn", "").split()))
             return
         if broken:
             verdict = Verdict(Action.DENY, Reason.PROTOCOL_ERROR, detail=broken)
@@ -275,11 +280,9 @@ class Session(ClientSide):
 
     async def _dial(self, request: Request) -> None:
         try:
-            environment = self._environment
-            name = None if self._secured is None else self._secured.name
-            tls = None if name is None else (environment.certificates.upstream(name), name)
-            flow = self._ledger.flow
-            server = await dial(self, environment.inbox, flow.destination, environment.connect_timeout, tls)
+            server = self._met_server() or await self._reach()
+            if self._secured is not None:
+                agree(self._secured, server)
         except OSError as error:
             reason = getattr(error, "verify_message", "") or error.strerror or "timed out"
             self._resume(lambda: self._unreachable(request, reason))
@@ -292,6 +295,16 @@ class Session(ClientSide):
             return
         self._server = self._out.server = server
         self._resume(lambda: None)
+
+    async def _reach(self) -> asyncio.Transport:
+        environment, secured = self._environment, self._secured
+        tls = None
+        if secured is not None:
+            tls = environment.certificates.upstream(secured.name, secured.offered), secured.name
+        return await dial(self, environment.inbox, self._ledger.flow.destination, environment.connect_timeout, tls)
+
+    def _may_pass(self, host: str) -> bool:
+        return self._judge.may_pass("http", host or None)
 
     def _unreachable(self, request: Request, reason: str) -> None:
         self._out.drop_unsent()
@@ -462,6 +475,7 @@ class Session(ClientSide):
         self._patience.cancel()
         if self._dialling is not None and not self._dialling.done():
             self._dialling.cancel()
+        self._forget_server()
         self._ledger.close(self._protocol, cause, list(self._exchanges.values()))
         self._exchanges.clear()
         self._environment.sessions.discard(self)

@@ -8,6 +8,7 @@ key. Towards the server the name is proven by the certificate the server shows.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import ssl
 from collections import OrderedDict
@@ -24,8 +25,9 @@ KEPT = 1024
 PENDING = 256
 # Bytes of plain text taken at once: four records (RFC 8446 section 5.1).
 _CHUNK = 65536
-# What is spoken inside that we read.
-ALPN = ["http/1.1"]
+# What is spoken inside that we read, by the names of RFC 7301's registry.
+H2, HTTP1 = "h2", "http/1.1"
+READ = (H2, HTTP1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +46,19 @@ class PlainSide(Protocol):
 
     def client_plain(self, data: bytes) -> None: ...
     def client_plain_eof(self) -> None: ...
-    def secured(self, version: str) -> None: ...
+    def secured(self, version: str, alpn: str) -> None: ...
     def insecure(self, reason: str) -> None: ...
 
 
 @dataclass(slots=True)
 class Secured:
-    """A session whose TLS ends here. `name`: the server's, of the ClientHello, empty where it has none. `version`: of
-    the client's TLS, empty until the handshake is done."""
+    """A session whose TLS ends here. `name`: the server's, of the ClientHello, empty where it has none. `offered`: what
+    the server is offered (ALPN): what the client offers and we read; after its handshake, what it was answered. `alpn`
+    is that answer, empty where there is none. `version`: of the client's TLS, empty until the handshake is done."""
 
     name: str
+    offered: tuple[str, ...] = ()
+    alpn: str = ""
     version: str = ""
 
 
@@ -70,18 +75,29 @@ def name_inside(secured: Secured, facts: dict[str, str]) -> str:
     return ""
 
 
+def agree(secured: Secured, server: asyncio.Transport) -> None:
+    """Raises OSError where the server speaks something else than its client was answered."""
+    chosen = server.get_extra_info("ssl_object").selected_alpn_protocol()
+    if (chosen or HTTP1) != (secured.alpn or HTTP1):
+        server.abort()
+        raise ConnectionError(errno.EPROTO, f"it does not speak {secured.alpn or HTTP1} (ALPN)")
+
+
 class Certificates:
-    """The contexts of a worker: one per name for clients, and those for servers.
+    """The contexts of a worker: for clients one per name and protocol, and those for servers. They are kept, for what
+    a client needs to resume a session is in its context.
 
     `ask` sends the supervisor a name; its answer comes to `learn`.
     """
 
     def __init__(self, ask: Callable[[str], None]) -> None:
         self._ask = ask
-        self._contexts: OrderedDict[str, ssl.SSLContext] = OrderedDict()
-        self._waiting: dict[str, list[Callable[[ssl.SSLContext | None], None]]] = {}
+        self._pems: OrderedDict[str, str] = OrderedDict()
+        self._contexts: dict[str, dict[str, ssl.SSLContext]] = {}
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._settings: TlsSettings | None = None
-        self._upstream: dict[str, ssl.SSLContext] = {}
+        self._own: dict[str, str] = {}
+        self._upstream: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
 
     @property
     def intercepting(self) -> bool:
@@ -92,58 +108,76 @@ class Certificates:
         if settings == self._settings:
             return
         if self._settings is None or settings.authority != self._settings.authority:
+            self._pems.clear()
             self._contexts.clear()
-        self._upstream = {"": _client_context(settings.trust, "")}
-        self._upstream |= {host: _client_context(settings.trust, pem) for host, pem in settings.client_certificates}
+        self._upstream.clear()
+        self._own = {"": "", **dict(settings.client_certificates)}
         self._settings = settings
+        for host in self._own:
+            self._for_server(host, (HTTP1,))  # what is wrong with the settings is said now
 
-    def for_name(self, name: str, then: Callable[[ssl.SSLContext | None], None]) -> None:
-        """Calls `then` with the context for `name`, now or when it has come; with None where there is none."""
-        context = self._contexts.get(name)
-        if context is not None:
-            self._contexts.move_to_end(name)
-            then(context)
+    def fetch(self, name: str, then: Callable[[], None]) -> None:
+        """Calls `then` when it is known whether there is a certificate for `name`, which may be now."""
+        if name in self._pems:
+            self._pems.move_to_end(name)
+            then()
         elif name in self._waiting:
             self._waiting[name].append(then)
         elif len(self._waiting) >= PENDING:
-            then(None)
+            then()
         else:
             self._waiting[name] = [then]
             self._ask(name)
 
+    def context(self, name: str, alpn: str) -> ssl.SSLContext | None:
+        """To be `name` for a client, which is answered `alpn`, or nothing where that is empty; None where there is no
+        certificate."""
+        pem = self._pems.get(name)
+        if pem is None:
+            return None
+        contexts = self._contexts.setdefault(name, {})
+        if alpn not in contexts:
+            contexts[alpn] = _server_context(pem, alpn)
+        return contexts[alpn]
+
     def learn(self, name: str, pem: str) -> None:
         """The supervisor's answer: chain and key, or an empty text where it could not make them."""
-        context = None
         if pem:
-            context = self._contexts[name] = _server_context(pem)
-            while len(self._contexts) > KEPT:
-                self._contexts.popitem(last=False)
+            self._pems[name] = pem
+            while len(self._pems) > KEPT:
+                self._contexts.pop(self._pems.popitem(last=False)[0], None)
         for then in self._waiting.pop(name, ()):
-            then(context)
+            then()
 
-    def upstream(self, name: str) -> ssl.SSLContext:
-        """For a connection to the server `name`: the system's authorities and the operator's, the name checked, with
-        the operator's certificate for it where there is one."""
-        exact = self._upstream.get(name)
-        if exact is not None:
-            return exact
+    def upstream(self, name: str, offered: tuple[str, ...]) -> ssl.SSLContext:
+        """For a connection to the server `name`, which is `offered` protocols: the system's authorities and the
+        operator's, the name checked, with the operator's certificate for it where there is one."""
         labels = name.split(".")
         wildcards = (f"*.{'.'.join(labels[at:])}" for at in range(1, len(labels)))
-        return next((self._upstream[one] for one in wildcards if one in self._upstream), self._upstream[""])
+        return self._for_server(next((one for one in (name, *wildcards) if one in self._own), ""), offered)
+
+    def _for_server(self, host: str, offered: tuple[str, ...]) -> ssl.SSLContext:
+        context = self._upstream.get((host, offered))
+        if context is None:
+            trust = self._settings.trust if self._settings is not None else ""
+            context = self._upstream[host, offered] = _client_context(trust, self._own[host], offered)
+        return context
 
 
-def _server_context(pem: str) -> ssl.SSLContext:
+def _server_context(pem: str, alpn: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(ALPN)
+    if alpn:
+        context.set_alpn_protocols([alpn])
     _load_chain(context, pem)
     return context
 
 
-def _client_context(trust: str, pem: str) -> ssl.SSLContext:
+def _client_context(trust: str, pem: str, offered: tuple[str, ...]) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(ALPN)
+    if offered:
+        context.set_alpn_protocols(list(offered))
     if trust:
         context.load_verify_locations(cadata=trust)
     if pem:
@@ -183,7 +217,7 @@ class TlsLayer:
             if not self._established:
                 self._tls.do_handshake()
                 self._established = True
-                self._session.secured(self._tls.version() or "")
+                self._session.secured(self._tls.version() or "", self._tls.selected_alpn_protocol() or "")
             while plain := self._tls.read(_CHUNK):
                 self._session.client_plain(plain)
             self.receive_eof()

@@ -27,9 +27,15 @@ class ServerSide(Protocol):
 class Upstream(asyncio.Protocol):
     """One connection to a server, feeding `session`."""
 
-    def __init__(self, session: ServerSide, inbox: Inbox) -> None:
+    def __init__(self, session: ServerSide, inbox: Inbox, *, held: bool = False) -> None:
         self._session = session
         self._inbox = inbox
+        self._held = held
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Over TLS, a server may be connected before anything is asked of it: what it says first has to wait."""
+        if self._held:
+            transport.pause_reading()  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         self._inbox.receive(self._session.server_data, data)
@@ -58,12 +64,13 @@ async def dial(
     tls: tuple[ssl.SSLContext, str] | None = None,
 ) -> asyncio.Transport:
     """Connects to `destination` within `patience` seconds. `tls`: over TLS, and the name that the server has to
-    prove, or an empty one for its address. Raises OSError (TimeoutError and SSLError included)."""
+    prove, or an empty one for its address; then nothing is read before the session resumes it. Raises OSError
+    (TimeoutError and SSLError included)."""
     loop = asyncio.get_running_loop()
     address = str(destination.address)
     secure: dict[str, Any] = {"ssl": tls[0], "server_hostname": tls[1] or address} if tls else {}
     async with asyncio.timeout(patience):
         transport, _ = await loop.create_connection(
-            lambda: Upstream(session, inbox), address, destination.port, **secure
+            lambda: Upstream(session, inbox, held=tls is not None), address, destination.port, **secure
         )
     return transport
