@@ -78,16 +78,12 @@ class Match(NamedTuple):
             difference = clause_difference(clause.only, asked)
             if difference is None or (denied is not None and clause.observed):
                 continue
-            denied = replace(
-                self.verdict,
-                action=Action.DENY,
-                reason=Reason.CLAUSE,
-                policy=clause.policy,
-                rule=clause.rule,
-                detail=difference,
-                durable=self.verdict.durable and clause.observed,
-                observed=clause.observed,
-            )
+            denied = Verdict(Action.DENY, Reason.CLAUSE, clause.policy, clause.rule, difference)
+            if clause.observed:  # it passes all the same, and as masked as ever
+                kept = self.verdict
+                denied = replace(
+                    denied, observed=True, mask=kept.mask, request_mask=kept.request_mask, durable=kept.durable
+                )
             if not clause.observed:
                 break
         return denied or self.verdict

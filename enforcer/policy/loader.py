@@ -128,7 +128,8 @@ def _validate(data: dict[str, Plain], stem: str, vocabulary: Vocabulary) -> tupl
     try:
         file = PolicyFile.model_validate(data, context=vocabulary)
     except ValidationError as error:
-        found = [(item["loc"], _message(item)) for item in error.errors()]
+        # pydantic's mark for a fault in a key itself, which our locations end with anyway.
+        found = [(tuple(part for part in item["loc"] if part != "[key]"), _message(item)) for item in error.errors()]
     reported = {location for location, _ in found}
     blanks = [(location, BLANK) for location in blank_fields(data) if location not in reported]
     return file, [*found, *blanks, *consistency_faults(data, stem)]
