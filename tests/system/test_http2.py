@@ -1,0 +1,177 @@
+"""HTTP/2 of real clients in an executor, against real servers: judged, masked and recorded stream by stream."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from enforcer.demo.instance import Instance
+from enforcer.demo.world import FRANKFURT, VIRGINIA, World
+from enforcer.tls.authority import Authority
+from tests.fixtures.world import CARD, LOCATIONS, MASKED_CARD, Shell, Watch, enforcing, session_list
+from tests.system import grpc_server, tls_server
+
+pytest_plugins = ["tests.system.plugin"]
+pytestmark = pytest.mark.world
+
+# nginx with HTTP/2 in TLS, with HTTP/1.1 only, and with HTTP/2 in clear; gRPC in TLS.
+TLS_PORT, OLD_PORT, CLEAR_PORT, GRPC_PORT = 9643, 9644, 9645, 9646
+POLICY = f"""
+    policy: h2
+    rules:
+      - name: denied-host
+        to: {{host: [denied.example]}}
+        action: deny
+      - name: germany
+        to: {{region: [DE], protocol: [http]}}
+        action: allow
+        mask: {{response: [credit_card]}}
+      - name: nowhere-else
+        to: {{region: ["*"]}}
+        action: deny
+"""
+NAMES = ("api.example", "denied.example")
+BIG = bytes(range(256)) * 40_000  # 10 MB
+NGINX = """
+daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+  uwsgi_temp_path uwsgi; scgi_temp_path scgi; client_max_body_size 64m; root {root}/www; keepalive_requests 100000;
+  server {{
+    listen {address}:{tls} ssl http2; listen {address}:{old} ssl; listen {address}:{clear} http2;
+    ssl_certificate {pem}; ssl_certificate_key {pem}; default_type application/json;
+    location /upload {{ default_type application/octet-stream; dav_methods PUT; create_full_put_path on; }}
+    location /old {{ return 200 '$server_protocol $ssl_alpn_protocol'; }}
+    location /files {{ default_type application/octet-stream; }}
+    {locations}
+  }}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def public(world: World) -> Path:
+    """The authority that the servers' certificates are signed by, which the enforcer is told to trust."""
+    directory = world.directory / "h2-public"
+    authority = Authority.create(directory)
+    for name in NAMES:
+        (directory / f"{name}.pem").write_text(authority.leaf(name).pem)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def instance(world: World, public: Path) -> Iterator[Instance]:
+    for site in (FRANKFURT, VIRGINIA):
+        root = world.directory / f"h2-{site.name}"
+        (root / "www/upload").mkdir(parents=True)
+        (root / "www/files").mkdir()
+        (root / "www/files/big").write_bytes(BIG)
+        for path in (root, root / "www", root / "www/upload"):
+            path.chmod(0o777)
+        ports = {"tls": TLS_PORT, "old": OLD_PORT, "clear": CLEAR_PORT}
+        text = NGINX.format(root=root, address=site.address, pem=public / "api.example.pem", locations=LOCATIONS, **ports)
+        (root / "nginx.conf").write_text(text)
+        command = ("nginx", "-p", str(root), "-c", str(root / "nginx.conf"))
+        world.spawn(site.name, *command, log=f"h2-{site.name}.log")
+        world.wait_for(site, CLEAR_PORT)
+    program = (sys.executable, grpc_server.__file__, FRANKFURT.address, str(GRPC_PORT), str(public / "api.example.pem"))
+    world.spawn(FRANKFURT.name, *program, log="grpc.log")
+    world.wait_for(FRANKFURT, GRPC_PORT)
+    with enforcing(world, "h2", files={"h2": POLICY}, tls={"trust": [str(public / "ca.pem")]}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shell(instance: Instance) -> Iterator[Shell]:
+    with Shell(instance) as running:
+        yield running
+
+
+def curl(shell: Shell, *options: str, name: str = "api.example", port: int = TLS_PORT, site: str = FRANKFURT.address):  # type: ignore[no-untyped-def]
+    *options_, path = options
+    return shell.curl("--noproxy", "*", "--resolve", f"{name}:{port}:{site}", *options_, f"https://{name}:{port}{path}")
+
+
+def test_http2_over_tls_is_masked_and_recorded(instance: Instance, shell: Shell) -> None:
+    """curl agrees on HTTP/2 with us as with the server, reads a masked answer, and the exchange is on record."""
+    done = curl(shell, "--http2", "-w", " %{http_version} %{ssl_verify_result}", "/orders")
+    assert done.returncode == 0, done.stderr
+    body, version, verified = done.stdout.rsplit(" ", 2)
+    assert (json.loads(body)["card"], version, verified) == (MASKED_CARD, "2", "0")
+    session = session_list(instance)[0]
+    assert (session["protocol"], session["region"], session["rule"]) == ("http", "DE", "germany")
+    shown = instance.json("sessions", "show", "--json", session["id"])
+    facts = shown["exchanges"][0]["facts"]
+    assert (facts["version"], facts["host"], facts["path"]) == ("2", "api.example", "/orders")
+    assert facts["tls"].startswith("TLSv1")
+    assert CARD not in json.dumps(shown)
+
+
+def test_a_server_without_http2_is_spoken_to_in_http1(shell: Shell) -> None:
+    """What the client offers and the server does not speak is not agreed on."""
+    done = curl(shell, "--http2", "-w", " %{http_version}", "/old", port=OLD_PORT)
+    assert done.stdout == "HTTP/1.1 http/1.1 1.1"
+
+
+def test_http1_goes_on_as_http1(shell: Shell) -> None:
+    """A client that offers HTTP/1.1 alone reaches a server that would prefer HTTP/2 in HTTP/1.1."""
+    done = curl(shell, "--http1.1", "-w", " %{http_version}", "/old")
+    assert done.stdout == "HTTP/1.1 http/1.1 1.1"
+
+
+def test_prior_knowledge(shell: Shell) -> None:
+    """HTTP/2 in clear, by its preface."""
+    url = f"http://{FRANKFURT.address}:{CLEAR_PORT}/orders"
+    done = shell.curl("--noproxy", "*", "--http2-prior-knowledge", "-w", " %{http_version}", url)
+    assert done.returncode == 0, done.stderr
+    body, version = done.stdout.rsplit(" ", 1)
+    assert (json.loads(body)["card"], version) == (MASKED_CARD, "2")
+
+
+def test_a_denial_is_an_answer_in_http2(shell: Shell, virginia: Watch) -> None:
+    """403 with problem details on the stream; not even a SYN reaches the other country."""
+    virginia.arrived()
+    done = curl(shell, "--http2", "-w", " %{http_version} %{http_code}", "/orders", site=VIRGINIA.address)
+    assert done.returncode == 0, done.stderr
+    body, version, code = done.stdout.rsplit(" ", 2)
+    assert (json.loads(body)["rule"], version, code) == ("nowhere-else", "2", "403")
+    assert virginia.arrived() == []
+
+
+def test_streams_side_by_side(shell: Shell) -> None:
+    """nghttp asks for twenty resources on one connection."""
+    code = """
+        import subprocess
+        urls = [f"http://{host}:{port}/{n}" for n in range(20)]
+        done = subprocess.run(["nghttp", "-v", *urls], capture_output=True, text=True, timeout=60)
+        answer = done.stdout.count(":status: 200")
+    """
+    assert shell.run(code, host=FRANKFURT.address, port=CLEAR_PORT) == 20
+
+
+def test_bytes_are_what_they_were(shell: Shell) -> None:
+    """Ten megabytes down and up, in TLS: the same SHA-256, and the file on the far side is the one that was sent."""
+    shell.run("open('/tmp/big', 'wb').write(bytes(range(256)) * 40_000)")
+    down = curl(shell, "--http2", "-o", "/tmp/down", "-w", "%{http_code}", "/files/big")
+    assert down.stdout == "200", down.stderr
+    digest = shell.run("import hashlib; answer = hashlib.sha256(open('/tmp/down', 'rb').read()).hexdigest()")
+    assert digest == hashlib.sha256(BIG).hexdigest()
+    up = curl(shell, "--http2", "-T", "/tmp/big", "-w", "%{http_code}", "/upload/big")
+    assert up.stdout[-3:] == "201", (up.stdout, up.stderr)
+    back = curl(shell, "--http2", "-o", "/tmp/back", "-w", "%{http_code}", "/upload/big")
+    assert back.stdout == "200"
+    assert shell.run("answer = hashlib.sha256(open('/tmp/back', 'rb').read()).hexdigest()") == digest
+
+
+def test_many_streams_of_many_connections(shell: Shell) -> None:
+    """h2load: two thousand requests, a hundred streams at a time on each of four connections; all are answered."""
+    url = f"http://{FRANKFURT.address}:{CLEAR_PORT}/orders"
+    done = shell.command("h2load", "-n2000", "-c4", "-m100", url)
+    assert "2000 succeeded, 0 failed, 0 errored" in done.stdout, done.stdout
+    assert "2000 2xx" in done.stdout, done.stdout
