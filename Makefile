@@ -6,7 +6,7 @@ PROCESSES ?= 2
 # Seconds that `make fuzz` takes for each target.
 SECONDS ?= 60
 
-.PHONY: help setup demo test test-full test-kernels fuzz lint format bench bench-geo storm docs install uninstall clean
+.PHONY: help setup demo test test-clients test-full test-kernels fuzz lint format bench bench-geo storm docs install uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,10 @@ test: setup lint ## every test this host can run, and the linters (root)
 
 test-full: setup ## what takes minutes: the whole catalogue of ways out, every fault that the doctor tells (root)
 	@$(VENV)/pytest -m full
+
+test-clients: ## real clients of every family in an executor, against real servers; installs them (root)
+	@tools/setup.sh clients
+	@$(VENV)/pytest -m clients tests/clients
 
 test-kernels: setup ## kernel tests and the escape probe on Debian's stock kernel, emulated (root)
 	@$(VENV)/python -P tools/test_kernels.py

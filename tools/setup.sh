@@ -1,6 +1,7 @@
 #!/bin/bash
 # Prepares this Debian host: packages, the worker's user, the virtual environment, the region tables. Safe to repeat; does only what
-# is missing. Usage: tools/setup.sh [run|dev]   (run: what the enforcer needs; dev: also what demo, tests and benchmarks need)
+# is missing. Usage: tools/setup.sh [run|dev|clients]   (run: what the enforcer needs; dev: also what demo, tests and benchmarks
+# need; clients: also the clients that `make test-clients` runs)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-dev}
@@ -8,8 +9,14 @@ what=${1:-dev}
 [ -f /etc/debian_version ] || { echo "setup: needs Debian 12 or later, this is not Debian" >&2; exit 1; }
 
 packages=(python3 python3-venv python3-dev gcc python3-bpfcc python3-seccomp "linux-headers-$(dpkg --print-architecture)" iproute2 util-linux)
-if [ "$what" = dev ]; then
-    packages+=(bind9-dnsutils bpftool dnsmasq-base nginx-light postgresql curl haproxy wrk psmisc xz-utils)
+if [ "$what" != run ]; then
+    packages+=(bind9-dnsutils bpftool dnsmasq-base fcgiwrap git nginx-light postgresql curl haproxy wget wrk psmisc xz-utils)
+fi
+if [ "$what" = clients ]; then
+    packages+=(gron ruby)
+    # Others than Debian's serve as well, and may not stand beside them.
+    command -v javac > /dev/null || packages+=(default-jdk-headless)
+    command -v npm > /dev/null || packages+=(nodejs npm)
 fi
 missing=()
 for package in "${packages[@]}"; do
@@ -35,10 +42,10 @@ mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
 # Debian's bcc is bound to /usr/bin/python3; another python3 may come first in PATH.
 version=$(sha256sum pyproject.toml)
 have=$(cat .venv/.setup 2>/dev/null || true)
-if [ "$have" != "dev $version" ] && [ "$have" != "$what $version" ]; then
+if [ "$have" != "clients $version" ] && [ "$have" != "$what $version" ] && [ "$what $have" != "run dev $version" ]; then
     echo "setup: making .venv"
     [ -x .venv/bin/python ] || /usr/bin/python3 -m venv --system-site-packages .venv
-    if [ "$what" = dev ]; then extra='[dev]'; else extra='[compile]'; fi
+    case $what in run) extra='[compile]' ;; dev) extra='[dev]' ;; clients) extra='[dev,clients]' ;; esac
     .venv/bin/pip install --quiet --disable-pip-version-check --editable ".$extra"
     echo "$what $version" > .venv/.setup
 fi
