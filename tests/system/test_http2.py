@@ -14,25 +14,25 @@ from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
 from enforcer.tls.authority import Authority
 from tests.fixtures.world import CARD, LOCATIONS, MASKED_CARD, Shell, Watch, enforcing, session_list
-from tests.system import grpc_server, tls_server
+from tests.system import grpc_server
 
 pytest_plugins = ["tests.system.plugin"]
 pytestmark = pytest.mark.world
 
 # nginx with HTTP/2 in TLS, with HTTP/1.1 only, and with HTTP/2 in clear; gRPC in TLS.
 TLS_PORT, OLD_PORT, CLEAR_PORT, GRPC_PORT = 9643, 9644, 9645, 9646
-POLICY = f"""
+POLICY = """
     policy: h2
     rules:
       - name: denied-host
-        to: {{host: [denied.example]}}
+        to: {host: [denied.example]}
         action: deny
       - name: germany
-        to: {{region: [DE], protocol: [http]}}
+        to: {region: [DE], protocol: [http]}
         action: allow
-        mask: {{response: [credit_card]}}
+        mask: {response: [credit_card]}
       - name: nowhere-else
-        to: {{region: ["*"]}}
+        to: {region: ["*"]}
         action: deny
 """
 NAMES = ("api.example", "denied.example")
@@ -75,7 +75,9 @@ def instance(world: World, public: Path) -> Iterator[Instance]:
         for path in (root, root / "www", root / "www/upload"):
             path.chmod(0o777)
         ports = {"tls": TLS_PORT, "old": OLD_PORT, "clear": CLEAR_PORT}
-        text = NGINX.format(root=root, address=site.address, pem=public / "api.example.pem", locations=LOCATIONS, **ports)
+        text = NGINX.format(
+            root=root, address=site.address, pem=public / "api.example.pem", locations=LOCATIONS, **ports
+        )
         (root / "nginx.conf").write_text(text)
         command = ("nginx", "-p", str(root), "-c", str(root / "nginx.conf"))
         world.spawn(site.name, *command, log=f"h2-{site.name}.log")
@@ -175,3 +177,82 @@ def test_many_streams_of_many_connections(shell: Shell) -> None:
     done = shell.command("h2load", "-n2000", "-c4", "-m100", url)
     assert "2000 succeeded, 0 failed, 0 errored" in done.stdout, done.stdout
     assert "2000 2xx" in done.stdout, done.stdout
+
+
+CALLS = """
+    import grpc
+    roots = open("/etc/ssl/certs/ca-certificates.crt", "rb").read()
+
+    def channel(host, port, name="api.example"):
+        options = [("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)]
+        return grpc.secure_channel(f"{host}:{port}", grpc.ssl_channel_credentials(roots), options)
+
+    def told(error):
+        return [error.code().name, error.details()]
+"""
+
+
+def message(card: str) -> bytes:
+    """Field 1: a text; field 2: a message with a text; field 3: a number (Protocol Buffers' encoding)."""
+    text = card.encode()
+    inner = b"\x0a" + bytes((len(text),)) + text
+    return b"\x0a" + bytes((len(text),)) + text + b"\x12" + bytes((len(inner),)) + inner + b"\x18\x2a"
+
+
+def test_grpc_is_masked_message_by_message(instance: Instance, shell: Shell) -> None:
+    """Unary and streaming calls of grpcio: texts in answers are masked in place, and the call ends well."""
+    code = (
+        CALLS
+        + """
+    with channel(host, port) as server:
+        unary = server.unary_unary("/echo.Echo/Unary")(bytes.fromhex(sent), timeout=20)
+        stream = list(server.stream_stream("/echo.Echo/Stream")(iter([bytes.fromhex(sent)] * 5), timeout=20))
+    answer = [unary.hex(), [one.hex() for one in stream]]
+    """
+    )
+    unary, stream = shell.run(code, host=FRANKFURT.address, port=GRPC_PORT, sent=message(CARD).hex())
+    assert bytes.fromhex(unary) == message(MASKED_CARD)
+    assert [bytes.fromhex(one) for one in stream] == [message(MASKED_CARD)] * 5
+    shown = instance.json("sessions", "show", "--json", session_list(instance)[0]["id"])
+    told = [(one["operation"], one["facts"]["grpc"], one["status"]) for one in shown["exchanges"]]
+    assert told == [("/echo.Echo/Unary", "echo.Echo/Unary", "0"), ("/echo.Echo/Stream", "echo.Echo/Stream", "0")]
+
+
+def test_grpc_errors_are_masked(shell: Shell) -> None:
+    """A status with a message that quotes a card number keeps its code and loses the number."""
+    code = (
+        CALLS
+        + """
+    try:
+        with channel(host, port) as server:
+            server.unary_unary("/echo.Echo/Fails")(b"", timeout=20)
+    except grpc.RpcError as error:
+        answer = told(error)
+    """
+    )
+    answer = shell.run(code, host=FRANKFURT.address, port=GRPC_PORT)
+    assert answer == ["NOT_FOUND", f"no order for card {MASKED_CARD}"]
+
+
+def test_grpc_is_refused_in_its_own_words(shell: Shell, virginia: Watch) -> None:
+    """PERMISSION_DENIED with rule and region, and UNAVAILABLE where nobody listens."""
+    virginia.arrived()
+    code = (
+        CALLS
+        + """
+    answer = []
+    for host, port in places:
+        try:
+            with channel(host, port) as server:
+                server.unary_unary("/echo.Echo/Unary")(b"", timeout=20)
+        except grpc.RpcError as error:
+            answer.append(told(error))
+    """
+    )
+    places = [(VIRGINIA.address, GRPC_PORT), (FRANKFURT.address, 9)]
+    denied, unreachable = shell.run(code, places=places)
+    assert denied[0] == "PERMISSION_DENIED"
+    assert "rule h2/nowhere-else forbids region US" in denied[1]
+    assert unreachable[0] == "UNAVAILABLE"
+    assert "cannot be reached" in unreachable[1]
+    assert virginia.arrived() == []

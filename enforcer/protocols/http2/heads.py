@@ -64,7 +64,8 @@ class RequestHead:
     """A request's head, judged. `authority`: with the port as the client wrote it; `host`: lower case, without. `path`:
     origin-form, or `*`. `fields`: the others, for the server. `length`: of the body, -1 where it does not say. `body`:
     what they say of it; `content_type`: as the client wrote it. `grpc`: the part after `application/grpc` (`+proto`),
-    None where it is none. `fault`: why it is refused whatever policy says, with `status`. `kept`: what it is coded as."""
+    None where it is none. `fault`: why it is refused whatever policy says, with `status`. `kept`: its
+    block."""
 
     method: bytes = b""
     scheme: bytes = b""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 
 from enforcer.errors import ProtocolError
@@ -17,8 +19,9 @@ from enforcer.protocols.http2 import frames
 from enforcer.protocols.http2.compression import HEAD_LIMIT, Fields
 from enforcer.protocols.http2.connection import STREAMS_LIMIT, Connection
 from enforcer.protocols.http2.frames import PREFACE, ConnectionFault
-from enforcer.protocols.http2.heads import rewritten
-from enforcer.protocols.http2.peer import Peer
+from enforcer.protocols.http2.grpc import Messages
+from enforcer.protocols.http2.heads import RequestHead, ResponseHead, rewritten
+from enforcer.protocols.http2.peer import Half, Peer
 from enforcer.protocols.http2.refusal import grpc_status, refusal
 from enforcer.protocols.http2.stream import ALLOW, ASK, OPEN, Stream
 from enforcer.protocols.http2.texts import Texts
@@ -29,6 +32,7 @@ _CLIENT, _SERVER = Side.CLIENT, Side.SERVER
 _KEPT = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"host", b"te", b"content-type"))
 # What a field's value or a path must not hold, whatever a mask made of it.
 _NOT_IN_PATH = re.compile(rb"[^!\"$-~]")
+_GRPC_TRAILERS = (b"grpc-status", b"grpc-message", b"grpc-status-details-bin")
 _NOT_IN_VALUE = re.compile(rb"[^\t -~\x80-\xff]")
 
 _TO_CLIENT = ((frames.MAX_CONCURRENT_STREAMS, STREAMS_LIMIT), (frames.MAX_HEADER_LIST_SIZE, HEAD_LIMIT))
@@ -210,8 +214,7 @@ class Http2Inspector(Connection):
         def send(length: int) -> None:
             self._send_head(stream, rewritten(fields, length), plain=False, end=False)
 
-        texts = Texts(stream.exchange, _CLIENT, stream.up, head.body, send)
-        stream.asked_texts = texts
+        stream.asked_texts = self._texts(stream, stream.up, head, send)
         if head.body.unmaskable:
             self._add(stream, [Unmaskable(stream.exchange, head.body.unmaskable)])
 
@@ -230,22 +233,40 @@ class Http2Inspector(Connection):
         answer = stream.answer
         if answer is None:
             return
-        if stream.masked and not end and not answer.bodiless:
+        trailers: Fields | None = None
+        if stream.masked and end and answer.grpc is not None:
+            # A call that failed at once: what it says is masked as trailers are.
+            trailers = [one for one in answer.fields if one[0] in _GRPC_TRAILERS]
+            answer = replace(answer, fields=[one for one in answer.fields if one[0] not in _GRPC_TRAILERS])
+        if trailers is not None or (stream.masked and not end and not answer.bodiless):
 
             def send(length: int) -> None:
                 fields = answer.render(masked=True, length=length)
                 stream.started = True
                 stream.down.head(self._client.encoder.encode(fields, answer.secret), end=False)
 
-            texts = Texts(stream.exchange, _SERVER, stream.down, answer.body, send)
-            stream.answered_texts = texts
+            stream.answered_texts = self._texts(stream, stream.down, answer, send)
             if answer.body.unmaskable:
                 self._add(stream, [Unmaskable(stream.exchange, answer.body.unmaskable)])
+            elif trailers is not None:
+                self._add(stream, stream.answered_texts.end(trailers))
             return
         stream.started = True
         stream.down.head(answer.kept.encode(self._client.encoder, answer.render(masked=False), answer.secret), end=end)
         if end:
             self._conclude_if_over(stream)
+
+    def _texts(
+        self, stream: Stream, half: Half, head: RequestHead | ResponseHead, send: Callable[[int], None]
+    ) -> Texts:
+        """What rewrites the body after `head`. Calls of gRPC may go to and fro, so their heads do not wait for it."""
+        side = half.sender.side
+        if head.grpc is None:
+            return Texts(stream.exchange, side, half, head.body, send)
+        coding = next((value.decode("latin-1") for name, value in head.fields if name == b"grpc-encoding"), "")
+        texts = Messages(stream.exchange, side, half, (head.grpc, coding), send)
+        texts.send_head()
+        return texts
 
     def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:  # noqa: ARG002 - the interface's
         raise TypeError("HTTP answers hold no rows")
