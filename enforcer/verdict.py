@@ -21,6 +21,7 @@ class Reason(Enum):
     SPECIAL_ADDRESS = "special-purpose address that no rule names"
     PROTOCOL_ERROR = "protocol error"
     UNMASKABLE = "it cannot be masked safely"
+    TARGET = "the target of the tunnel is not allowed"
     UNREACHABLE = "the server cannot be reached"
     NO_REQUEST = "closed before a request"
     RECORDER = "the recorder cannot write"

@@ -186,8 +186,8 @@ def match_told(
     verdict = replace(
         first,
         detail="; ".join(filter(None, (first.detail, told))),
-        mask=_all_masks([verdict.mask for verdict in verdicts]),
-        request_mask=_all_masks([verdict.request_mask for verdict in verdicts]),
+        mask=all_masks([verdict.mask for verdict in verdicts]),
+        request_mask=all_masks([verdict.request_mask for verdict in verdicts]),
         durable=any(verdict.durable for verdict in verdicts),
         direct=all(verdict.direct for verdict in verdicts),
     )
@@ -205,7 +205,8 @@ def _match_unproven(policies: PolicySet, flow: Flow, protocol: str, facts: Mappi
     return engine.Match(replace(verdict, detail="; ".join(filter(None, (verdict.detail, doubt)))), clauses)
 
 
-def _all_masks(masks: Sequence[MaskSpec]) -> MaskSpec:
+def all_masks(masks: Sequence[MaskSpec]) -> MaskSpec:
+    """What hides everything that one of them hides."""
     return MaskSpec(
         tuple(dict.fromkeys(one for mask in masks for one in mask.detectors)),
         tuple(dict.fromkeys(one for mask in masks for one in mask.columns)),

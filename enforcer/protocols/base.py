@@ -36,7 +36,8 @@ class Request:
     parameters as text, None for NULL. `facts`: what policy and masking may look at (`host`, `user`, `database`); they
     are recorded. `raw`: what goes upstream once allowed. `fields`: header fields as the client wrote them, for policy
     alone. `bodiless`: it is known that no body follows. `tunnel`: host and port that a connection is asked for through
-    the server, which is egress to them as well.
+    the server, which is egress to them as well. `within`: the exchange that what answers it belongs to, where that is
+    not this one (0: it is).
     """
 
     exchange: int
@@ -48,6 +49,7 @@ class Request:
     fields: Sequence[tuple[bytes, bytes]] = ()
     bodiless: bool = False
     tunnel: tuple[str, int] | None = None
+    within: int = 0
     fault: str = ""
 
 

@@ -33,7 +33,9 @@ class Judgement:
 
 
 class Judge:
-    """Keeps the region of the ledger's flow as the table in force has it."""
+    """Keeps the region of the ledger's flow as the table in force has it. `via`: the proxies it goes through."""
+
+    via = ""
 
     def __init__(self, ledger: Ledger, environment: Environment) -> None:
         self._ledger = ledger

@@ -24,6 +24,11 @@ class Outbox:
         self._to_server: list[bytes] = []
         self._scheduled = False  # at the end of this turn
 
+    def go_on(self, ledger: Ledger) -> None:
+        """What comes is another session's, to a server that is still to be reached."""
+        self.server = None
+        self._ledger = ledger
+
     def to_client(self, raw: bytes) -> None:
         if raw:
             self._ledger.bytes_down += len(raw)

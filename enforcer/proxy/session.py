@@ -9,6 +9,7 @@ the flow as denied.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 
@@ -19,16 +20,25 @@ from enforcer.flow import Flow, Side
 from enforcer.identify.protocol import identify
 from enforcer.masking.errors import MaskError
 from enforcer.policy.engine import relayed
-from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Protocol, Reply, Request, Rows, Text, Unmaskable
+from enforcer.protocols.base import (
+    Event,
+    Forward,
+    Outcome,
+    Protocol,
+    Reply,
+    Request,
+    Rows,
+    Switched,
+    Text,
+    Unmaskable,
+)
 from enforcer.protocols.registry import OPAQUE
-from enforcer.proxy.client_side import ClientSide
 from enforcer.proxy.denial import denial
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.exchange import Exchange
-from enforcer.proxy.judge import Judge, Judgement
-from enforcer.proxy.ledger import Ledger
-from enforcer.proxy.outbox import Outbox
+from enforcer.proxy.judge import Judgement
 from enforcer.proxy.state import State
+from enforcer.proxy.switching import Switching
 from enforcer.proxy.tls import TlsLayer, agree
 from enforcer.proxy.upstream import dial
 from enforcer.verdict import Action, Reason, Verdict
@@ -40,21 +50,13 @@ LINGER = 2.0
 UNWRITTEN = "requests of this protocol cannot be masked"
 
 
-class Session(ClientSide):
+class Session(Switching):
     """One flow from accept to close. The `client_*` and `server_*` methods are its two transports' callbacks."""
 
     def __init__(self, flow: Flow, environment: Environment, client: asyncio.Transport) -> None:
-        super().__init__(environment, client)
+        super().__init__(flow, environment, client)
         self._dialling: asyncio.Task[None] | None = None
-        self._protocol = ""
-        self._inspector: Inspector | None = None
-        self._exchanges: dict[int, Exchange] = {}
-        self._last_masked: Exchange | None = None
-        self._ledger = Ledger(flow, environment)
-        self._judge = Judge(self._ledger, environment)
-        self._out = Outbox(self._ledger, environment.journal, client)
         self._full: set[Side] = set()
-        self._eof: set[Side] = set()
         # A direct rule settles it whatever the flow carries: it is relayed unread, from its first byte on.
         self._unread = relayed(environment.policies, flow)
         patience = 0 if self._unread else environment.identify_timeout
@@ -111,10 +113,13 @@ class Session(ClientSide):
     # --- the server's transport
 
     def server_data(self, data: bytes) -> None:
-        if self._inspector is None or self._state is State.CLOSED:
+        if self._state is State.CLOSED or (self._inspector is None and self._tunnel is None):
             return
         try:
-            self._inspector.receive_data(Side.SERVER, data)
+            if self._inspector is None:
+                self._speaks_first(data)
+            else:
+                self._inspector.receive_data(Side.SERVER, data)
             self._advance()
             if self._eof:
                 self._pass_eof()
@@ -122,14 +127,14 @@ class Session(ClientSide):
             self._fail(error)
 
     def server_eof(self) -> None:
-        if self._server is not None:
+        if self._server is not None or self._tunnel is not None:
             self._end_of(Side.SERVER)
         else:
             self._forget_server()
 
     def server_lost(self, error: Exception | None) -> None:
         """A reset is passed on as one: after an orderly end the client would take what it has for all of it."""
-        if self._server is None:
+        if self._server is None and self._tunnel is None:
             return  # it was only met, and is dialled again when there is a request for it
         if error is not None:
             self._close("server reset the connection", reset=True)
@@ -176,11 +181,11 @@ class Session(ClientSide):
 
     def _advance(self) -> None:
         """Takes events until the inspector needs bytes or a request has to wait; then writes what came of them."""
-        inspector = self._inspector
-        if inspector is None:
-            return
         try:
-            while self._state is State.READY and (event := inspector.next_event()) is not None:
+            while self._state is State.READY and self._inspector is not None:
+                event = self._inspector.next_event()
+                if event is None:
+                    break
                 self._take(event)
         finally:
             self._out.write_soon()
@@ -201,6 +206,8 @@ class Session(ClientSide):
                 self._out.to_client(event.raw)
             case Unmaskable():
                 self._refuse_exchange(self._answered(event.exchange), event.reason)
+            case Switched():
+                self._switch(event)
 
     def _answered(self, number: int) -> Exchange:
         """The exchange an answer belongs to. A server may speak after the last one ended (notices, notifications): that
@@ -230,6 +237,8 @@ class Session(ClientSide):
             verdict = Verdict(Action.DENY, Reason.PROTOCOL_ERROR, detail=broken)
         if journal.failing:
             verdict = Verdict(Action.DENY, Reason.RECORDER, detail=journal.failing)
+        if verdict.passes and (request.tunnel is not None or request.within):
+            verdict = self._further(request, judgement)
         if verdict.passes and judgement.requests is not None and not self._parser().rewrites:
             verdict = Verdict(Action.DENY, Reason.UNMASKABLE, verdict.policy, verdict.rule, UNWRITTEN)
         self._ledger.request(self._protocol, request, verdict)
@@ -257,10 +266,12 @@ class Session(ClientSide):
     def _allow_still(self, request: Request) -> None:
         """After a wait, in which another generation may have come."""
         judgement = self._judge.verdict(self._protocol, request)
-        if judgement.verdict.passes:
+        asks = request.tunnel is not None or request.within
+        verdict = self._further(request, judgement) if asks else judgement.verdict
+        if verdict.passes:
             self._allow(request, judgement)
         else:
-            self._refuse(request, judgement.verdict)
+            self._refuse(request, verdict)
 
     def _allow(self, request: Request, judgement: Judgement) -> None:
         inspector, ledger, masker = self._parser(), self._ledger, judgement.answers
@@ -296,11 +307,8 @@ class Session(ClientSide):
         self._server = self._out.server = server
         self._resume(lambda: None)
 
-    async def _reach(self) -> asyncio.Transport:
-        environment, secured = self._environment, self._secured
-        tls = None
-        if secured is not None:
-            tls = environment.certificates.upstream(secured.name, secured.offered), secured.name
+    async def _dial_server(self, tls: tuple[ssl.SSLContext, str] | None) -> asyncio.Transport:
+        environment = self._environment
         return await dial(self, environment.inbox, self._ledger.flow.destination, environment.connect_timeout, tls)
 
     def _may_pass(self, host: str) -> bool:
@@ -427,11 +435,6 @@ class Session(ClientSide):
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
 
-    def _parser(self) -> Inspector:
-        if self._inspector is None:
-            raise RuntimeError("no protocol was identified")
-        return self._inspector
-
     def _end_of(self, side: Side) -> None:
         if self._state is State.CLOSED:
             if side is Side.CLIENT:
@@ -439,8 +442,8 @@ class Session(ClientSide):
             return
         self._eof.add(side)
         if self._inspector is None:
-            if not self._first:
-                self._close("client closed")
+            if not self._first or side is Side.SERVER:
+                self._close(f"{side.value} closed")
             return
         try:
             self._inspector.receive_eof(side)
@@ -479,8 +482,9 @@ class Session(ClientSide):
         self._ledger.close(self._protocol, cause, list(self._exchanges.values()))
         self._exchanges.clear()
         self._environment.sessions.discard(self)
-        if self._server is not None:
-            self._server.close()
+        server = self._server or self._tunnel
+        if server is not None:
+            server.close()
         if linger and Side.CLIENT not in self._eof and not self._client.is_closing():
             self._client.resume_reading()
             self._client.write_eof()

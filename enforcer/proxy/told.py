@@ -20,7 +20,8 @@ import structlog
 from enforcer.flow import Flow
 
 PORT_DNS = 53
-# Addresses remembered for all executors, and names for one address: beyond that the address is forgotten.
+# Addresses (and names) remembered for all executors, and names for one address (addresses for one name): beyond that
+# the address (the name) is forgotten.
 MAX_ADDRESSES, MAX_NAMES = 65_536, 64
 MAX_MESSAGE = 64 * 1024
 # Bytes of one datagram with a connection on it.
@@ -30,31 +31,24 @@ _log = structlog.get_logger()
 
 
 class Told:
-    """Names by executor (cgroup id) and address, each until a monotonic second. Bounded; the oldest address goes."""
+    """Names by executor (cgroup id) and address, and addresses by name, each until a monotonic second. Bounded; the
+    oldest goes."""
 
     def __init__(self) -> None:
         self._names: OrderedDict[tuple[int, str], dict[str, float]] = OrderedDict()
+        self._addresses: OrderedDict[tuple[int, str], dict[str, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._names)
 
     def learn(self, executor: int, address: str, name: str, until: float) -> None:
-        key = (executor, address)
-        names = self._names.setdefault(key, {})
-        names[name] = max(until, names.get(name, 0.0))
-        self._names.move_to_end(key)
-        if len(names) > MAX_NAMES:
-            now = time.monotonic()
-            for old in [one for one, end in names.items() if end <= now]:
-                del names[old]
-            if len(names) > MAX_NAMES:
-                del self._names[key]
-        while len(self._names) > MAX_ADDRESSES:
-            self._names.popitem(last=False)
+        _remember(self._names, (executor, address), name, until)
+        _remember(self._addresses, (executor, name), address, until)
 
     def forget(self, executor: int) -> None:
-        for key in [key for key in self._names if key[0] == executor]:
-            del self._names[key]
+        for told in (self._names, self._addresses):
+            for key in [key for key in told if key[0] == executor]:
+                del told[key]
 
     def until(self, executor: int, address: str, name: str) -> float:
         return self._names.get((executor, address), {}).get(name, 0.0)
@@ -62,6 +56,10 @@ class Told:
     def names(self, executor: int, address: str) -> tuple[str, ...]:
         now = time.monotonic()
         return tuple(name for name, until in self._names.get((executor, address), {}).items() if until > now)
+
+    def addresses(self, executor: int, name: str) -> tuple[str, ...]:
+        now = time.monotonic()
+        return tuple(address for address, until in self._addresses.get((executor, name), {}).items() if until > now)
 
     def rows(self) -> list[tuple[int, str, str, float]]:
         """All that is remembered: executor, address, name, seconds left."""
@@ -72,6 +70,22 @@ class Told:
             for name, until in names.items()
             if until > now
         ]
+
+
+def _remember(
+    told: OrderedDict[tuple[int, str], dict[str, float]], key: tuple[int, str], value: str, until: float
+) -> None:
+    values = told.setdefault(key, {})
+    values[value] = max(until, values.get(value, 0.0))
+    told.move_to_end(key)
+    if len(values) > MAX_NAMES:
+        now = time.monotonic()
+        for old in [one for one, end in values.items() if end <= now]:
+            del values[old]
+        if len(values) > MAX_NAMES:
+            del told[key]
+    while len(told) > MAX_ADDRESSES:
+        told.popitem(last=False)
 
 
 class Names:
@@ -102,6 +116,11 @@ class Names:
         it answers."""
         self._drain()
         return self._told.names(executor, address)
+
+    def addresses(self, executor: int, name: str) -> tuple[str, ...]:
+        """The addresses that `executor` was told for `name` (lower case, no dot at the end)."""
+        self._drain()
+        return self._told.addresses(executor, name)
 
     def _drain(self) -> None:
         while self._link is not None:

@@ -1,8 +1,7 @@
 """Step 5 of 6, forward: the connection to the server that the executor asked for.
 
 Gets an endpoint whose first request was allowed and recorded; hands bytes to the session. Dials the original
-destination itself, from
-the host's network namespace; never another address.
+destination itself, from the host's network namespace; never another address.
 """
 
 from __future__ import annotations
@@ -74,3 +73,17 @@ async def dial(
             lambda: Upstream(session, inbox, held=tls is not None), address, destination.port, **secure
         )
     return transport
+
+
+async def secure(
+    upstream: Upstream, tunnel: asyncio.Transport, target: Endpoint, patience: float, tls: tuple[ssl.SSLContext, str]
+) -> asyncio.Transport:
+    """TLS over a connection that a proxy has made to `target`; otherwise as `dial`."""
+    loop = asyncio.get_running_loop()
+    name = tls[1] or str(target.address)
+    async with asyncio.timeout(patience):
+        server = await loop.start_tls(tunnel, upstream, tls[0], server_hostname=name, ssl_handshake_timeout=patience)
+    if server is None:
+        raise ConnectionResetError("the proxy has closed the tunnel")
+    server.pause_reading()
+    return server

@@ -106,7 +106,8 @@ def _what_was_judged_is_what_is_read(played: Played) -> None:
     for message, request in zip(played.server.seen, played.requests, strict=True):
         assert request.text == f"{message.method} {message.target}"
         assert request.operation == message.method
-        assert request.facts["host"] == named(message.host), (request.facts, message.host)
+        judged = request.facts["host"] if request.tunnel is None else request.tunnel[0]
+        assert judged == named(message.host), (request.facts, message.host)
 
 
 def named(authority: bytes) -> str:
@@ -149,9 +150,9 @@ def _h11_agrees(played: Played, sent: bytes) -> None:
 
 def origin_form(method: bytes, target: bytes) -> bytes:
     """RFC 9112 section 3.2: what absolute-form asks of the server it names."""
-    if target[:7].lower() != b"http://":
+    scheme, divider, rest = target.partition(b"://")
+    if not divider or scheme.lower() not in (b"http", b"https"):
         return target
-    rest = target[7:]
     at = min((rest.find(mark) for mark in (b"/", b"?") if mark in rest), default=len(rest))
     path = rest[at:]
     if not path:

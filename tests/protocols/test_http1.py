@@ -335,7 +335,9 @@ def test_refusal_says_what_and_how_to_ask() -> None:
             "prefix": "8.8.8.0/24",
             "policy": "eu-only",
             "rule": "everything-else",
+            "reason": "rule eu-only/everything-else forbids region US",
             "session": "0a1b",
+            "exchange": 0,
             "how_to_ask": "ask this host's operator; 'enforcer explain 8.8.8.8:80' shows every rule tried",
         }
         t.expect_request("GET", "GET /a?b=c")

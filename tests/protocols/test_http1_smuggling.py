@@ -76,7 +76,15 @@ REFUSED = {
     "tab after method": b"GET\t/ HTTP/1.1\r\n" + H + b"\r\n",
     "unknown method": b"FROB / HTTP/1.1\r\n" + H + b"\r\n",
     "RTSP method": b"DESCRIBE / RTSP/1.0\r\n" + H + b"\r\n",
-    "CONNECT": b"CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n",
+    "CONNECT to a path": b"CONNECT /b HTTP/1.1\r\nHost: b:443\r\n\r\n",
+    "CONNECT without a port": b"CONNECT b HTTP/1.1\r\nHost: b\r\n\r\n",
+    "CONNECT to port 0": b"CONNECT b:0 HTTP/1.1\r\nHost: b:0\r\n\r\n",
+    "CONNECT, other host": b"CONNECT b:443 HTTP/1.1\r\nHost: c:443\r\n\r\n",
+    "CONNECT, other port": b"CONNECT b:443 HTTP/1.1\r\nHost: b:80\r\n\r\n",
+    "CONNECT, userinfo": b"CONNECT a@b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n",
+    "CONNECT with a body": b"CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\nContent-Length: 3\r\n\r\nabc",
+    "CONNECT in chunks": b"CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n" + CHUNKED + b"\r\n0\r\n\r\n",
+    "CONNECT in HTTP/1.0": b"CONNECT b:443 HTTP/1.0\r\nHost: b:443\r\n\r\n",
     "fragment": b"GET /a#b HTTP/1.1\r\n" + H + b"\r\n",
     "non-ASCII target": b"GET /\xe9 HTTP/1.1\r\n" + H + b"\r\n",
     "control in target": b"GET /\x01 HTTP/1.1\r\n" + H + b"\r\n",
@@ -104,7 +112,8 @@ REFUSED = {
     "absolute-form, other host": b"GET http://b/ HTTP/1.1\r\n" + H + b"\r\n",
     "absolute-form, other port": b"GET http://a:81/ HTTP/1.1\r\n" + H + b"\r\n",
     "absolute-form, userinfo": b"GET http://a@b/ HTTP/1.1\r\n" + H + b"\r\n",
-    "absolute-form, https": b"GET https://a/ HTTP/1.1\r\n" + H + b"\r\n",
+    "absolute-form, https, other port": b"GET https://a:80/ HTTP/1.1\r\n" + H + b"\r\n",
+    "absolute-form, other scheme": b"GET ws://a/ HTTP/1.1\r\n" + H + b"\r\n",
     "absolute-form, no Host": b"GET http://a/ HTTP/1.1\r\n\r\n",
     "absolute-form, backslash": b"GET http://a\\@b/ HTTP/1.1\r\n" + H + b"\r\n",
     "double slash host": b"GET http:/a/ HTTP/1.1\r\n" + H + b"\r\n",
@@ -129,6 +138,11 @@ CUT_SHORT = {
 }
 
 ONE_MESSAGE = {
+    "absolute-form, https": (b"GET https://a/b HTTP/1.1\r\n" + H + b"\r\n", b"GET /b HTTP/1.1\r\n" + H + b"\r\n"),
+    "absolute-form, https, its port": (
+        b"GET HTTPS://a:443 HTTP/1.1\r\n" + H + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + H + b"\r\n",
+    ),
     "two blanks before the target": (b"GET  / HTTP/1.1\r\n" + H + b"\r\n", G + H + b"\r\n"),
     "empty lines first": (b"\r\n\r\n" + G + H + b"\r\n", G + H + b"\r\n"),
     "blanks around a length": (P + H + b"Content-Length: \t3 \t\r\n\r\nabc", P + H + b"Content-Length: 3\r\n\r\nabc"),

@@ -7,14 +7,14 @@ until the first of it is encoded, because only then is its length known) or `Unm
 from __future__ import annotations
 
 from enforcer.flow import Side
-from enforcer.protocols.base import Event, Forward, Outcome, Text, Unmaskable
+from enforcer.protocols.base import Event, Forward, Outcome, Switched, Text, Unmaskable
+from enforcer.protocols.codings import CodingError, Decoder, Encoder
 from enforcer.protocols.http1.fields import CHUNKED, LAST_CHUNK, LENGTH, NONE, UNTIL_CLOSE, Framing, chunk
 from enforcer.protocols.http1.reader import ResponseReader
 from enforcer.protocols.http1.request import RequestHead
-from enforcer.protocols.http1.response import ResponseHead, wide_characters
-
-# A body's first bytes that tell wide characters; held back until there are so many.
-_SNIFF = 4
+from enforcer.protocols.http1.response import ResponseHead
+from enforcer.protocols.http1.upgrade import SWITCHING
+from enforcer.protocols.media import SNIFF, wide_characters
 
 
 class Answer:
@@ -22,6 +22,8 @@ class Answer:
     it."""
 
     __slots__ = (
+        "_decoder",
+        "_encoder",
         "_exchange",
         "_first",
         "_framing",
@@ -43,6 +45,8 @@ class Answer:
         self._framing: Framing = NONE
         self._rewrite = False
         self._first: bytes | None = b""
+        self._decoder: Decoder | None = None
+        self._encoder: Encoder | None = None
         self.started = False
         self.last = request.terms.close
 
@@ -61,7 +65,8 @@ class Answer:
             self._begin(head)
             if not self._rewrite:
                 self.started = True
-                out.append(head.render(self._framing, head.length, close=self.last, masked=False))
+                close = self.last and not reader.switched
+                out.append(head.render(self._framing, head.length, close=close, masked=False))
         data = reader.take_body()
         done, reader.done = reader.done, False
         if not self._rewrite:
@@ -72,7 +77,10 @@ class Answer:
         if self._rewrite:
             self._take_text(data, done, events)
         if done:
-            events.append(Outcome(self._exchange, str(self._status), failed=self._status >= 500))
+            if self._status != SWITCHING:  # a WebSocket is part of the exchange that asked for it
+                events.append(Outcome(self._exchange, str(self._status), failed=self._status >= 500))
+            if reader.switched:
+                events.append(Switched(self._exchange, None, b"", b""))
         return events
 
     def encode(self, text: Text, data: bytes) -> bytes:
@@ -80,6 +88,8 @@ class Answer:
         head = self._head
         if head is None:
             raise ValueError("no answer is being rewritten")
+        if self._encoder is not None:
+            data = self._encoder.feed(data, text.final)
         if not self.started:
             if not data and not text.final:
                 return b""
@@ -96,28 +106,38 @@ class Answer:
         self._status = head.status
         self.last = self.last or head.close
         self._rewrite = self._masked and head.has_body
+        if self._rewrite and head.body.codings:
+            self._decoder, self._encoder = Decoder(head.body.codings), Encoder(head.body.codings)
         self._framing = head.framing
         if head.framing is CHUNKED and self._request.terms.ancient:
             self._framing = UNTIL_CLOSE
 
     def _take_text(self, data: bytes, done: bool, events: list[Event]) -> None:
-        """Adds a `Text` for `data`, or `Unmaskable` where head or first bytes say so; nothing after that matters."""
+        """Adds a `Text` for `data`, or `Unmaskable` where head, coding or first bytes say so; nothing after that
+        matters."""
         head = self._head
-        if head is None or not (data or done or head.unmaskable):
+        if head is None or not (data or done or head.body.unmaskable):
             return
-        if head.unmaskable:
-            events.append(Unmaskable(self._exchange, head.unmaskable))
+        if head.body.unmaskable:
+            events.append(Unmaskable(self._exchange, f"the answer: {head.body.unmaskable}"))
             return
+        if self._decoder is not None:
+            try:
+                data = self._decoder.feed(data, done)
+            except CodingError as error:
+                events.append(Unmaskable(self._exchange, f"the answer: {error}"))
+                return
         if self._first is not None:
             data = self._first + data
-            if len(data) < _SNIFF and not done:
+            if len(data) < SNIFF and not done:
                 self._first = data
                 return
             self._first = None
-            if wide_characters(head.media, data):
-                events.append(Unmaskable(self._exchange, "the answer is in UTF-16 or UTF-32"))
+            if wide_characters(head.body.media, data):
+                events.append(Unmaskable(self._exchange, "the answer: it is in UTF-16 or UTF-32"))
                 return
-        events.append(Text(self._exchange, head.media, data, done, data))
+        if data or done:
+            events.append(Text(self._exchange, head.body.media, data, done, data))
 
     def _framed(self, data: bytes, *, final: bool) -> bytes:
         if self._framing is not CHUNKED:

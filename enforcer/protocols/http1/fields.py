@@ -45,9 +45,10 @@ class Treatment(Enum):
     DROP = "its value is looked at, its line is not forwarded"
     NOTE = "its value is looked at, its line is forwarded"
     ASIDE = "its line is forwarded unless the body is to be masked"
+    ASKED = "the same, and its value is looked at"
 
 
-_NOTE, _ASIDE = Treatment.NOTE, Treatment.ASIDE
+_NOTE, _ASIDE, _ASKED = Treatment.NOTE, Treatment.ASIDE, Treatment.ASKED
 
 # Never forwarded (RFC 9110 section 7.6.1), whether Connection lists them or not. `http2-settings` belongs to the h2c
 # upgrade, `trailer` to the trailers that re-framing drops.
@@ -104,6 +105,8 @@ def collect(fields: Fields, treatments: dict[bytes, Treatment], side: Side) -> C
         else:
             if treatment is _NOTE:
                 passing += (name, b": ", value, b"\r\n")
+            elif treatment is _ASKED:
+                aside += (name, b": ", value, b"\r\n")
             if lower in found:
                 found[lower].append(value.strip(b" \t"))
             else:

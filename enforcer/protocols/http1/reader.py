@@ -22,11 +22,20 @@ from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.http1.fields import CHUNKED, HEAD_LIMIT, LENGTH, UNTIL_CLOSE, Fields
 from enforcer.protocols.http1.request import RequestHead, Terms, read_request_head, read_terms
-from enforcer.protocols.http1.response import ResponseHead, read_response_head
+from enforcer.protocols.http1.response import (
+    MULTIPLE_CHOICES,
+    OK,
+    ResponseHead,
+    read_response_head,
+    read_switching_head,
+)
+from enforcer.protocols.http1.upgrade import CONNECT, SWITCHING, Offer
 
 # Heads, ends and body pieces of a client's that wait for the exchanges before them: some 500 pipelined requests, each
 # of which costs far more memory than its bytes. Browsers and load generators keep fewer than 100 in flight.
 AHEAD_PIECES = 1024
+# Bytes that a peer sends of another protocol before both ends have agreed on it: a few socket reads.
+BEYOND_LIMIT = 1024 * 1024
 
 _TOO_LONG = f"more than {HEAD_LIMIT} bytes of head, trailers or chunk extensions"
 
@@ -91,13 +100,15 @@ Piece = RequestHead | bytes | End
 
 
 class RequestReader(_Reader):
-    """Reads the client's bytes. `pieces` collects heads, body data and message ends; the owner empties it."""
+    """Reads the client's bytes. `pieces` collects heads, body data and message ends; the owner empties it. `beyond`:
+    what has come after a request that another protocol may follow; None while there is none."""
 
     side = Side.CLIENT
 
     def __init__(self) -> None:
         super().__init__()
         self.pieces: list[Piece] = []
+        self.beyond: bytes | None = None
         self._target = b""
         self._body: list[bytes] = []
         self._switching: RequestHead | None = None
@@ -108,11 +119,27 @@ class RequestReader(_Reader):
 
     def receive(self, data: bytes) -> None:
         while data and self.fault is None:
+            if self.beyond is not None:
+                self.beyond += data
+                if len(self.beyond) > BEYOND_LIMIT:
+                    self.fault = LimitExceeded(Side.CLIENT, "sent too much before the protocol was switched")
+                return
             taken = self._feed(self._parser, data)
             self._flush()
             if self._switching is not None and self.fault is None:
-                self._stay_in_http(self._switching)
+                if self._switching.switches:
+                    self.pieces.append(END)
+                    self.in_message, self.beyond = False, b""
+                else:
+                    self._stay_in_http(self._switching)
             data = data[taken:] if taken < len(data) else b""
+
+    def resume(self) -> None:
+        """The server did not switch: what came after the request is the next one."""
+        beyond, self.beyond, self._switching = self.beyond, None, None
+        self._parser = HttpRequestParser(self)
+        if beyond:
+            self.receive(beyond)
 
     def receive_eof(self) -> None:
         if self.in_message and self.fault is None:
@@ -138,8 +165,10 @@ class RequestReader(_Reader):
         if said != self._said:
             self._terms, self._said = read_terms(*said), said
         head = read_request_head(parser.get_method(), target, self._terms)
-        if head.terms.upgrades and parser.should_upgrade():
+        if (head.terms.upgrades or head.tunnel is not None) and parser.should_upgrade():
             self._switching = head
+        elif head.switches:
+            raise ProtocolError(Side.CLIENT, "another protocol asked for in a way that readers differ on")
         self.pieces.append(head)
 
     def on_body(self, data: bytes) -> None:
@@ -176,7 +205,8 @@ class RequestReader(_Reader):
 
 class ResponseReader(_Reader):
     """Reads the server's bytes. `interims`, `head`, `body`, `done`: what the last `receive` completed; the owner takes
-    them each time. `expect` comes before each answer: nothing may arrive unasked."""
+    them each time. `expect` comes before each answer: nothing may arrive unasked. `switched`: another protocol follows
+    the answer, `beyond` is what has come of it."""
 
     side = Side.SERVER
 
@@ -187,7 +217,11 @@ class ResponseReader(_Reader):
         self.body: list[bytes] = []
         self.done = False
         self.expecting = False
+        self.switched = False
+        self.beyond = b""
         self._method = ""
+        self._offer: Offer | None = None
+        self._heads_first = False
         self._reason = b""
         self._until_close = False
         # The last head's arguments and what they came to: a busy server repeats itself within one second of its Date.
@@ -197,9 +231,12 @@ class ResponseReader(_Reader):
         self._headless = b""
         self._parser = HttpResponseParser(self)
 
-    def expect(self, method: str) -> None:
-        """An answer to a `method` request may arrive now."""
+    def expect(self, method: str, offer: Offer | None = None) -> None:
+        """An answer to a `method` request may arrive now, one that takes up `offer` included."""
         self.expecting = True
+        self._offer = offer
+        # What follows the head may be no HTTP, or a body that does not come: the head is read for itself.
+        self._heads_first = offer is not None or method in ("HEAD", CONNECT)
         self._until_close = False
         self._method = method
 
@@ -208,10 +245,12 @@ class ResponseReader(_Reader):
         self.expecting = False
 
     def receive(self, data: bytes) -> None:
-        if self.expecting and self._method == "HEAD":
+        if self.expecting and self._heads_first:
             self._receive_heads(data)
         elif self.expecting:
             self._feed(self._parser, data)
+        elif self.switched:
+            self.beyond += data
         elif data.strip(b"\r\n"):
             self.fault = ProtocolError(Side.SERVER, "sent bytes that no request asked for")
 
@@ -227,9 +266,10 @@ class ResponseReader(_Reader):
 
     def _receive_heads(self, data: bytes) -> None:
         """Answers to HEAD describe a body that does not follow, which llhttp cannot be told: each head gets a parser of
-        its own. Heads end at the first empty line, since llhttp takes no line end but CRLF."""
+        its own, up to one that a body does follow. Heads end at the first empty line: llhttp takes no line end but
+        CRLF."""
         data = self._headless + data
-        while self.expecting and self.fault is None:
+        while self.expecting and self._heads_first and self.fault is None:
             end = data.find(b"\r\n\r\n") + 4
             if end < 4:
                 self._headless = data
@@ -237,7 +277,9 @@ class ResponseReader(_Reader):
                     self.fault = LimitExceeded(Side.SERVER, _TOO_LONG)
                 return
             self._feed(self._parser, data[:end])
-            if not self.in_message:
+            if self.in_message:
+                self._heads_first = False
+            else:
                 self._parser = HttpResponseParser(self)
             data = data[end:]
         self._headless = b""
@@ -264,6 +306,10 @@ class ResponseReader(_Reader):
     def on_headers_complete(self) -> None:
         parser = self._parser
         reason, self._reason = self._reason, b""
+        if self._offer is not None and parser.get_status_code() == SWITCHING:
+            self.head = read_switching_head(reason, parser.get_http_version(), self._take_fields(), self._offer)
+            self.switched, self._interim = True, False
+            return
         said = (parser.get_status_code(), reason, parser.get_http_version(), self._take_fields(), self._method)
         if said != self._said:
             self._read, self._said = read_response_head(*said), said
@@ -274,7 +320,8 @@ class ResponseReader(_Reader):
             return
         self.head = head
         self._until_close = head.framing is UNTIL_CLOSE
-        if self._method == "HEAD":
+        self.switched = self._method == CONNECT and OK <= head.status < MULTIPLE_CHOICES
+        if self._method == "HEAD" or self.switched:
             self.on_message_complete()
 
     def on_body(self, data: bytes) -> None:

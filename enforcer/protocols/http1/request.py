@@ -7,19 +7,21 @@ ProtocolError: llhttp accepts a missing or second Host, HTTP/0.9 and 2.0, fragme
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 
 from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
+from enforcer.protocols.codings import readable
+from enforcer.protocols.http import read_authority
 from enforcer.protocols.http1.fields import (
     CHUNKED,
     HOP_BY_HOP,
     LENGTH,
     NONE,
     TARGET_LIMIT,
+    Collected,
     Fields,
     Framing,
     Treatment,
@@ -27,28 +29,32 @@ from enforcer.protocols.http1.fields import (
     closes,
     collect,
 )
+from enforcer.protocols.http1.upgrade import CONNECT, Offer, read_offer, wants_websocket
+from enforcer.protocols.media import Description, describe
 
 _CLIENT = Side.CLIENT
 
-# ASIDE: fields by which a client asks for a form of the answer that cannot be masked, compressed or in parts.
+# ASIDE, ASKED: fields by which a client asks for a form of the answer that cannot be masked, coded or in parts.
 _TREATMENTS = HOP_BY_HOP | {
     b"host": Treatment.DROP,
     b"content-length": Treatment.DROP,
+    b"content-type": Treatment.NOTE,
+    b"content-encoding": Treatment.NOTE,
     b"expect": Treatment.DROP,
-    b"accept-encoding": Treatment.ASIDE,
+    b"accept-encoding": Treatment.ASKED,
     b"range": Treatment.ASIDE,
     b"if-range": Treatment.ASIDE,
+    b"sec-websocket-key": Treatment.NOTE,
+    b"sec-websocket-version": Treatment.NOTE,
+    b"sec-websocket-protocol": Treatment.NOTE,
+    # What compresses messages hides them from us (RFC 7692), and there are no other extensions.
+    b"sec-websocket-extensions": Treatment.DROP,
 }
 
 # Origin-form: printable ASCII from the slash on, no fragment (RFC 9112 section 3.2.1; llhttp admits `#`).
 _ORIGIN_FORM = re.compile(r"/[!\"$-~]*")
-_ABSOLUTE_FORM = re.compile(r"(?i:http)://([^/?#]*)([/?].*)?")
-# uri-host [":" port] without userinfo, percent-encoding, zone ids or anything beyond letters, digits, `-`, `_`, `.`:
-# real host names, on which every reader agrees (RFC 9110 section 7.2).
-_AUTHORITY = re.compile(
-    r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?)\.?)(?::([0-9]{0,5}))?"
-)
-_HTTP_PORT = 80
+_ABSOLUTE_FORM = re.compile(r"(?i:(https?))://([^/?#]*)([/?].*)?")
+_PORTS = {"http": 80, "https": 443}
 
 # llhttp reads RTSP's and Icecast's methods as well, and does not tell which protocol name the request line carried.
 _FOREIGN_METHODS = frozenset(
@@ -66,8 +72,10 @@ class Terms:
     `authority`: the Host value. `host`: lower case, no port, trailing dot or brackets. `framing`/`length`: of the body.
     `close`: the connection ends after this exchange, as the client asked. `ancient`: the client speaks HTTP/1.0, so it
     knows neither chunks nor interim answers. `waits`: its body comes only after `100 Continue`. `upgrades`: it offers
-    another protocol (not forwarded: the server answers in HTTP/1.1). `tail`: the rebuilt head from the blank after the
-    target on, without `negotiation` (the lines left out when the answer is to be masked) and the final empty line.
+    another protocol (not forwarded, but for `offer`: the server answers in HTTP/1.1). `tail`: the rebuilt head from the
+    blank after the target on, without what follows the body's framing and without the final empty line. `negotiation`:
+    lines left out when the answer is to be masked, for which `readable` stands in. `fields`: as the client wrote them.
+    `passing`: `tail` without framing. `body`: what is said of it. `types`: the values of Content-Type.
     """
 
     authority: bytes
@@ -80,33 +88,64 @@ class Terms:
     upgrades: bool
     tail: bytes
     negotiation: bytes
+    readable: bytes
+    fields: Fields
+    passing: list[bytes]
+    body: Description
+    types: tuple[bytes, ...]
+    offer: Offer | None = None
 
 
 @dataclass(slots=True)
 class RequestHead:
-    """A request's head, judged. `target`: in origin-form, or `*`."""
+    """A request's head, judged. `target`: in origin-form, or `*`, or of CONNECT an authority, which `tunnel` is too."""
 
     method: str
     target: str
     terms: Terms
+    tunnel: tuple[str, int] | None = None
 
     def render(self, *, masked: bool) -> bytes:
-        """The head for the server; `masked` asks for an answer in full and uncompressed."""
-        asked = b"Accept-Encoding: identity\r\n" if masked else self.terms.negotiation
-        return b"%b%b%b\r\n" % (f"{self.method} {self.target}".encode("ascii"), self.terms.tail, asked)
+        """The head for the server; `masked` asks for an answer in full, in a coding that is read here."""
+        terms = self.terms
+        asked = terms.readable if masked else terms.negotiation
+        offer = terms.offer.lines if terms.offer is not None else b""
+        return b"%b%b%b%b\r\n" % (f"{self.method} {self.target}".encode("ascii"), terms.tail, offer, asked)
+
+    def render_framed(self, framing: Framing, length: int, *, masked: bool) -> bytes:
+        """The same for a body that is framed anew, and that has been asked for already."""
+        terms = self.terms
+        lines = [f"{self.method} {self.target}".encode("ascii"), *terms.passing]
+        lines += _framed(framing, length)
+        if terms.close:
+            lines.append(b"Connection: close\r\n")
+        lines += (terms.readable if masked else terms.negotiation, b"\r\n")
+        return b"".join(lines)
+
+    @property
+    def has_body(self) -> bool:
+        framing = self.terms.framing
+        return framing is not NONE and not (framing is LENGTH and self.terms.length == 0)
+
+    @property
+    def switches(self) -> bool:
+        """May another protocol follow, if the server agrees?"""
+        return self.terms.offer is not None or self.tunnel is not None
 
     @property
     def path(self) -> str:
-        return self.target.partition("?")[0]
+        return "" if self.tunnel is not None else self.target.partition("?")[0]
 
 
 def read_request_head(method: bytes, target: bytes, terms: Terms) -> RequestHead:
     """Judges a request line against its fields. Raises ProtocolError (the client's) or LimitExceeded."""
     word = method.decode("ascii")
-    if word == "CONNECT":
-        raise ProtocolError(_CLIENT, "CONNECT is not inspected")
+    if word == CONNECT:
+        return _tunnel(target, terms)
     if word in _FOREIGN_METHODS:
         raise ProtocolError(_CLIENT, "a method of another protocol")
+    if terms.offer is not None and word != "GET":
+        raise ProtocolError(_CLIENT, "a WebSocket asked for with another method than GET")
     return RequestHead(word, _origin_form(word, target, terms.authority), terms)
 
 
@@ -122,16 +161,15 @@ def read_terms(version: str, fields: Fields) -> Terms:
     close = ancient or closes(found, version)
     # Without a Host it cannot be HTTP/1.1, and servers refuse an empty one: such a request keeps its version.
     start = b" HTTP/1.1\r\nHost: %b\r\n" % authority if host else b" HTTP/1.0\r\n"
-    lines = [start, *collected.passing]
-    expectations = () if ancient else found.get(b"expect", ())
-    for value in expectations:
-        lines.append(b"Expect: %b\r\n" % value)
-    if framing is LENGTH:
-        lines.append(b"Content-Length: %d\r\n" % length)
-    elif framing is CHUNKED:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
+    waits = not ancient and _waits(found.get(b"expect", ())) and framing is not NONE
+    passing = [start, *collected.passing]
+    lines = [*passing]
+    if waits:
+        lines.append(b"Expect: 100-continue\r\n")
+    lines += _framed(framing, length)
     if close:
         lines.append(b"Connection: close\r\n")
+    types = tuple(found.get(b"content-type", ()))
     return Terms(
         authority=authority,
         host=host,
@@ -139,11 +177,41 @@ def read_terms(version: str, fields: Fields) -> Terms:
         length=length,
         close=close,
         ancient=ancient,
-        waits=bool(expectations) and framing is not NONE,
+        waits=waits,
         upgrades=b"upgrade" in found,
         tail=b"".join(lines),
         negotiation=b"".join(collected.aside),
+        readable=_readable(tuple(found.get(b"accept-encoding", ()))),
+        fields=fields,
+        passing=passing,
+        body=describe(types, tuple(found.get(b"content-encoding", ()))),
+        types=types,
+        offer=_offer(collected, framing, close=close) if not ancient and wants_websocket(found) else None,
     )
+
+
+def _framed(framing: Framing, length: int) -> tuple[bytes, ...]:
+    if framing is LENGTH:
+        return (b"Content-Length: %d\r\n" % length,)
+    return (b"Transfer-Encoding: chunked\r\n",) if framing is CHUNKED else ()
+
+
+@lru_cache(maxsize=256)
+def _readable(values: tuple[bytes, ...]) -> bytes:
+    return b"Accept-Encoding: %b\r\n" % readable(values)
+
+
+def _waits(expectations: list[bytes] | tuple[()]) -> bool:
+    """RFC 9110 section 10.1.1 knows one expectation."""
+    if any(value.lower() != b"100-continue" for value in expectations):
+        raise ProtocolError(_CLIENT, "an expectation other than 100-continue")
+    return bool(expectations)
+
+
+def _offer(collected: Collected, framing: Framing, *, close: bool) -> Offer:
+    if framing is not NONE or close:
+        raise ProtocolError(_CLIENT, "a WebSocket asked for with a body, or on a connection that ends")
+    return read_offer(collected.found)
 
 
 def _host(values: list[bytes] | None, version: str) -> tuple[bytes, str]:
@@ -154,36 +222,15 @@ def _host(values: list[bytes] | None, version: str) -> tuple[bytes, str]:
         raise ProtocolError(_CLIENT, "no Host field")
     if len(values) != 1:
         raise ProtocolError(_CLIENT, "more than one Host field")
-    parsed = _authority(values[0])
+    parsed = read_authority(values[0], _PORTS["http"])
     if parsed is None:
         raise ProtocolError(_CLIENT, "a Host field that is not a host name with an optional port")
     return values[0], parsed[0]
 
 
-@lru_cache(maxsize=1024)
-def _authority(value: bytes) -> tuple[str, int] | None:
-    """Host (normalised) and port of `value`, None where it is not plainly one host. Cached."""
-    if not value.isascii() or (match := _AUTHORITY.fullmatch(value.decode("ascii"))) is None:
-        return None
-    literal, name, digits = match.groups()
-    port = int(digits) if digits else _HTTP_PORT
-    if port > 0xFFFF:
-        return None
-    if literal is None:
-        return None if ".." in name else (name.lower(), port)
-    try:
-        return str(ipaddress.IPv6Address(literal)), port
-    except ValueError:
-        return None
-
-
 def _origin_form(method: str, raw: bytes, authority: bytes) -> str:
     """The request target in origin-form, or `*` (RFC 9112 section 3.2). Absolute-form must name the Host itself."""
-    if len(raw) > TARGET_LIMIT:
-        raise LimitExceeded(_CLIENT, f"a request target of more than {TARGET_LIMIT} bytes")
-    if not raw.isascii():
-        raise ProtocolError(_CLIENT, "a request target that is not ASCII")
-    target = raw.decode("ascii")
+    target = _printable(raw)
     if target == "*":
         if method != "OPTIONS":
             raise ProtocolError(_CLIENT, "the target `*` for a method other than OPTIONS")
@@ -192,13 +239,38 @@ def _origin_form(method: str, raw: bytes, authority: bytes) -> str:
         absolute = _ABSOLUTE_FORM.fullmatch(target)
         if absolute is None:
             raise ProtocolError(_CLIENT, "a request target that is neither a path nor an http:// address")
-        named = _authority(absolute[1].encode("ascii"))
-        if named is None or named != _authority(authority):
+        port = _PORTS[absolute[1].lower()]
+        named = read_authority(absolute[2].encode("ascii"), port)
+        if named is None or named != read_authority(authority, port):
             raise ProtocolError(_CLIENT, "the request target names another host than the Host field")
-        rest = absolute[2]
+        rest = absolute[3]
         if rest is None:
             return "*" if method == "OPTIONS" else "/"
         target = rest if rest.startswith("/") else "/" + rest
     if _ORIGIN_FORM.fullmatch(target) is None:
         raise ProtocolError(_CLIENT, "a request target with a character that does not belong there")
     return target
+
+
+def _printable(raw: bytes) -> str:
+    if len(raw) > TARGET_LIMIT:
+        raise LimitExceeded(_CLIENT, f"a request target of more than {TARGET_LIMIT} bytes")
+    if not raw.isascii():
+        raise ProtocolError(_CLIENT, "a request target that is not ASCII")
+    return raw.decode("ascii")
+
+
+def _tunnel(raw: bytes, terms: Terms) -> RequestHead:
+    """CONNECT (RFC 9110 section 9.3.6): a host and a port, which the Host field names too, and no body."""
+    authority = _printable(raw).encode("ascii")
+    named = read_authority(authority, 0)
+    if named is None or not named[1]:
+        raise ProtocolError(_CLIENT, "CONNECT to something else than a host and a port")
+    stated = read_authority(terms.authority, named[1])
+    if stated != named:
+        raise ProtocolError(_CLIENT, "CONNECT to another host than the Host field's")
+    if terms.framing is not NONE and terms.length:
+        raise ProtocolError(_CLIENT, "CONNECT with a body")
+    if terms.framing is CHUNKED or terms.ancient or terms.offer is not None:
+        raise ProtocolError(_CLIENT, "CONNECT with a body, in HTTP/1.0, or with an upgrade")
+    return RequestHead(CONNECT, authority.decode("ascii"), terms, named)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
@@ -25,6 +24,8 @@ from enforcer.protocols.http1.fields import (
     closes,
     collect,
 )
+from enforcer.protocols.http1.upgrade import CONNECT, SWITCHING, Offer, agreed_lines
+from enforcer.protocols.media import Description, describe
 
 _SERVER = Side.SERVER
 
@@ -51,16 +52,22 @@ _TREATMENTS = HOP_BY_HOP | {
     b"x-ms-blob-content-md5": Treatment.ASIDE,
     b"x-ms-content-crc64": Treatment.ASIDE,
 }
+# Looked at where protocols are switched.
+_UPGRADE_TREATMENTS = HOP_BY_HOP | {
+    b"alt-svc": Treatment.DROP,
+    b"content-length": Treatment.DROP,
+    b"sec-websocket-accept": Treatment.NOTE,
+    b"sec-websocket-extensions": Treatment.NOTE,
+    b"sec-websocket-protocol": Treatment.NOTE,
+}
 
 # reason-phrase: tab, space, visible, obs-text (RFC 9112 section 4); llhttp admits control characters.
 _REASON = re.compile(rb"[\t -~\x80-\xff]*")
-# Charsets in which every ASCII character is its own byte and no byte of another one: what a byte scanner can read.
-_CHARSET = re.compile(r"utf-?8|us-ascii|ascii|iso-?8859-\d{1,2}|latin-?1|windows-125\d|cp125\d")
-_CHARSET_PARAMETER = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 
-SWITCHING = 101
+OK = 200
 NO_CONTENT = 204
 PARTIAL = 206
+MULTIPLE_CHOICES = 300
 NOT_MODIFIED = 304
 
 
@@ -68,22 +75,20 @@ NOT_MODIFIED = 304
 class ResponseHead:
     """A response's head, judged. `framing`/`length`: of the body as the server sends it.
 
-    `close`: the server ends the connection after it. `media`: the Content-Type without parameters, lower case, empty
-    where there is none. `unmaskable`: why its body cannot be masked; empty where it can.
+    `close`: the server ends the connection after it. `body`: what is said of it.
     """
 
     status: int
     framing: Framing
     length: int
     close: bool
-    media: str
-    unmaskable: str
+    body: Description
     start: bytes
     of_the_bytes: bytes
 
     @property
     def interim(self) -> bool:
-        return self.status < 200
+        return self.status < 200 and self.status != SWITCHING
 
     @property
     def has_body(self) -> bool:
@@ -115,43 +120,32 @@ def read_response_head(status: int, reason: bytes, version: str, fields: Fields,
     declared, length = body_length(found, version, _SERVER)
     lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *collected.passing]
     framing = UNTIL_CLOSE if declared is NONE else declared
-    if status < 200 or status in (NO_CONTENT, NOT_MODIFIED) or method == "HEAD":
+    connected = method == CONNECT and OK <= status < MULTIPLE_CHOICES
+    if status < OK or status in (NO_CONTENT, NOT_MODIFIED) or method == "HEAD" or connected:
         framing = NONE
-        if declared is LENGTH and status >= 200 and status != NO_CONTENT:
+        if declared is LENGTH and status >= OK and status != NO_CONTENT and not connected:
             lines.append(b"Content-Length: %d\r\n" % length)
-    media, unmaskable = _description(tuple(found.get(b"content-type", ())), tuple(found.get(b"content-encoding", ())))
+    body = describe(tuple(found.get(b"content-type", ())), tuple(found.get(b"content-encoding", ())))
+    if status == PARTIAL and not body.unmaskable:
+        body = Description(body.media, body.codings, "it is a part of a document")
     return ResponseHead(
         status=status,
         framing=framing,
         length=length,
         close=framing is UNTIL_CLOSE or closes(found, version),
-        media=media,
-        unmaskable="the answer is a part of a document" if status == PARTIAL else unmaskable,
+        body=body,
         start=b"".join(lines),
         of_the_bytes=b"".join(collected.aside),
     )
 
 
-@lru_cache(maxsize=256)
-def _description(types: tuple[bytes, ...], encodings: tuple[bytes, ...]) -> tuple[str, str]:
-    """The media type, and why a body so described cannot be masked safely, or nothing. Cached, as servers repeat it."""
-    media = types[0].partition(b";")[0].strip(b" \t").decode("latin-1").lower() if types else ""
-    if any(value.lower() not in (b"", b"identity") for value in encodings):
-        return media, "the answer is compressed although identity was asked for"
-    if media == "multipart/byteranges":
-        return media, "the answer is a part of a document"
-    if len(types) > 1:
-        return media, "the answer has more than one Content-Type"
-    charsets = [charset for value in types for charset in _CHARSET_PARAMETER.findall(value.decode("latin-1"))]
-    if any(_CHARSET.fullmatch(charset.lower()) is None for charset in charsets):
-        return media, "the answer is in a character set that is not read"
-    return media, ""
-
-
-def wide_characters(media: str, first: bytes) -> bool:
-    """Do a body's first bytes say UTF-16 or UTF-32, which no charset parameter announced? In both, ASCII text has NUL
-    bytes among its first four (RFC 4627 section 3 detected JSON's encoding this way), or a byte order mark."""
-    if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return True
-    textual = media.startswith("text/") or "json" in media or "xml" in media or not media
-    return textual and b"\0" in first[:4]
+def read_switching_head(reason: bytes, version: str, fields: Fields, offer: Offer) -> ResponseHead:
+    """Judges the head of a 101 that answers `offer`. Raises ProtocolError or LimitExceeded (the server's)."""
+    if version != "1.1":
+        raise ProtocolError(_SERVER, "switches protocols in another version than HTTP/1.1")
+    if _REASON.fullmatch(reason) is None:
+        raise ProtocolError(_SERVER, "a control character in the reason phrase")
+    collected = collect(fields, _UPGRADE_TREATMENTS, _SERVER)
+    agreed = agreed_lines(offer, collected.found)
+    start = b"".join([b"HTTP/1.1 101 %b\r\n" % reason, *collected.passing, agreed])
+    return ResponseHead(SWITCHING, NONE, 0, close=False, body=Description(""), start=start, of_the_bytes=b"")

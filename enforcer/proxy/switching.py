@@ -1,0 +1,148 @@
+"""Steps 2 to 5 of 6, for a session whose connection changes what it speaks: WebSocket, and tunnels through a proxy.
+
+Gets `Switched` from the inspector; puts the next one in its place, or lets the connection be identified anew as a flow
+to the tunnel's target, with a record of its own. Also here: what requests of such connections are asked beyond policy,
+and how their server is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from abc import abstractmethod
+
+from enforcer.flow import Flow, Side
+from enforcer.protocols.base import Inspector, Protocol, Request, Switched
+from enforcer.protocols.registry import OPAQUE
+from enforcer.proxy.client_side import ClientSide
+from enforcer.proxy.environment import Environment
+from enforcer.proxy.exchange import Exchange
+from enforcer.proxy.judge import Judge, Judgement
+from enforcer.proxy.ledger import Ledger
+from enforcer.proxy.outbox import Outbox
+from enforcer.proxy.state import State
+from enforcer.proxy.tunnel import TunnelJudge, denied_target, targets
+from enforcer.proxy.upstream import Upstream, secure
+from enforcer.verdict import Action, Reason, Verdict
+
+
+class Switching(ClientSide):
+    """The part of a session that outlives its protocol."""
+
+    def __init__(self, flow: Flow, environment: Environment, client: asyncio.Transport) -> None:
+        super().__init__(environment, client)
+        self._protocol = ""
+        self._inspector: Inspector | None = None
+        self._exchanges: dict[int, Exchange] = {}
+        self._last_masked: Exchange | None = None
+        self._eof: set[Side] = set()
+        self._ledger = Ledger(flow, environment)
+        self._judge = Judge(self._ledger, environment)
+        self._out = Outbox(self._ledger, environment.journal, client)
+        # What the tunnel that was asked for last may lead to, and the proxy's connection once it is one.
+        self._targets: tuple[Flow, ...] = ()
+        self._tunnel: asyncio.Transport | None = None
+
+    @abstractmethod
+    def server_data(self, data: bytes) -> None: ...
+
+    @abstractmethod
+    def server_eof(self) -> None: ...
+
+    @abstractmethod
+    def server_lost(self, error: Exception | None) -> None: ...
+
+    @abstractmethod
+    def server_full(self, full: bool) -> None: ...
+
+    @abstractmethod
+    def _begin(self, protocol: Protocol) -> None: ...
+
+    @abstractmethod
+    def _identify(self) -> None: ...
+
+    @abstractmethod
+    async def _dial_server(self, tls: tuple[ssl.SSLContext, str] | None) -> asyncio.Transport: ...
+
+    @abstractmethod
+    def _close(self, cause: str, *, linger: bool = False, reset: bool = False) -> None: ...
+
+    def _parser(self) -> Inspector:
+        if self._inspector is None:
+            raise RuntimeError("no protocol was identified")
+        return self._inspector
+
+    def _further(self, request: Request, judgement: Judgement) -> Verdict:
+        """The verdict on a request that asks for a tunnel, or whose answers belong to another exchange."""
+        verdict = judgement.verdict
+        if not verdict.passes:
+            return verdict
+        if request.tunnel is not None:
+            return self._on_tunnel(request.tunnel) or verdict
+        within = self._exchanges.get(request.within)
+        if within is None or judgement.answers not in (None, within.masker):
+            detail = "what answers it was allowed by a rule that masks otherwise"
+            return Verdict(Action.DENY, Reason.UNMASKABLE, verdict.policy, verdict.rule, detail)
+        return verdict
+
+    def _on_tunnel(self, tunnel: tuple[str, int]) -> Verdict | None:
+        if self._secured is not None:
+            return Verdict(Action.DENY, Reason.TARGET, detail="a tunnel inside TLS is not read; use the proxy in clear")
+        host, port = tunnel
+        self._targets = targets(self._environment, self._ledger.flow, host, port)
+        return denied_target(self._environment, self._targets, host)
+
+    def _switch(self, event: Switched) -> None:
+        inspector = event.inspector
+        if inspector is None:
+            self._enter_tunnel(event)
+            return
+        self._inspector = inspector
+        for side, data in ((Side.CLIENT, event.client), (Side.SERVER, event.server)):
+            if data:
+                inspector.receive_data(side, data)
+            if side in self._eof:
+                inspector.receive_eof(side)
+
+    def _enter_tunnel(self, event: Switched) -> None:
+        """What follows is a flow to the target, in a session of its own."""
+        environment, proxy = self._environment, self._ledger.flow.destination
+        before, self._ledger = self._ledger, Ledger(self._targets[0], environment)
+        via = self._judge.via
+        self._judge = TunnelJudge(self._ledger, environment, self._targets, f"{via} {proxy}".lstrip())
+        before.close(self._protocol, f"tunnel: goes on as session {self._ledger.session}", [])
+        self._out.go_on(self._ledger)
+        self._tunnel, self._server = self._server, None
+        self._protocol, self._inspector, self._last_masked = "", None, None
+        self._first = event.client
+        self._state = State.IDENTIFYING
+        if Side.SERVER in self._eof:
+            self._close("server closed")
+        elif event.server:
+            self._speaks_first(event.server)
+        else:
+            self._wait_for_client(environment.identify_timeout)
+            if self._first:
+                self._identify()
+
+    def _speaks_first(self, data: bytes) -> None:
+        """The server at the tunnel's end, where the client has said nothing that tells a protocol."""
+        self._begin(OPAQUE)
+        if self._inspector is not None:
+            self._inspector.receive_data(Side.SERVER, data)
+
+    async def _reach(self) -> asyncio.Transport:
+        """The server, over TLS where the client's TLS ends here."""
+        environment, secured = self._environment, self._secured
+        tls = None
+        if secured is not None:
+            tls = environment.certificates.upstream(secured.name, secured.offered), secured.name
+        if self._tunnel is None:
+            return await self._dial_server(tls)
+        server, self._tunnel = self._tunnel, None
+        if server.is_closing():
+            raise ConnectionResetError("the proxy has closed the tunnel")
+        if tls is None:
+            return server
+        target, patience = self._ledger.flow.destination, environment.connect_timeout
+        return await secure(Upstream(self, environment.inbox, held=True), server, target, patience, tls)
