@@ -18,6 +18,7 @@ from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, Site, World
 from enforcer.tls.authority import Authority
 from tests.clients import goods, objects
+from tests.clients.long_streams import RAW_PORT
 from tests.fixtures.world import CARD, EMAIL, enforcing
 from tests.system import name_server
 
@@ -28,6 +29,9 @@ HOSTS = {PLAIN: FRANKFURT, MASKED: FRANKFURT, DENIED: VIRGINIA}
 RULES = f"""
     policy: clients
     rules:
+      - name: raw
+        to: {{region: [DE], port: ["{RAW_PORT}"], protocol: [opaque]}}
+        action: allow
       - name: masked
         to: {{region: [DE], host: [{MASKED}], protocol: [http]}}
         action: allow
