@@ -35,8 +35,8 @@ _UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
 # one that is only nearly such a name is read by some and not by others.
 _TOP = ("query", "documentId", "jsonrpc", "method", "params", "model", "models")
 _PARAMS = ("name",)
-# Of the query: GraphQL over HTTP by GET, and JSON-RPC as some servers take it.
-_IN_QUERY = ("query", "method", "jsonrpc")
+# Of the query: GraphQL over HTTP by GET, JSON-RPC as some servers take it, models as OpenAI's Realtime API names them.
+_IN_QUERY = ("query", "method", "jsonrpc", "model")
 # Segments of a path after which comes the model's name: Gemini, Vertex, Bedrock, Azure OpenAI.
 _BEFORE_MODEL = frozenset({"models", "tunedmodels", "model", "deployments"})
 # Where a verb follows the name: `NAME:generateContent`. Bedrock's names have colons of their own.
@@ -76,8 +76,9 @@ def _facts(content_type: str, target: str, body: bytes) -> dict[str, list[str]]:
     if not body and "method" in asked:
         facts[RPC] = [asked["method"]]
     in_path = _models_in_path(target)
-    # A body that names no model is fine beside a path that does; one that names another makes it two.
-    facts[MODEL] = [] if in_path is None else [*facts[MODEL], *in_path]
+    # A body that names no model is fine beside a target that does; one that names another makes it two.
+    in_query = [asked["model"]] if "model" in asked else []
+    facts[MODEL] = [] if in_path is None else [*facts[MODEL], *in_path, *in_query]
     return facts
 
 

@@ -107,6 +107,8 @@ def test_json_rpc_in_the_query_is_seen() -> None:
         ("/openai/deployments/mine/chat/completions?api-version=2024-06-01", {"messages": []}, "mine"),
         ("/openai/deployments/mine/chat/completions", {"model": "gpt-4o"}, "gpt-4o, mine"),
         ("/api/v1/chat/completions", {"model": "a/b", "models": ["c/d", "a/b"]}, "a/b, c/d"),
+        ("/v1/realtime?model=gpt-4o-realtime-preview", {"type": "session.update"}, "gpt-4o-realtime-preview"),
+        ("/v1/chat/completions?model=a", {"model": "b"}, "a, b"),
         ("/v1/models", {}, None),
         ("/v1/chat/completions", {"messages": []}, None),
     ],
