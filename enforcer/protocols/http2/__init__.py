@@ -1,7 +1,8 @@
 """Step 4 of 6, inspect: HTTP/2 (RFC 9113), with gRPC on top: every stream an exchange, judged for itself.
 
 Reading order: `frames`, `compression` (the wire), `peer` (one side's connection and windows), `heads`, `texts` and
-`grpc` (bodies that are rewritten), `stream` (one exchange), `inspector`, `refusal`.
+`grpc` (bodies that are rewritten), `stream` (one exchange), `connection` and `exchanges` (frames of both sides), then
+`inspector` and `refusal`.
 """
 
 from __future__ import annotations

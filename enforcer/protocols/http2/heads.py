@@ -44,8 +44,10 @@ _NEGOTIATION = frozenset((b"accept-encoding", b"range", b"if-range", b"grpc-acce
 _OF_THE_BYTES = frozenset(
     (b"etag", b"content-md5", b"digest", b"repr-digest", b"content-digest", b"accept-ranges", b"content-length")
 )
-# True of the bytes the client sent, so not of a body that is rewritten.
-_OF_THE_REQUEST = frozenset((b"content-length", b"content-md5", b"digest", b"repr-digest", b"content-digest"))
+# True of the bytes the client sent, so not of a body that is rewritten; and what was asked of us.
+_OF_THE_REQUEST = frozenset(
+    (b"content-length", b"expect", b"content-md5", b"digest", b"repr-digest", b"content-digest")
+)
 
 _PLAIN = Description("")
 _known: set[Field] = set()
@@ -82,6 +84,11 @@ class RequestHead:
     status: HTTPStatus = HTTPStatus.FORBIDDEN
     facts: dict[str, str] = field(default_factory=dict)
     kept: Block = field(default_factory=Block)
+
+    @property
+    def waits(self) -> bool:
+        """Does its body come only after `100 Continue`?"""
+        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.fields)
 
     @property
     def operation(self) -> str:

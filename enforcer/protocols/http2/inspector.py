@@ -15,9 +15,13 @@ from http import HTTPStatus
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Refusal, Request, Rewrite, Rows, Text, Unmaskable
+from enforcer.protocols.body_facts import facts_of
+from enforcer.protocols.codings import CodingError, Decoder
+from enforcer.protocols.forms import rewrite_target
 from enforcer.protocols.http2 import frames
 from enforcer.protocols.http2.compression import HEAD_LIMIT, Fields
-from enforcer.protocols.http2.connection import STREAMS_LIMIT, Connection
+from enforcer.protocols.http2.connection import BODY_LIMIT
+from enforcer.protocols.http2.exchanges import STREAMS_LIMIT, Exchanges
 from enforcer.protocols.http2.frames import PREFACE, ConnectionFault
 from enforcer.protocols.http2.grpc import Messages
 from enforcer.protocols.http2.heads import RequestHead, ResponseHead, rewritten
@@ -29,16 +33,20 @@ from enforcer.verdict import Denial
 
 _CLIENT, _SERVER = Side.CLIENT, Side.SERVER
 # Fields that stay as they are though requests are masked: they say who asks and whom.
-_KEPT = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"host", b"te", b"content-type"))
-# What a field's value or a path must not hold, whatever a mask made of it.
-_NOT_IN_PATH = re.compile(rb"[^!\"$-~]")
+_KEPT = frozenset(
+    (
+        *(b"authorization", b"proxy-authorization", b"cookie", b"te", b"content-type", b"content-encoding"),
+        *(b"accept-encoding", b"content-length", b"expect", b"range", b"if-range", b"grpc-encoding"),
+    )
+)
+# What a field's value must not hold, whatever a mask made of it.
 _GRPC_TRAILERS = (b"grpc-status", b"grpc-message", b"grpc-status-details-bin")
 _NOT_IN_VALUE = re.compile(rb"[^\t -~\x80-\xff]")
 
 _TO_CLIENT = ((frames.MAX_CONCURRENT_STREAMS, STREAMS_LIMIT), (frames.MAX_HEADER_LIST_SIZE, HEAD_LIMIT))
 
 
-class Http2Inspector(Connection):
+class Http2Inspector(Exchanges):
     """One connection's exchanges. See `enforcer.protocols.base.Inspector`."""
 
     name = "http"
@@ -125,9 +133,33 @@ class Http2Inspector(Connection):
         head = stream.head
         self._by_exchange[stream.exchange] = stream
         asked = Request(stream.exchange, head.operation, head.text, b"", fields=head.fields, fault=head.fault)
-        asked.facts = dict(head.facts)
+        asked.facts = (
+            head.facts | self._body_facts(stream) if self._reads_bodies and not head.fault else dict(head.facts)
+        )
         asked.bodiless = stream.up.ended and not stream.held_size
         self._events.append(asked)
+
+    def _body_facts(self, stream: Stream) -> dict[str, str]:
+        """What target and body say. A body of a kind that is not read tells only that it is there."""
+        head, body = stream.head, stream.head.body
+        target = head.path.decode("ascii")
+        if stream.up.ended and not stream.held_size:
+            return facts_of(head.content_type, target, b"")
+        if not self._wants_body(head):
+            return facts_of(head.content_type, target, b"\0")
+        why = body.unmaskable
+        if not stream.up.ended:
+            why = f"more than {BODY_LIMIT} bytes"
+        data = b"".join(stream.held)
+        if not why and body.codings:
+            try:
+                data = Decoder(body.codings).feed(data, True)
+            except CodingError as error:
+                why = str(error)
+        if why or len(data) > BODY_LIMIT:
+            return {"body": f"unread: {why or f'more than {BODY_LIMIT} bytes'}"}
+        stream.document = data
+        return facts_of(head.content_type, target, data)
 
     def _client_gone(self) -> None:
         """It can read on, and sends no more: a request that is not whole never will be."""
@@ -170,6 +202,8 @@ class Http2Inspector(Connection):
             self._link()
         stream.masked = masked
         if rewrite is not None and not (stream.up.ended and not stream.held):
+            if head.waits and head.grpc is None and not stream.held_size:
+                self._go_on(stream)  # the head waits here for the body
             self._rewrite_body(stream, fields)
         else:
             plain = not masked and rewrite is None
@@ -301,7 +335,7 @@ class Http2Inspector(Connection):
         self._leave_server(stream)
         status = HTTPStatus.BAD_GATEWAY if denial.unreachable else stream.head.status
         if not stream.started:
-            fields, body = refusal(stream.head, status, denial)
+            fields, body = refusal(stream.head, status, denial, stream.document)
             self._answer(stream, fields, body)
         elif stream.head.grpc is not None and not stream.down.queued and not stream.down.over:
             self._answer(stream, grpc_status(status, denial), b"")
@@ -349,16 +383,13 @@ def _rewrite(fields: Fields, rewrite: Rewrite) -> Fields:
     out: Fields = []
     for name, value in fields:
         if name == b":path":
-            out.append((name, _NOT_IN_PATH.sub(_percent, rewrite(value))))
+            target = value.decode("ascii")
+            out.append((name, rewrite_target(target, rewrite).encode("ascii") if target[0] == "/" else value))
         elif name[:1] == b":" or name in _KEPT:
             out.append((name, value))
         else:
             out.append((name, _NOT_IN_VALUE.sub(b"*", rewrite(value)).strip(b" \t")))
     return out
-
-
-def _percent(match: re.Match[bytes]) -> bytes:
-    return b"%%%02X" % match[0][0]
 
 
 def _is_of(event: Event, exchange: int) -> bool:

@@ -1,4 +1,5 @@
-"""Step 4 of 6, inspect: a denial as an answer on one stream: problem details, or gRPC's trailers."""
+"""Step 4 of 6, inspect: a denial as an answer on one stream: problem details, gRPC's trailers, or an error of
+JSON-RPC where the request is one."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from http import HTTPStatus
 from enforcer.protocols.http import problem
 from enforcer.protocols.http2.compression import Fields
 from enforcer.protocols.http2.heads import RequestHead
+from enforcer.protocols.jsonrpc import refusal_of
 from enforcer.verdict import Denial
 
 # gRPC's status codes, which its core documentation lists.
@@ -19,14 +21,18 @@ _OF_STATUS = {
 }
 
 
-def refusal(head: RequestHead, status: HTTPStatus, denial: Denial) -> tuple[Fields, bytes]:
-    """The answer's fields and body. Without a body the fields end the stream."""
+def refusal(head: RequestHead, status: HTTPStatus, denial: Denial, document: bytes = b"") -> tuple[Fields, bytes]:
+    """The answer's fields and body. Without a body the fields end the stream. `document`: the request's body, where it
+    was read."""
     if head.grpc is not None:
         return grpc_refusal(head.grpc, status, denial), b""
-    body = problem(status, denial)
+    said = refusal_of(document, denial) if document and status is HTTPStatus.FORBIDDEN else None
+    media, body = b"application/problem+json", problem(status, denial)
+    if said is not None:
+        media, body, status = b"application/json", said, HTTPStatus.OK
     fields = [
         (b":status", b"%d" % status.value),
-        (b"content-type", b"application/problem+json"),
+        (b"content-type", media),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
     ]

@@ -48,7 +48,8 @@ ASK, ALLOW, WITHHOLD, REFUSE = Input
 class Stream:
     """`number`: the client's; the server has its own in `up.stream`, once it was told of it (`sent`).
 
-    `held`: the body before the verdict; `awaited`: it is to be whole before the request is handed on. `asked_texts` and
+    `held`: the body before the verdict; `awaited`: it is to be whole before the request is handed on;
+    `document`: then what it says, decoded. `asked_texts` and
     `answered_texts`: what rewrites either body. `concluded`: its outcome was handed on, or it needs none.
     """
 
@@ -58,6 +59,7 @@ class Stream:
         "asked_texts",
         "awaited",
         "concluded",
+        "document",
         "down",
         "exchange",
         "grpc_status",
@@ -83,6 +85,7 @@ class Stream:
         self.held: list[bytes] = []
         self.held_size = 0
         self.awaited = False
+        self.document = b""
         self.trailers: Fields | None = None
         self.sent = False
         self.masked = False

@@ -15,6 +15,11 @@ from enforcer.protocols.http2.compression import Fields
 from enforcer.protocols.http2.peer import Half
 from enforcer.protocols.media import SNIFF, Description, wide_characters
 
+# Bytes of a rewritten request that are held so that it keeps a Content-Length, which some servers insist on (RFC 9110
+# section 15.5.12), as for HTTP/1.
+HOLD_LIMIT = 1 << 20
+# Types under which programs send JSON without saying so: `curl -d` calls everything a form.
+_UNSURE = frozenset(("", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded"))
 # Between the values of trailers while they are masked: none holds a NUL.
 _BETWEEN = b"\0"
 
@@ -41,6 +46,8 @@ class Texts:
         self._decoder = Decoder(body.codings) if body.codings else None
         self._encoder = Encoder(body.codings) if body.codings else None
         self._first: bytes | None = b""
+        self._coded: list[bytes] = []
+        self._size = 0
         self._body_done = False
 
     def feed(self, data: bytes, final: bool) -> list[Event]:
@@ -52,12 +59,14 @@ class Texts:
                 return [Unmaskable(self.exchange, str(error))]
         if self._first is not None:
             data = self._first + data
-            if len(data) < SNIFF and not final:
+            if not final and len(data) < HOLD_LIMIT and (len(data) < SNIFF or not data.strip()):
                 self._first = data
                 return []
             self._first = None
             if wide_characters(self.media, data):
                 return [Unmaskable(self.exchange, "it is in UTF-16 or UTF-32")]
+            if self.side is Side.CLIENT and self.media in _UNSURE and data.lstrip()[:1] in (b"{", b"["):
+                self.media = "application/json"
         if not data and not final:
             return []
         return [Text(self.exchange, self.media, data, final, data, self.side)]
@@ -84,6 +93,15 @@ class Texts:
         final = text.final
         if self._encoder is not None:
             data = self._encoder.feed(data, final)
+        if not self.head_sent and self.side is Side.CLIENT and not final:
+            self._coded.append(data)
+            self._size += len(data)
+            if self._size <= HOLD_LIMIT:
+                return
+            data = b""
+        if self._coded:
+            data = b"".join(self._coded) + data
+            self._coded = []
         if not data and not final:
             return
         last = final and not self.trailers
