@@ -69,8 +69,7 @@ def note(log: Path, what: str, data: bytes) -> None:
         stream.write(f"{what} {data!r}\n")
 
 
-async def main(address: str, pem: str, log: Path) -> None:
-    text = Path(pem).read_bytes()
+async def main(address: str, pem: str, text: bytes, log: Path) -> None:
     orders = grpc.aio.server()
     orders.add_generic_rpc_handlers((Orders(log),))
     orders.add_secure_port(f"{address}:{GRPC_PORT}", grpc.ssl_server_credentials([(text, text)]))
@@ -88,4 +87,4 @@ async def main(address: str, pem: str, log: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[2]).read_bytes(), Path(sys.argv[3])))

@@ -99,7 +99,7 @@ def test_grpc_calls_and_streams(client: Client) -> None:
 
 
 def test_grpc_of_a_masked_host(client: Client) -> None:
-    """Neither card nor address reaches the client: masked in the message, or the call ends with a status that says so."""
+    """Neither card nor address reaches the client: masked in the message, or the call ends and says so."""
     told = call(client, MASKED)
     text = json.dumps(told)
     assert CARD.encode().hex() not in text
