@@ -22,6 +22,7 @@ HOT = (
     "enforcer/protocols/base.py",
     "enforcer/protocols/opaque.py",
     "enforcer/protocols/http1/*.py",
+    "enforcer/protocols/http2/*.py",
     "enforcer/protocols/postgres/*.py",
     "enforcer/protocols/tls/*.py",
     "enforcer/protocols/websocket/*.py",
