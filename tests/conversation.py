@@ -20,7 +20,19 @@ from typing import Self
 
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Reply, Request, Rows, Text, Unmaskable
+from enforcer.protocols.base import (
+    Event,
+    Forward,
+    Inspector,
+    Outcome,
+    Reply,
+    Request,
+    Rewrite,
+    Rows,
+    Switched,
+    Text,
+    Unmaskable,
+)
 from enforcer.verdict import Denial
 
 DENIAL = Denial(
@@ -39,6 +51,7 @@ Decide = Callable[[Request], Denial | None]
 class Conversation:
     """Plays the session for `inspector`. `decide` returns the denial of a request or None to allow it; `mask_text` and
     `mask_rows` return what to put in place of a Text's data or a row's cells, and having either means "masked".
+    `rewrite` does the same for what requests say, `rewrite_text` for the client's Texts. `switched`: the last one.
     `quiet` keeps no dialogue (for real peers and megabytes)."""
 
     def __init__(
@@ -47,6 +60,8 @@ class Conversation:
         decide: Decide | None = None,
         mask_text: Callable[[Text], bytes] | None = None,
         mask_rows: Callable[[Rows], list[bytes | None]] | None = None,
+        rewrite: Rewrite | None = None,
+        rewrite_text: Callable[[Text], bytes] | None = None,
         quiet: bool = False,
     ) -> None:
         self.inspector = inspector
@@ -55,6 +70,9 @@ class Conversation:
         self._decide = decide
         self._mask_text = mask_text
         self._mask_rows = mask_rows
+        self._rewrite = rewrite
+        self._rewrite_text = rewrite_text or (lambda text: text.data)
+        self.switched: Switched | None = None
         self._quiet = quiet
         self._log: list[str] = []
         self._to_client = b""
@@ -165,6 +183,9 @@ class Conversation:
                 self._write_upstream(event.raw)
             case Forward() | Reply():
                 self._write_client(event.raw)
+            case Text(side=Side.CLIENT):
+                self.texts.append(event)
+                self._write_upstream(self.inspector.encode_text(event, self._rewrite_text(event)))
             case Text():
                 self.texts.append(event)
                 masked = event.data if self._mask_text is None else self._mask_text(event)
@@ -176,6 +197,18 @@ class Conversation:
                 self._refuse(self._allowed[event.exchange])
             case Outcome():
                 self.outcomes.append(event)
+            case Switched():
+                self._switch(event)
+
+    def _switch(self, event: Switched) -> None:
+        self.switched = event
+        if event.inspector is None:
+            self.closed = True  # what follows is no longer this inspector's
+            return
+        self.inspector = event.inspector
+        for side, data in ((Side.CLIENT, event.client), (Side.SERVER, event.server)):
+            if data:
+                self.inspector.receive_data(side, data)
 
     def _judge(self, request: Request) -> None:
         denial = None if self._decide is None else self._decide(request)
@@ -184,7 +217,7 @@ class Conversation:
             return
         self._allowed[request.exchange] = request
         masked = self._mask_text is not None or self._mask_rows is not None
-        self._write_upstream(self.inspector.allow(request, masked=masked))
+        self._write_upstream(self.inspector.allow(request, masked=masked, rewrite=self._rewrite))
 
     def _refuse(self, request: Request, denial: Denial = DENIAL) -> None:
         refusal = self.inspector.refuse(request, denial)
