@@ -41,6 +41,20 @@ def test_a_document_is_fetched(client: Client, scheme: str, fetcher: str) -> Non
     assert asked.startswith(f"{scheme} {PLAIN} GET /order.json 200 ")
 
 
+@pytest.mark.parametrize(
+    ("option", "client_side", "far_side"), [("--http1.1", "1.1", "HTTP/1.1"), ("--http2", "2", "HTTP/2.0")]
+)
+def test_the_version_that_the_client_wants_is_spoken_on_both_sides(
+    client: Client, option: str, client_side: str, far_side: str
+) -> None:
+    """By ALPN, with the client and with the server."""
+    version = client.must(
+        "curl", "-sS", option, "-o", "version", "-w", "%{http_version}", f"https://{PLAIN}/order.json"
+    )
+    assert version == client_side
+    assert client.place.asked(FRANKFURT)[-1].endswith(f" 200 {far_side}")
+
+
 @calls
 def test_a_document_is_masked(client: Client, scheme: str, fetcher: str) -> None:
     """The client prints what is left of card and address; the record counts both and holds neither."""
