@@ -169,7 +169,7 @@ def test_media(head: bytes, media: str) -> None:
     [
         (b"Content-Encoding: compress\r\n", b"abcd"),
         (b"Content-Encoding: gzip\r\n", b"abcd"),
-        (b"Content-Encoding: gzip\r\n", gzip.compress(b"abcd")[:-1]),
+        (b"Content-Encoding: gzip\r\n", gzip.compress(b"abcd", mtime=0)[:-1]),
         (b"Content-Type: text/plain; charset=utf-16\r\n", b"abcd"),
         (b"Content-Type: multipart/form-data\r\n", b"abcd"),
         (b"Content-Type: multipart/byteranges; boundary=x\r\n", b"abcd"),
