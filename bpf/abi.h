@@ -75,16 +75,6 @@ struct executor {
 /* In place of an executor: a Unix socket that the configuration lets every executor speak to. No cgroup has this id. */
 #define OWNER_ANYONE 0xffffffffffffffffULL
 
-/* Whose a socket is, from its creation on. Accepted sockets inherit it. */
-struct owner {
-	__u64 executor;           /* cgroup id, or OWNER_ANYONE */
-	__u64 netns;              /* network namespace cookie; 0 where it is not IP; of OWNER_ANYONE the epoch that it counts in */
-	__u32 asked[4];           /* last destination whose datagram went to the resolver */
-	__u16 asked_port;
-	__u8 asked_family;        /* 4, 6, or 0 for none */
-	__u8 pad[5];
-};
-
 /* Index into `security`. */
 enum security_slot {
 	SECURITY_ASKED,           /* not zero once the kernel asked a security hook of ours */
@@ -108,6 +98,18 @@ struct flow_record {
 	__u8 family;              /* 4 or 6, of the original destination (IPv4-mapped counts as 4) */
 	__u8 path;                /* enum flow_path */
 	__u32 rule;               /* of a direct flow: index into that generation's direct rules */
+};
+
+/* Whose a socket is, from its creation on, and its last connect(). Accepted sockets inherit it, as a copy. */
+struct owner {
+	__u64 executor;           /* cgroup id, or OWNER_ANYONE */
+	__u64 netns;              /* network namespace cookie; 0 where it is not IP; of OWNER_ANYONE the epoch that it counts in */
+	__u32 asked[4];           /* last destination whose datagram went to the resolver */
+	__u16 asked_port;
+	__u8 asked_family;        /* 4, 6, or 0 for none */
+	__u8 pad[5];
+	struct flow_record flow;  /* of the socket that its cookie names: of another one it is inherited, and void */
+	__u64 received_before_fin; /* of a direct flow: bytes received when its own FIN was acknowledged, plus one; 0 before */
 };
 
 /* A connection as both ends name it: seen from the executor's socket. */

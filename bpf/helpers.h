@@ -95,11 +95,10 @@ static inline u64 executor_of_packet(struct __sk_buff *skb)
 	return found;
 }
 
-static inline u32 mode_of(u64 id)
+/* The socket's own last connect(), or null. An accepted socket has a copy of what its listener was connected to before. */
+static inline struct flow_record *flow_of(struct owner *owner, u64 cookie)
 {
-	struct executor *executor = executor_by_cgroup.lookup(&id);
-
-	return executor ? executor->mode : MODE_REFUSED;
+	return owner && owner->flow.path != PATH_NONE && owner->flow.cookie == cookie ? &owner->flow : 0;
 }
 
 static inline int is_alive(void)

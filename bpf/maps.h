@@ -11,8 +11,9 @@ BPF_HASH(executor_by_cgroup, u64, struct executor, MAX_EXECUTORS);
  * up. Written by the supervisor before the executor, read by every hook. Zero: nobody is governed yet. */
 BPF_ARRAY(executor_levels, u32, 1);
 
-/* Key: a socket. Value: whose it is. Written when it is created (or, for one that is older than its executor, when it is
- * first used), inherited by what it accepts. On a miss: found by cgroup. No memory: the socket is refused. */
+/* Key: a socket. Value: whose it is, and its last connect(). Written when it is created (or, for one that is older than its
+ * executor, when it is first used) and at connect(), read by all; inherited by what it accepts. On a miss: found by cgroup. No
+ * memory: the socket is refused. One storage for both, because each packet and each change of state looks it up. */
 BPF_F_TABLE("sk_storage", int, struct owner, owner_by_socket, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);
 
 /* Key: network namespace and executor. Value: the listener there. Written by the supervisor, read by connect, sendmsg and
@@ -22,15 +23,6 @@ BPF_HASH(listener_by_place, struct place, struct listener, MAX_PLACES);
 /* Key: network namespace and port. Value: the executor whose listener it is. Written with the listener, read by bind. On a
  * miss: anybody's port. When full: as above. */
 BPF_HASH(guarded_ports, struct guarded_port, u64, MAX_PLACES);
-
-/* Key: the executor's socket. Value: its last connect(). Written at connect(), read by sock_ops, getpeername and egress; the
- * kernel frees it with the socket. On a miss: not ours. No memory: refused. */
-BPF_SK_STORAGE(flow_by_socket, struct flow_record);
-
-/* Key: the executor's socket of a direct flow. Value: the bytes it had received when its own FIN was acknowledged. Written and
- * read by sock_ops, to tell whether the other side's FIN is among those that came after. On a miss, and without memory: taken
- * for none, one byte too many. */
-BPF_SK_STORAGE(received_before_fin, u64);
 
 /* Key: netns and 4-tuple. Value: the flow. Written before the SYN leaves, deleted at close, read by the proxy through
  * getsockopt. On a miss: the proxy refuses the connection. When full: not written, hence the same. */

@@ -73,15 +73,15 @@ static inline int judge_tcp(struct flow_record *asked, u32 mode, const struct li
  * where to. The storage is overwritten at every connect(): a socket may be connected again elsewhere. */
 static inline int judge_connect(struct bpf_sock_addr *ctx, struct flow_record *asked, u16 *port)
 {
-	struct flow_record *flow;
+	struct owner *owner = 0;
 	struct listener *listener;
-	int mode = claim(ctx, asked);
+	int mode = claim(ctx, asked, &owner);
 	int verdict;
 
 	if (mode < 0)
 		return VERDICT_PASS;
-	if (mode == MODE_REFUSED)
-		return refuse(asked, REFUSED_PENDING);
+	if (mode == MODE_REFUSED || !owner)
+		return refuse(asked, owner ? REFUSED_PENDING : REFUSED_STORAGE_FULL);
 	listener = find_listener(asked);
 	if (!listener)
 		return refuse(asked, REFUSED_NO_LISTENER);
@@ -100,13 +100,10 @@ static inline int judge_connect(struct bpf_sock_addr *ctx, struct flow_record *a
 	if (verdict != VERDICT_PASS)
 		return verdict;
 	*port = asked->path == PATH_RESOLVER ? listener->resolver_port : listener->port;
-	if (asked->path == PATH_RESOLVER && !remember_asked(ctx, asked))
-		return refuse(asked, REFUSED_STORAGE_FULL);
-
-	flow = flow_by_socket.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!flow)
-		return refuse(asked, REFUSED_STORAGE_FULL);
-	*flow = *asked;
+	if (asked->path == PATH_RESOLVER)
+		remember_asked(owner, asked);
+	owner->flow = *asked;
+	owner->received_before_fin = 0;
 	if (asked->path == PATH_PROXY)
 		count(REDIRECTED);
 	else if (asked->path == PATH_LOOPBACK)

@@ -8,27 +8,27 @@
 static inline int judge_datagram(struct bpf_sock_addr *ctx, struct flow_record *asked, u16 *port)
 {
 	struct flow_record *flow;
+	struct owner *owner = 0;
 	struct listener *listener;
-	int mode = claim(ctx, asked);
+	int mode = claim(ctx, asked, &owner);
 
 	if (mode < 0)
 		return VERDICT_PASS;
-	if (mode == MODE_REFUSED)
-		return refuse(asked, REFUSED_PENDING);
+	if (mode == MODE_REFUSED || !owner)
+		return refuse(asked, owner ? REFUSED_PENDING : REFUSED_STORAGE_FULL);
 	listener = find_listener(asked);
 	if (!listener)
 		return refuse(asked, REFUSED_NO_LISTENER);
-	flow = flow_by_socket.sk_storage_get(ctx->sk, 0, 0);
+	flow = flow_of(owner, asked->cookie);
 	/* No address given: it goes where connect() went, which was judged there. */
 	if (is_null(asked))
-		return flow && flow->path != PATH_NONE ? VERDICT_PASS : refuse(asked, REFUSED_UDP);
+		return flow ? VERDICT_PASS : refuse(asked, REFUSED_UDP);
 	if (is_loopback(asked) && reaches_own(ctx, asked)) {
 		count(LOOPBACK_PASSED);
 		return VERDICT_PASS;
 	}
 	if (is_question(asked, listener)) {
-		if (!remember_asked(ctx, asked))
-			return refuse(asked, REFUSED_STORAGE_FULL);
+		remember_asked(owner, asked);
 		*port = listener->resolver_port;
 		count(DNS_REDIRECTED);
 		return VERDICT_PASS;

@@ -134,11 +134,11 @@ static inline int judge_egress(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct packet packet = {};
+	struct executor *known = 0;
 	struct flow_record *flow;
 	struct listener *listener;
 	struct owner *owner;
 	u64 executor = 0;
-	u32 mode;
 
 	if (!sk)
 		return VERDICT_PASS;
@@ -148,22 +148,20 @@ static inline int judge_egress(struct __sk_buff *skb)
 	owner = owner_by_socket.sk_storage_get(sk, 0, 0);
 	if (owner) {
 		executor = owner->executor;
-		if (!executor_by_cgroup.lookup(&executor))
-			owner = 0;
+		known = executor_by_cgroup.lookup(&executor);
 	}
-	if (!owner)
+	if (!known)
 		executor = executor_of_socket(sk);
 	if (!executor)
 		return VERDICT_PASS;
 	packet.to.executor = executor;
 	if (parse_packet(skb, &packet))
 		return refuse(&packet.to, REFUSED_PACKET_FORM);
-	mode = mode_of(executor);
 	/* Without an owner the socket is older than its executor and was never judged: its connections end here. */
-	if (mode == MODE_REFUSED || !owner)
+	if (!owner || !known || known->mode == MODE_REFUSED)
 		return refuse(&packet.to, REFUSED_PACKET);
 	packet.to.netns = owner->netns;
-	flow = flow_by_socket.sk_storage_get(sk, 0, 0);
+	flow = flow_of(owner, bpf_get_socket_cookie(skb));
 	if (!is_loopback(&packet.to)) {
 		if (!covers_direct(flow, &packet))
 			return refuse(&packet.to, REFUSED_PACKET);
@@ -173,8 +171,8 @@ static inline int judge_egress(struct __sk_buff *skb)
 	listener = find_listener(&packet.to);
 	if (!listener || skb->ifindex != INTERFACE_LOOPBACK)
 		return refuse(&packet.to, REFUSED_PACKET);
-	if (packet.protocol == PROTOCOL_TCP ? covers_local_tcp(skb, flow, &packet, listener, mode)
-					    : covers_local_udp(skb, &packet, listener, mode))
+	if (packet.protocol == PROTOCOL_TCP ? covers_local_tcp(skb, flow, &packet, listener, known->mode)
+					    : covers_local_udp(skb, &packet, listener, known->mode))
 		return VERDICT_PASS;
 	return refuse(&packet.to, REFUSED_PACKET);
 }
@@ -191,11 +189,11 @@ static inline int judge_uplink(struct __sk_buff *skb)
 	if (sk) {
 		sk = bpf_sk_fullsock(sk);
 		if (sk) {
-			flow = flow_by_socket.sk_storage_get(sk, 0, 0);
+			owner = owner_by_socket.sk_storage_get(sk, 0, 0);
+			flow = flow_of(owner, bpf_get_socket_cookie(skb));
 			/* The cgroup hook has just judged this very packet: it covers nothing else of such a socket. */
 			if (flow && flow->path == PATH_DIRECT)
 				return TC_CONTINUE;
-			owner = owner_by_socket.sk_storage_get(sk, 0, 0);
 		}
 	}
 	packet.to.executor = executor_of_packet(skb);

@@ -6,7 +6,7 @@
 
 static inline struct flow_record *flow_of_asker(struct bpf_sock_addr *ctx)
 {
-	struct flow_record *flow = flow_by_socket.sk_storage_get(ctx->sk, 0, 0);
+	struct flow_record *flow = flow_of(owner_by_socket.sk_storage_get(ctx->sk, 0, 0), bpf_get_socket_cookie(ctx));
 
 	return flow && is_rewritten(flow) ? flow : 0;
 }

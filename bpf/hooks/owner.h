@@ -5,8 +5,9 @@
 #define ENFORCER_HOOKS_OWNER_H
 
 /* Fills in who asks. Returns the mode of the executor that the socket of a sock_addr hook belongs to, or -1 when it is nobody's.
- * A socket older than its executor gets its owner here, by the task that uses it; the last line asks the socket's own cgroup. */
-static inline int claim(struct bpf_sock_addr *ctx, struct flow_record *asked)
+ * A socket older than its executor gets its owner here, by the task that uses it; the last line asks the socket's own cgroup.
+ * `*kept`: what is kept of the socket; null where there is no memory for it, and then the mode is a refusal. */
+static inline int claim(struct bpf_sock_addr *ctx, struct flow_record *asked, struct owner **kept)
 {
 	struct owner *owner = owner_by_socket.sk_storage_get(ctx->sk, 0, 0);
 	struct executor *executor = 0;
@@ -35,23 +36,19 @@ static inline int claim(struct bpf_sock_addr *ctx, struct flow_record *asked)
 		owner->netns = asked->netns;
 		executor = executor_by_cgroup.lookup(&id);
 	}
+	*kept = owner;
 	return executor ? executor->mode : MODE_REFUSED;
 }
 
-/* What the next answer of the resolver should seem to come from. Returns 0 when there is nowhere to keep it. */
-static inline int remember_asked(struct bpf_sock_addr *ctx, const struct flow_record *asked)
+/* What the next answer of the resolver should seem to come from. */
+static inline void remember_asked(struct owner *owner, const struct flow_record *asked)
 {
-	struct owner *owner = owner_by_socket.sk_storage_get(ctx->sk, 0, 0);
-
-	if (!owner)
-		return 0;
 	owner->asked[0] = asked->address[0];
 	owner->asked[1] = asked->address[1];
 	owner->asked[2] = asked->address[2];
 	owner->asked[3] = asked->address[3];
 	owner->asked_port = asked->port;
 	owner->asked_family = asked->family;
-	return 1;
 }
 
 static inline struct listener *find_listener(const struct flow_record *asked)
@@ -150,8 +147,9 @@ static inline int judge_bind(struct flow_record *asked, u16 port)
 static inline int judge_bind_asked(struct bpf_sock_addr *ctx)
 {
 	struct flow_record asked = {};
+	struct owner *owner = 0;
 
-	if (claim(ctx, &asked) < 0)
+	if (claim(ctx, &asked, &owner) < 0)
 		return VERDICT_PASS;
 	return judge_bind(&asked, ctx->user_port);
 }

@@ -46,40 +46,27 @@ static inline void forget_tuple(struct bpf_sock_ops *ctx, struct flow_record *fl
 		original_dst_by_tuple.delete(&key);
 }
 
-static inline void remember_received(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
-{
-	u64 *received = received_before_fin.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-
-	if (received)
-		*received = ctx->bytes_received;
-}
-
 /* Did the other side's FIN come? In FIN_WAIT2 the state does not say: the kernel lets go of a closed socket there, and counts a FIN
  * as one byte. What has come since, then, was its FIN, or it would be waiting for one (unless the client closed while data were
  * still coming in: one byte too few). */
-static inline int has_fin_come(struct bpf_sock_ops *ctx, struct bpf_sock *sk, u32 last)
+static inline int has_fin_come(struct bpf_sock_ops *ctx, const struct owner *owner, u32 last)
 {
-	u64 *received;
-
 	if (last == BPF_TCP_CLOSE_WAIT || last == BPF_TCP_LAST_ACK || last == BPF_TCP_CLOSING)
 		return 1;
-	if (last != BPF_TCP_FIN_WAIT2)
-		return 0;
-	received = received_before_fin.sk_storage_get(sk, 0, 0);
-	return received && ctx->bytes_received != *received;
+	return last == BPF_TCP_FIN_WAIT2 && owner->received_before_fin && ctx->bytes_received + 1 != owner->received_before_fin;
 }
 
 /* The end of a direct flow, with the payload that went over it. The kernel counts sequence numbers: a SYN or FIN that was
  * acknowledged, or a FIN that came, is one. */
-static inline void close_direct(struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct flow_record *flow)
+static inline void close_direct(struct bpf_sock_ops *ctx, const struct owner *owner)
 {
 	struct direct_event event = {};
 	u32 last = ctx->args[0];
 	u64 up = ctx->bytes_acked, down = ctx->bytes_received;
 	u64 extra_up = 1 + (last == BPF_TCP_FIN_WAIT2 || last == BPF_TCP_CLOSING || last == BPF_TCP_LAST_ACK);
-	u64 extra_down = has_fin_come(ctx, sk, last);
+	u64 extra_down = has_fin_come(ctx, owner, last);
 
-	event.flow = *flow;
+	event.flow = owner->flow;
 	event.time = bpf_ktime_get_boot_ns();
 	event.bytes_up = up > extra_up ? up - extra_up : 0;
 	event.bytes_down = down > extra_down ? down - extra_down : 0;
@@ -92,10 +79,12 @@ static inline void track_connection(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct flow_record *flow;
+	struct owner *owner;
 
 	if (!sk)
 		return;
-	flow = flow_by_socket.sk_storage_get(sk, 0, 0);
+	owner = owner_by_socket.sk_storage_get(sk, 0, 0);
+	flow = flow_of(owner, bpf_get_socket_cookie(ctx));
 	if (!flow || (flow->path != PATH_PROXY && flow->path != PATH_DIRECT))
 		return;
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
@@ -106,9 +95,9 @@ static inline void track_connection(struct bpf_sock_ops *ctx)
 		if (flow->path == PATH_PROXY)
 			forget_tuple(ctx, flow);
 		else
-			close_direct(ctx, sk, flow);
+			close_direct(ctx, owner);
 	} else if (ctx->args[1] == BPF_TCP_FIN_WAIT2 && flow->path == PATH_DIRECT) {
-		remember_received(ctx, sk);
+		owner->received_before_fin = ctx->bytes_received + 1;
 	}
 }
 

@@ -28,17 +28,6 @@ class Executor(ctypes.Structure):
     _fields_ = (("mode", _u32), ("pad", _u32))
 
 
-class Owner(ctypes.Structure):
-    _fields_ = (
-        ("executor", _u64),
-        ("netns", _u64),
-        ("asked", _u32 * 4),
-        ("asked_port", _u16),
-        ("asked_family", _u8),
-        ("pad", _u8 * 5),
-    )
-
-
 class FlowRecord(ctypes.Structure):
     _fields_ = (
         ("cookie", _u64),
@@ -54,6 +43,19 @@ class FlowRecord(ctypes.Structure):
         ("family", _u8),
         ("path", _u8),
         ("rule", _u32),
+    )
+
+
+class Owner(ctypes.Structure):
+    _fields_ = (
+        ("executor", _u64),
+        ("netns", _u64),
+        ("asked", _u32 * 4),
+        ("asked_port", _u16),
+        ("asked_family", _u8),
+        ("pad", _u8 * 5),
+        ("flow", FlowRecord),
+        ("received_before_fin", _u64),
     )
 
 
@@ -153,7 +155,6 @@ VALUE_LAYOUTS: dict[str, type[ctypes.Structure]] = {
     "executor_by_cgroup": Executor,
     "owner_by_socket": Owner,
     "listener_by_place": Listener,
-    "flow_by_socket": FlowRecord,
     "original_dst_by_tuple": FlowRecord,
     "refusals": Refusal,
     "direct_events": DirectEvent,

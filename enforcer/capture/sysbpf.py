@@ -91,6 +91,7 @@ class AttachType(IntEnum):
 
 
 BPF_F_NO_PREALLOC = 1
+_BPF_NOEXIST = 1
 # The beginnings of bpf_link_info, bpf_prog_info and bpf_map_info that are read here; the kernel fills in no more.
 INFO_SIZE = 80
 # Of an object's name, with its closing zero (BPF_OBJ_NAME_LEN).
@@ -277,6 +278,15 @@ class Map:
         buffer = ctypes.create_string_buffer(value, self._value_size)
         attribute, _keep = self._element(key, buffer)
         bpf(Command.MAP_UPDATE_ELEM, attribute)
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """The same, unless the key has a value already."""
+        buffer = ctypes.create_string_buffer(value, self._value_size)
+        attribute, _keep = self._element(key, buffer, _BPF_NOEXIST)
+        try:
+            bpf(Command.MAP_UPDATE_ELEM, attribute)
+        except FileExistsError:
+            return
 
     def lookup(self, key: bytes) -> bytes | None:
         buffer = ctypes.create_string_buffer(self._value_size)

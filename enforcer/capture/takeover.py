@@ -104,7 +104,11 @@ def _claim(sock: socket.socket, executor: int, owners: Map) -> None:
     known = owners.lookup(key)
     if known is None or abi.Owner.from_buffer_copy(known).executor not in (executor, abi.OWNER_ANYONE):
         netns = cookie_of(sock) if sock.family in _INET else 0
-        owners.update(key, bytes(abi.Owner(executor=executor, netns=netns)))
+        label = bytes(abi.Owner(executor=executor, netns=netns))
+        if known is None:
+            owners.add(key, label)  # if the socket was not connected meanwhile: that is kept with its owner
+        else:
+            owners.update(key, label)
 
 
 def _take(sock: socket.socket, executor: int, owners: Map) -> int:

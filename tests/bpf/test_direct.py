@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from enforcer.capture import takeover
 from enforcer.capture.abi import ExecutorMode, FlowPath
 from enforcer.capture.generation import AudienceEntry, DirectPlan
+from enforcer.capture.sysbpf import Map
 from enforcer.capture.tables import DirectEvent
 from tests.bpf.conftest import TABLE
 from tests.bpf.far import Far
@@ -350,6 +352,60 @@ def test_a_direct_socket_connected_again_is_judged_again(kernel: Kernel, executo
         assert executor.run(
             "libc.connect(sock.fileno(), bytes(16), 16)\nanswer['e'] = attempt(sock.connect, ('3.120.0.10', 6008))"
         ) == {"e": 0}
+
+
+def test_what_a_socket_was_connected_to_covers_nothing_that_it_accepts(
+    kernel: Kernel, executor: Executor, frankfurt: Far
+) -> None:
+    """A direct flow's socket that ends it and listens instead: who connects to it then, from that very place, gets no
+    byte, and no event tells of another flow."""
+    with frankfurt.listen(6010) as server:
+        executor.run("sock = connect(2, '3.120.0.10', 6010)[0]")
+        reset(server.accept()[0])
+    executor.run(
+        """
+        libc.connect(sock.fileno(), bytes(16), 16)
+        sock.bind(("0.0.0.0", 6011))
+        sock.listen()
+        sock.settimeout(None)
+        def serve():
+            client, _ = sock.accept()
+            client.sendall(b"secret")
+        threading.Thread(target=serve, daemon=True).start()
+        """
+    )
+
+    def ask() -> bytes:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("3.120.0.10", 6010))
+            sock.settimeout(0.5)
+            try:
+                sock.connect(("3.120.0.1", 6011))
+                return sock.recv(6)
+            except OSError:
+                return b""
+
+    events_of(kernel, executor, 2)
+    with kernel.counted() as moved:
+        assert frankfurt.inside(ask) == b""
+    assert moved.keys() == {"REFUSED_PACKET"}
+    assert [one for one in kernel.tables.pop_direct_events(1000) if one.executor == executor.cgroup_id] == []
+
+
+def test_a_flow_that_begins_as_its_socket_is_labelled_goes_on(
+    kernel: Kernel, executor: Executor, frankfurt: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor finds a socket without an owner; it is connected before the label is written: its flow stays."""
+    with frankfurt.listen(6012) as server:
+        executor.run("sock = connect(2, '3.120.0.10', 6012)[0]")
+        with monkeypatch.context() as patch:
+            patch.setattr(Map, "lookup", lambda *_: None)
+            takeover.recognise([executor.pid], executor.cgroup_id, kernel.tables.owners, kernel.tables.tasks)
+        executor.run("sock.send(b'after')")
+        with server.accept()[0] as accepted:
+            accepted.settimeout(PATIENCE)
+            assert accepted.recv(5) == b"after"
 
 
 def test_a_released_executors_direct_flow_goes_on(kernel: Kernel, host: int, frankfurt: Far) -> None:
