@@ -1,7 +1,8 @@
 """Servers for a site of the test world, in one process: `python far_side.py ADDRESS...`.
 
-Port 8080 speaks HTTP/1.1 and answers with what it received, as JSON; `/endless` never stops sending. Port 9000 speaks
-first and then echoes raw bytes. Deliberately no framework: what it reports must not have been tidied up on the way.
+Port 8080 speaks HTTP/1.1 and answers with what it received, as JSON; `/endless` never stops sending, and `/seen` tells
+all requests since it was last asked. Port 9000 speaks first and then echoes raw bytes. Deliberately no framework: what
+it reports must not have been tidied up on the way.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ import asyncio
 import json
 import sys
 from asyncio import StreamReader, StreamWriter
+from collections import deque
+from typing import Any
 
 HTTP_PORT, RAW_PORT = 8080, 9000
 BANNER = b"\x00\x01 far side\n"
+# Method, target and body of each request, at most as many as one test could mean.
+_SEEN: deque[tuple[str, str, str]] = deque(maxlen=1000)
 
 
 async def _body(reader: StreamReader, headers: dict[str, str]) -> bytes:
@@ -42,7 +47,17 @@ async def _http(reader: StreamReader, writer: StreamWriter) -> None:
                     writer.write(b"5\r\nmore\n\r\n")
                     await writer.drain()
                     await asyncio.sleep(0.02)
-            answer = {"method": method, "target": target, "headers": headers, "body": body.decode("latin-1")}
+            answer: dict[str, Any] = {
+                "method": method,
+                "target": target,
+                "headers": headers,
+                "body": body.decode("latin-1"),
+            }
+            if target == "/seen":
+                answer["seen"] = list(_SEEN)
+                _SEEN.clear()
+            else:
+                _SEEN.append((method, target, body.decode("latin-1")))
             text = json.dumps(answer).encode()
             length = f"Content-Length: {len(text)}\r\n".encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + length + b"\r\n")
