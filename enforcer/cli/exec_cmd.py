@@ -123,7 +123,7 @@ def _view(settings: Settings, account: pwd.struct_passwd, writable: tuple[Path, 
 def _command(settings: Settings, command: tuple[str, ...], account: pwd.struct_passwd) -> Command:
     return Command(
         arguments=command,
-        environment=_environment(account, settings.tls.intercept),
+        environment=environment_for(account, trust=settings.tls.intercept),
         directory=_working_directory(),
         uid=account.pw_uid,
         gid=account.pw_gid,
@@ -162,7 +162,7 @@ def _recorded(command: tuple[str, ...]) -> list[str]:
     return [part.decode("utf-8", "backslashreplace") for part in raw.split(b"\0")]
 
 
-def _environment(account: pwd.struct_passwd, trust: bool) -> dict[str, str]:
+def environment_for(account: pwd.struct_passwd, *, trust: bool) -> dict[str, str]:
     """The caller's environment, with the account's own home when it is not the caller's. `trust`: and with the bundle
     of authorities, for programs that bring their own or look in a directory."""
     environment = dict(os.environ)

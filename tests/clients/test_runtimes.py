@@ -77,13 +77,3 @@ def test_java_reads_our_store_and_the_systems(client: Client) -> None:
     assert "Picked up JAVA_TOOL_OPTIONS" in client.run(*command, f"https://{PLAIN}/order.json").stderr
     done = client.run("env", "-u", "JAVA_TOOL_OPTIONS", *command, f"https://{PLAIN}/order.json")
     assert (json.loads(done.stdout), done.stderr) == (ORDER, "")
-
-
-def test_a_callers_own_java_store_stays_in_force(client: Client) -> None:
-    """A store that was named before `enforcer exec` counts: here the system's, seen from outside, without ours."""
-    other = "-Djavax.net.ssl.trustStore=/dev/null"
-    code = "import os, sys; sys.stdout.write(os.environ['JAVA_TOOL_OPTIONS'])"
-    given = client.place.instance.run(
-        "exec", "--user", "root", "--", "env", f"JAVA_TOOL_OPTIONS={other}", sys.executable, "-c", code
-    )
-    assert given.stdout == other
