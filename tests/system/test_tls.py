@@ -14,12 +14,12 @@ from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
 from enforcer.tls.authority import Authority
 from tests.fixtures.world import CARD, MASKED_CARD, Shell, Watch, enforcing, session_list
-from tests.system import tls_server
+from tests.system import connect_proxy, tls_server
 
 pytest_plugins = ["tests.system.plugin"]
 pytestmark = pytest.mark.world
 
-PORT, PASSED_PORT, CLIENT_PORT = 9443, 9444, 9445
+PORT, PASSED_PORT, CLIENT_PORT, PROXY_PORT = 9443, 9444, 9445, 3128
 POLICY = f"""
     policy: tls
     rules:
@@ -83,6 +83,9 @@ def instance(world: World, public: Path) -> Iterator[Instance]:
             program = (sys.executable, tls_server.__file__, site.address, str(port), str(public / pem), *more)
             world.spawn(site.name, *program, log=f"tls-{site.name}-{port}.log")
             world.wait_for(site, port)
+    program = (sys.executable, connect_proxy.__file__, FRANKFURT.address, str(PROXY_PORT))
+    world.spawn(FRANKFURT.name, *program, log="connect-proxy.log")
+    world.wait_for(FRANKFURT, PROXY_PORT)
     client = {"certificate": str(public / "client.crt"), "key": str(public / "client.key")}
     settings = {
         "trust": [str(public / "ca.pem")],
@@ -164,6 +167,40 @@ def test_a_server_without_a_name_proves_its_address(shell: Shell) -> None:
     done = shell.curl("--noproxy", "*", f"https://{FRANKFURT.address}:{PORT + 12}/")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["card"] == MASKED_CARD
+
+
+def through_proxy(shell: Shell, url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return shell.curl("--proxy", f"http://{FRANKFURT.address}:{PROXY_PORT}", *options, url)
+
+
+def test_tls_inside_a_tunnel_ends_here_as_well(instance: Instance, shell: Shell) -> None:
+    """CONNECT through a proxy: both are judged, and what is inside is masked, in a session to the tunnel's target."""
+    done = through_proxy(shell, f"https://{FRANKFURT.address}:{PORT + 12}/tunnelled")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["card"], answer["path"]) == (MASKED_CARD, "/tunnelled")
+    inside, outside = session_list(instance)[:2]
+    assert (outside["destination"], inside["destination"]) == (
+        f"{FRANKFURT.address}:{PROXY_PORT}",
+        f"{FRANKFURT.address}:{PORT + 12}",
+    )
+    exchange = instance.json("sessions", "show", "--json", inside["id"])["exchanges"][0]
+    assert exchange["facts"]["via"] == f"{FRANKFURT.address}:{PROXY_PORT}"
+
+
+def test_tls_inside_a_tunnel_that_a_rule_passes_on(shell: Shell) -> None:
+    """A rule for `tls` holds for the tunnel's target: its connection is not read."""
+    done = through_proxy(shell, f"https://{FRANKFURT.address}:{PASSED_PORT}/", "--insecure")
+    assert json.loads(done.stdout)["card"] == CARD
+
+
+def test_a_tunnel_to_another_country_is_denied(shell: Shell, frankfurt: Watch, virginia: Watch) -> None:
+    """A proxy where policy allows everything is not even asked to go where it does not."""
+    frankfurt.arrived()
+    virginia.arrived()
+    done = through_proxy(shell, f"https://{VIRGINIA.address}:{PORT}/", "-w", "%{http_connect}")
+    assert done.stdout == "403"
+    assert (frankfurt.arrived(), virginia.arrived()) == ([], [])
 
 
 def test_the_operators_certificate_is_shown_to_the_server(shell: Shell) -> None:
