@@ -18,7 +18,7 @@ from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, Site, World
 from enforcer.tls.authority import Authority
 from tests.clients import goods, objects
-from tests.clients.long_streams import RAW_PORT
+from tests.clients.long_streams import CLEAR_PORT, RAW_PORT
 from tests.fixtures.world import CARD, EMAIL, enforcing
 from tests.system import name_server
 
@@ -64,6 +64,9 @@ http {{
     location /npm/ {{ default_type application/json; try_files $uri $uri/index.json =404; }}
     location /objects/ {{
       proxy_pass http://127.0.0.1:{port}; proxy_set_header Host $host; proxy_http_version 1.1;
+    }}
+    location /long/ {{
+      proxy_pass http://{address}:{long}/; proxy_http_version 1.1; proxy_buffering off; proxy_request_buffering off;
     }}
     location /git/ {{
       fastcgi_pass unix:{directory}/cgi.sock; include /etc/nginx/fastcgi_params; fastcgi_request_buffering off;
@@ -117,7 +120,8 @@ def _serve(world: World, site: Site, public: Authority) -> None:
             (place / "order.json").write_text(json.dumps(ORDER))
         suffix = name.partition(".")[2]
     (directory / "server.pem").write_text(public.leaf(f"*.{suffix}").pem)
-    values = {"directory": directory, "address": site.address, "address6": site.address6, "port": OBJECTS_PORT}
+    values = {"directory": directory, "address": site.address, "address6": site.address6}
+    values |= {"port": OBJECTS_PORT, "long": CLEAR_PORT}
     (directory / "nginx.conf").write_text(NGINX.format(**values))
     gateway = ("fcgiwrap", "-s", f"unix:{directory}/cgi.sock")
     world.spawn(site.name, *gateway, log=f"cgi-{site.name}.log")

@@ -25,7 +25,7 @@ WAY_LIMIT = 64_000_000
 HUGE = 1 << 30
 
 SETUP = """
-import hashlib, http.client, json, random, socket, ssl, sys
+import hashlib, http.client, random, socket, subprocess, sys
 sys.path.insert(0, root)
 from tests.clients.long_streams import hash_of, stream
 
@@ -51,6 +51,18 @@ UP = """
 talk = connection(secure, host)
 talk.request("POST", "/up", body=stream(size), headers={"Content-Length": str(size)})
 answer = talk.getresponse().read().decode()
+"""
+CURL_DOWN = """
+command = ["curl", "-sS", "--http2", "-w", "%{stderr}%{http_version}", f"https://{host}/long/down?{size}"]
+curl = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+answer = [digest_of(curl.stdout), curl.communicate()[1].decode()]
+"""
+CURL_UP = """
+command = ["curl", "-sS", "--http2", "-T", "-", f"https://{host}/long/up"]
+curl = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+for piece in stream(size):
+    curl.stdin.write(piece)
+answer = curl.communicate()[0].decode()
 """
 MANY = """
 chance = random.Random(seed)
@@ -112,6 +124,18 @@ def test_a_gigabyte(place: Place, shell: Shell, code: str, secure: bool) -> None
     measured(
         f"{HUGE / (time.monotonic() - begun) / 1e6:.0f} MB/s, {(resident(place) - before) / 1e6:.0f} MB more memory"
     )
+    assert resident(place) - before < KEPT_LIMIT
+
+
+@pytest.mark.parametrize("size", [20 * PIECE, pytest.param(HUGE // 4, marks=pytest.mark.full)])
+def test_a_long_body_over_http2(place: Place, shell: Shell, size: int) -> None:
+    """Down and up by curl and nginx, with the windows of HTTP/2 on both sides."""
+    before, begun = resident(place), time.monotonic()
+    assert run(shell, CURL_DOWN, host=PLAIN, size=size) == [hash_of(size), "2"]
+    middle = time.monotonic()
+    assert run(shell, CURL_UP, host=PLAIN, size=size) == hash_of(size)
+    down, up = size / (middle - begun), size / (time.monotonic() - middle)
+    measured(f"{down / 1e6:.0f} MB/s down, {up / 1e6:.0f} MB/s up")
     assert resident(place) - before < KEPT_LIMIT
 
 
@@ -202,6 +226,8 @@ def test_a_request_before_the_clients_end_is_answered(shell: Shell, secure: bool
 
 # --- slow
 
+SENT = "asking = connection(False, host); asking.request('GET', '/sent'); answer = int(asking.getresponse().read())"
+
 
 def settled(read: object) -> int:
     """A number that grows, once it has not for a second."""
@@ -228,14 +254,29 @@ def test_a_client_that_does_not_read_stops_the_server(place: Place, shell: Shell
         host=PLAIN,
         size=size,
     )
-    sent = "asking = connection(False, host); asking.request('GET', '/sent'); answer = int(asking.getresponse().read())"
-    on_its_way = settled(lambda: run(shell, sent))
+    on_its_way = settled(lambda: run(shell, SENT))
     held = resident(place) - before
     measured(f"{on_its_way / 1e6:.0f} MB on their way, {held / 1e6:.1f} MB of it ours")
     assert 0 < on_its_way < WAY_LIMIT
     assert held < HELD_LIMIT
     assert run(shell, "answer = digest_of(slow.getresponse())") == hash_of(size)
     assert resident(place) - before < HELD_LIMIT
+
+
+@pytest.mark.full
+def test_a_client_of_http2_that_does_not_read_stops_the_server(place: Place, shell: Shell) -> None:
+    """The same by the windows of HTTP/2: nothing of a long answer is kept here for a client that takes its time."""
+    size = 400 * PIECE
+    run(shell, CURL_DOWN, host=PLAIN, size=PIECE)
+    before = resident(place)
+    start = CURL_DOWN.partition("answer")[0]
+    run(shell, start, host=PLAIN, size=size)
+    on_its_way = settled(lambda: run(shell, SENT))
+    held = resident(place) - before
+    measured(f"{on_its_way / 1e6:.0f} MB on their way, {held / 1e6:.1f} MB of it ours")
+    assert 0 < on_its_way < WAY_LIMIT
+    assert held < HELD_LIMIT
+    assert run(shell, "answer = digest_of(curl.stdout)") == hash_of(size)
 
 
 @pytest.mark.full
