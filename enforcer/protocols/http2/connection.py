@@ -277,6 +277,7 @@ class Connection:
         if stream.sent and not (stream.up.over and stream.down.ended):
             self._server.out.append(frames.reset(stream.up.stream, code))
         self._by_server.pop(stream.up.stream, None)
+        stream.sent = False
         stream.up.drop()
         self._let_go(stream)
 

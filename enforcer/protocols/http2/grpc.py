@@ -144,6 +144,8 @@ def stretches_of(message: bytes) -> list[Stretch]:
 
 def write(message: bytes, stretches: list[Stretch], data: bytes) -> bytes | None:
     """The message with the stretches' texts replaced, byte for byte as long; None where that is not safe."""
+    if not stretches:
+        return None if data else message
     parts = deque(data.split(_BETWEEN))
     if len(parts) != sum(stretch.text.count(_BETWEEN) + 1 for stretch in stretches):
         return None

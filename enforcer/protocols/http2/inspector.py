@@ -88,6 +88,7 @@ class Http2Inspector(Exchanges):
             except ProtocolError as fault:
                 self._break(fault)
                 continue
+            self._regrant()
             self._flush()
             if not events:
                 return None
@@ -171,7 +172,6 @@ class Http2Inspector(Exchanges):
 
     def _flush(self) -> None:
         """Hands on what this turn brought for either side, and the outcomes that are part of it."""
-        self._regrant()
         for side, peer in ((_CLIENT, self._server), (_SERVER, self._client)):
             if peer.out:
                 self._events.append(Forward(side, peer.take_out()))
