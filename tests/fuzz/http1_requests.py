@@ -1,7 +1,8 @@
 """HTTP/1.1 from the client's side: whatever it sends reaches the server as exactly the requests that were judged.
 
 An input: one byte of options, one byte that says how it is cut, then the client's bytes. A server answers each request
-as soon as it has read it whole (by an option: as soon as it has read its head). What our parser sends on is read by a
+as soon as it has read it whole (by an option: as soon as it has read its head). By options, too, the answers are masked
+and the requests rewritten (by nothing), and bodies are read before the verdict. What our parser sends on is read by a
 strict grammar; what our parser was given is read by h11.
 """
 
@@ -20,7 +21,8 @@ from tests.fuzz.second_reader import read_requests
 from tests.fuzz.strict_http1 import Malformed, Message, read_request, read_response
 from tests.fuzz.target import Target, cut, options
 
-MASKED, EARLY = 1, 2
+MASKED, EARLY, REWRITTEN, READ = 1, 2, 4, 8
+FORBIDDEN = b"HTTP/1.1 403 "
 ANSWER = b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -66,7 +68,11 @@ def play(data: bytes, step: int, flags: int) -> Played:
     """Plays `data` in pieces of `step` bytes, then the client's end. Raises Malformed where the server gets no HTTP."""
     server, answers = Server(), 0
     hide = (lambda text: text.data) if flags & MASKED else None
-    talk = Conversation(PROTOCOL.inspector(), mask_text=hide, quiet=True)
+    rewrite = (lambda text: text) if flags & REWRITTEN else None
+    inspector = PROTOCOL.inspector()
+    if flags & READ:
+        inspector.read_bodies()
+    talk = Conversation(inspector, mask_text=hide, rewrite=rewrite, quiet=True)
     for piece in (*cut(data, step), None):
         if piece is None:
             talk.client_closes()
@@ -79,15 +85,16 @@ def play(data: bytes, step: int, flags: int) -> Played:
                 break
             answers += 1
             talk.server_sends(ANSWER)
-    if talk.closed:
+    to_client = talk.take_client()
+    if talk.closed and not (flags & REWRITTEN and FORBIDDEN in to_client):  # a body that cannot be rewritten
         talk.expect_error(Side.CLIENT)  # the server did nothing wrong
-    return Played(server, talk.requests, answers, talk.closed, talk.take_client())
+    return Played(server, talk.requests, answers, talk.closed, to_client)
 
 
 def judge(data: bytes) -> None:
     (flags, step), sent = options(data, 2)
     played = play(sent, step % 64, flags)
-    _what_was_judged_is_what_is_read(played)
+    _what_was_judged_is_what_is_read(played, flags)
     _answers_are_whole(played, flags)
     if flags & EARLY:
         return  # how much of a body comes before an answer that ends the connection depends on how it is cut
@@ -100,10 +107,11 @@ def judge(data: bytes) -> None:
         assert whole.refused == played.refused
 
 
-def _what_was_judged_is_what_is_read(played: Played) -> None:
-    """One message for one verdict: same method, target and host."""
-    assert len(played.server.seen) == len(played.requests)
-    for message, request in zip(played.server.seen, played.requests, strict=True):
+def _what_was_judged_is_what_is_read(played: Played, flags: int) -> None:
+    """One message for one verdict: same method, target and host. A rewritten one may end before any of it is sent."""
+    held = int(played.refused and bool(flags & REWRITTEN))
+    assert len(played.requests) - held <= len(played.server.seen) <= len(played.requests)
+    for message, request in zip(played.server.seen, played.requests, strict=False):
         assert request.text == f"{message.method} {message.target}"
         assert request.operation == message.method
         judged = request.facts["host"] if request.tunnel is None else request.tunnel[0]
@@ -125,12 +133,13 @@ def _answers_are_whole(played: Played, flags: int) -> None:
         assert read is not None, left
         message, left = read
         assert message.complete, message
-        statuses.append(message)
+        if message.status >= 200:
+            statuses.append(message)
     if flags & EARLY:
         return
     assert len(statuses) == played.answers + played.refused
     if played.refused:
-        assert statuses[-1].status == 400
+        assert statuses[-1].status in ((400, 403) if flags & REWRITTEN else (400,))
         assert b"how_to_ask" in statuses[-1].body or methods[len(statuses) - 1] == "HEAD"
 
 
@@ -169,6 +178,8 @@ def seeds() -> Iterator[bytes]:
     for case in smuggling.cases():
         yield b"\0\0" + case.raw
         yield b"\2\3" + case.raw
+        yield b"\4\5" + case.raw
+        yield b"\x08\7" + case.raw
 
 
 WORDS = (

@@ -2,7 +2,7 @@
 
 An input: one byte of options, one byte that says how it is cut, then what the server sends to each of three requests
 in turn, parted by `<server>`. By options: the answers are masked (by nothing), the client speaks HTTP/1.0, the requests
-are HEAD, the server closes at the end.
+are HEAD or CONNECT, the server closes at the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.fuzz.second_reader import read_response as read_by_h11
 from tests.fuzz.strict_http1 import Message, read_response
 from tests.fuzz.target import TURN_SERVER, Target, cut, options
 
-MASKED, ANCIENT, HEADS, CLOSES = 1, 2, 4, 8
+MASKED, ANCIENT, HEADS, CLOSES, TUNNELS = 1, 2, 4, 8, 16
 # Words of a refusal that no server of ours would say.
 OURS = b"how_to_ask"
 
@@ -35,7 +35,8 @@ def play(parts: list[bytes], step: int, flags: int) -> Played:
     hide = (lambda text: text.data) if flags & MASKED else None
     talk = Conversation(PROTOCOL.inspector(), mask_text=hide, quiet=True)
     version = b"1.0" if flags & ANCIENT else b"1.1"
-    asked = b"%b / HTTP/%b\r\nHost: a\r\n\r\n" % (b"HEAD" if flags & HEADS else b"GET", version)
+    target = b"a:80" if flags & TUNNELS else b"/"
+    asked = b"%b %b HTTP/%b\r\nHost: a:80\r\n\r\n" % (_method(flags).encode(), target, version)
     for part in parts:
         talk.client_sends(asked)
         if not talk.take_upstream():
@@ -49,11 +50,17 @@ def play(parts: list[bytes], step: int, flags: int) -> Played:
     return Played(to_client, [one.status for one in talk.outcomes], refused, talk.closed)
 
 
+def _method(flags: int) -> str:
+    if flags & TUNNELS:
+        return "CONNECT"
+    return "HEAD" if flags & HEADS else "GET"
+
+
 def judge(data: bytes) -> None:
     (flags, step), sent = options(data, 2)
     parts = sent.split(TURN_SERVER)[:3]
     played = play(parts, step % 64, flags)
-    method = "HEAD" if flags & HEADS else "GET"
+    method = _method(flags)
     answers, refusal = _read(played, method)
     assert [str(answer.status) for answer in answers if answer.complete] == played.statuses
     assert all(answer.complete for answer in answers[:-1])
@@ -124,7 +131,7 @@ PARTS = (
 
 def seeds() -> Iterator[bytes]:
     for number, part in enumerate(PARTS):
-        for flags in (0, 1, 2, 4, 8, 9, 10):
+        for flags in (0, 1, 2, 4, 8, 9, 10, 16):
             yield bytes([flags, number]) + part + TURN_SERVER + PARTS[number - 1]
 
 

@@ -44,7 +44,7 @@ def _run(name: str, seconds: int) -> bool:
     with log.open("wb") as output:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False)
     text = log.read_text(errors="replace")
-    told = [*_RUNS.findall(text), "?"][0], [*_COVERAGE.findall(text), "nothing reached"][-1]
+    told = [*_RUNS.findall(text), "?"][0], ["nothing reached", *_COVERAGE.findall(text)][-1]
     verdict = "ok" if done.returncode == 0 else "BROKE"
     sys.stdout.write(f"{name:<18}{time.monotonic() - begun:>6.0f} s {told[0]:>10} runs  {told[1]:<36}{verdict}\n")
     sys.stdout.flush()

@@ -64,7 +64,7 @@ def read_response(data: bytes, method: str, *, ended: bool) -> Reading:
     """What a client on h11 reads as the answer to its `method` request; `ended`: the connection closed after it."""
     reading = Reading()
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=LIMIT)
-    connection.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
+    connection.send(h11.Request(method=method, target="a:80" if method == "CONNECT" else "/", headers=[("Host", "a")]))
     connection.send(h11.EndOfMessage())
     try:
         connection.receive_data(data)

@@ -153,6 +153,10 @@ def _request_length(head: Head) -> Length:
 
 def _response_length(head: Head, method: str) -> Length:
     status, length = int(head.start[0]), _framing(head)
+    if method == "CONNECT" and 200 <= status < 300:
+        if length is not None:
+            raise Malformed(f"framing fields in {status} to CONNECT")
+        return 0
     if status < 200 or status == 204:
         if length is not None:
             raise Malformed(f"framing fields in {status}")

@@ -186,6 +186,8 @@ BAD_ANSWERS = {
     "status 099": b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
     "control in the reason": b"HTTP/1.1 200 O\x01K\r\nContent-Length: 0\r\n\r\n",
     "folded field": b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+    "body in an interim answer": b"HTTP/1.1 102 No\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\n\r\n",
+    "chunks in an interim answer": b"HTTP/1.1 103 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
     "not HTTP": b"SSH-2.0-OpenSSH_9.2p1\r\n",
 }
 

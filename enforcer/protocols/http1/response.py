@@ -118,6 +118,9 @@ def read_response_head(status: int, reason: bytes, version: str, fields: Fields,
     collected = collect(fields, _TREATMENTS, _SERVER)
     found = collected.found
     declared, length = body_length(found, version, _SERVER)
+    if status < 200 and (declared is CHUNKED or length):
+        # RFC 9110 section 15.2: it has none. llhttp would read one, in front of the answer that is to come.
+        raise ProtocolError(_SERVER, "an interim answer with a body")
     lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *collected.passing]
     framing = UNTIL_CLOSE if declared is NONE else declared
     connected = method == CONNECT and OK <= status < MULTIPLE_CHOICES
