@@ -15,9 +15,24 @@ from hypothesis import strategies as st
 
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.base import Event, Forward, Inspector, Outcome, Probe, Reply, Request, Rows, Text, Unmaskable
-from enforcer.protocols.registry import NAMES, by_name
+from enforcer.protocols import http2
+from enforcer.protocols.base import (
+    Event,
+    Forward,
+    Inspector,
+    Outcome,
+    Probe,
+    Reply,
+    Request,
+    Rewrite,
+    Rows,
+    Text,
+    Unmaskable,
+)
+from enforcer.protocols.registry import NAMES as WORDS
+from enforcer.protocols.registry import by_name
 from tests.conversation import DENIAL
+from tests.protocols import wire_http2
 from tests.protocols.wire_tls import client_hello
 
 C, S = Side.CLIENT, Side.SERVER
@@ -33,6 +48,9 @@ def pg(kind: bytes, body: bytes) -> bytes:
 
 
 READY = pg(b"Z", b"I")
+# Every protocol by the word of policies, and the other version that goes by the same word.
+PROTOCOLS = {**{word: by_name(word) for word in WORDS}, "http/2": http2.PROTOCOL}
+NAMES = tuple(PROTOCOLS)
 DIALOGUES: dict[str, Dialogue] = {
     "http": [
         (C, b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -48,7 +66,16 @@ DIALOGUES: dict[str, Dialogue] = {
         (C, b"HEAD /3 HTTP/1.1\r\nHost: a\r\n\r\n"),
         (S, b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"),
         (C, b"POST /4 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\nContent-Length: 3\r\n\r\nabc"),
+        (S, b"HTTP/1.1 204 No\r\n\r\n"),
+        (C, b'POST /5 HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{"a":1}'),
         (S, b"HTTP/1.1 500 No\r\nContent-Type: application/json\r\n\r\n{}{}{}"),
+    ],
+    "http/2": [
+        (C, wire_http2.opening() + wire_http2.headers(1, wire_http2.GET)),
+        (S, wire_http2.frame(wire_http2.SETTINGS, 0, 0) + wire_http2.headers(1, wire_http2.OK, end=False)),
+        (S, wire_http2.frame(wire_http2.DATA, 0, 1, b"hello ") + wire_http2.frame(wire_http2.DATA, 1, 1, b"world")),
+        (C, wire_http2.headers(3, wire_http2.post(), end=False) + wire_http2.frame(wire_http2.DATA, 1, 3, b"body")),
+        (S, wire_http2.headers(3, wire_http2.OK)),
     ],
     "postgres": [
         (C, pg(b"", struct.pack("!i", 196608) + b"user\0a\0database\0b\0\0")),
@@ -67,19 +94,31 @@ DIALOGUES: dict[str, Dialogue] = {
 }
 
 
-def drain(inspector: Inspector, masked: bool, out: list[Event], wire: dict[Side, bytearray]) -> None:
+# What rules may ask for: nothing, masked answers, masked requests, facts of bodies.
+MODES = ("plain", "masked", "rewritten", "read")
+
+
+def begun(name: str, mode: str) -> Inspector:
+    inspector = PROTOCOLS[name].inspector()
+    if mode == "read":
+        inspector.read_bodies()
+    return inspector
+
+
+def drain(inspector: Inspector, mode: str, out: list[Event], wire: dict[Side, bytearray]) -> None:
     """The session's part, allowing everything and masking nothing away."""
+    rewrite: Rewrite | None = bytes if mode == "rewritten" and inspector.rewrites else None
     while (event := inspector.next_event()) is not None:
         out.append(event)
         match event:
             case Request():
-                wire[S] += inspector.allow(event, masked=masked)
+                wire[S] += inspector.allow(event, masked=mode == "masked", rewrite=rewrite)
             case Forward(side=side):
                 wire[C if side is S else S] += event.raw
             case Reply():
                 wire[C] += event.raw
             case Text():
-                wire[C] += inspector.encode_text(event, event.data)
+                wire[C if event.side is S else S] += inspector.encode_text(event, event.data)
             case Rows():
                 wire[C] += inspector.encode_row(event, event.values)
             case Unmaskable():
@@ -111,15 +150,15 @@ def summary(events: list[Event]) -> list[Any]:
     return told
 
 
-def play(name: str, dialogue: Dialogue, masked: bool) -> list[Any]:
-    inspector, events = by_name(name).inspector(), list[Event]()
+def play(name: str, dialogue: Dialogue, mode: str) -> list[Any]:
+    inspector, events = begun(name, mode), list[Event]()
     wire = {C: bytearray(), S: bytearray()}
     for side, data in dialogue:
         inspector.receive_data(side, data)
-        drain(inspector, masked, events, wire)
+        drain(inspector, mode, events, wire)
     for side in (S, C):
         inspector.receive_eof(side)
-        drain(inspector, masked, events, wire)
+        drain(inspector, mode, events, wire)
     return summary(events)
 
 
@@ -127,21 +166,21 @@ def cut(dialogue: Dialogue, step: int) -> Dialogue:
     return [(side, data[at : at + step]) for side, data in dialogue for at in range(0, len(data), step)]
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NAMES)
-def test_events_do_not_depend_on_the_cut(name: str, masked: bool) -> None:
+def test_events_do_not_depend_on_the_cut(name: str, mode: str) -> None:
     """However a dialogue is cut into reads, the same requests, rows, texts and outcomes come of it."""
-    whole = play(name, DIALOGUES[name], masked)
+    whole = play(name, DIALOGUES[name], mode)
     assert len(whole) >= 2
     for step in (1, 2, 3, 5, 8, 13, 21):
-        assert play(name, cut(DIALOGUES[name], step), masked) == whole
+        assert play(name, cut(DIALOGUES[name], step), mode) == whole
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_before_the_verdict(name: str) -> None:
     """Up to the first Request no event carries client bytes upstream."""
     for step in (1, 1 << 20):
-        inspector = by_name(name).inspector()
+        inspector = PROTOCOLS[name].inspector()
         for side, data in cut(DIALOGUES[name][:1], step):
             inspector.receive_data(side, data)
             event = inspector.next_event()
@@ -162,13 +201,13 @@ def test_damaged_dialogues(name: str, data: st.DataObject) -> None:
         _, part = dialogue[data.draw(st.integers(0, len(dialogue) - 1))]
         at = data.draw(st.integers(0, len(part)))
         part[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
-    inspector, wire = by_name(name).inspector(), {C: bytearray(), S: bytearray()}
+    mode, step = data.draw(st.sampled_from(MODES)), data.draw(st.integers(1, 64))
+    inspector, wire = begun(name, mode), {C: bytearray(), S: bytearray()}
     events: list[Event] = []
-    masked, step = data.draw(st.booleans()), data.draw(st.integers(1, 64))
     try:
         for side, part in cut([(side, bytes(part)) for side, part in dialogue], step):
             inspector.receive_data(side, part)
-            drain(inspector, masked, events, wire)
+            drain(inspector, mode, events, wire)
     except ProtocolError:
         inspector.refuse(None, DENIAL)
 
@@ -178,12 +217,12 @@ def test_damaged_dialogues(name: str, data: st.DataObject) -> None:
 @given(parts=st.lists(st.tuples(st.sampled_from([C, S]), st.binary(max_size=80)), max_size=8))
 def test_any_bytes(name: str, parts: Dialogue) -> None:
     """Any bytes of either side, in any order, raise ProtocolError or nothing."""
-    inspector, wire = by_name(name).inspector(), {C: bytearray(), S: bytearray()}
+    inspector, wire = PROTOCOLS[name].inspector(), {C: bytearray(), S: bytearray()}
     events: list[Event] = []
     try:
         for side, part in parts:
             inspector.receive_data(side, part)
-            drain(inspector, False, events, wire)
+            drain(inspector, "plain", events, wire)
     except ProtocolError:
         inspector.refuse(None, DENIAL)
 
@@ -192,7 +231,7 @@ def test_any_bytes(name: str, parts: Dialogue) -> None:
 @given(data=st.binary(min_size=1, max_size=100))
 def test_probes_answer(name: str, data: bytes) -> None:
     """A probe answers any bytes without raising, and a claim or a refusal stands however many more come."""
-    protocol = by_name(name)
+    protocol = PROTOCOLS[name]
     answer = protocol.probe(data)
     assert isinstance(answer, Probe)
     if answer is not Probe.MORE:
@@ -202,7 +241,7 @@ def test_probes_answer(name: str, data: bytes) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_refused_flow_ends(name: str) -> None:
     """A flow refused as a whole is closed, and hands on nothing more."""
-    inspector = by_name(name).inspector()
+    inspector = PROTOCOLS[name].inspector()
     inspector.receive_data(C, DIALOGUES[name][0][1])
     assert isinstance(inspector.next_event(), Request)
     assert inspector.refuse(None, DENIAL).close
@@ -210,10 +249,10 @@ def test_refused_flow_ends(name: str) -> None:
     assert inspector.next_event() is None
 
 
-@pytest.mark.parametrize("name", ["http", "opaque", "postgres"])
+@pytest.mark.parametrize("name", ["http", "http/2", "opaque", "postgres"])
 def test_memory_is_bounded_while_a_verdict_is_awaited(name: str) -> None:
     """A client that goes on sending while its request is held hits a limit instead of filling the memory."""
-    inspector = by_name(name).inspector()
+    inspector = PROTOCOLS[name].inspector()
     first = DIALOGUES[name][0][1]
     inspector.receive_data(C, first)
     assert isinstance(inspector.next_event(), Request)
