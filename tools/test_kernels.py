@@ -24,10 +24,15 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 GUEST = CHECKOUT / "tools/test_kernels_guest.sh"
 CACHE = CHECKOUT / "build/kernels"
+# Below a kernel's own directory: the programs that were compiled for it, which takes minutes there. Each is named by
+# what it was made of; see enforcer/capture/image.py.
+IMAGES = "programs"
 ARCHITECTURE = "amd64"
 NOT_SOURCES = (".git", ".venv", "build", ".mypy_cache", ".ruff_cache", ".hypothesis")
 # The emulator; a shell for the first moments of the boot; the tool that lists a kernel's modules.
 PACKAGES = {"qemu-system-x86": "qemu-system-x86_64", "busybox-static": "busybox", "kmod": "depmod"}
+# What takes minutes, or shows only what a compiler does, is run on the host's own kernel.
+WHICH = "kernel and not full and not compiler"
 # About ten seconds were measured on a quiet machine.
 BOOT_LIMIT = 300.0
 MEMORY = "4G"
@@ -79,7 +84,7 @@ def commands(options: argparse.Namespace) -> str:
     if options.shell:
         return f"{options.shell}\n"
     # Each test is named before it begins and told at once when it fails: the machine may not live to the end.
-    pytest = "python -m pytest -v --tb=no --durations=15 -p no:cacheprovider -p tests.kernels.told_at_once"
+    pytest = "python -m pytest -v --tb=short --durations=15 -p no:cacheprovider -p tests.kernels.told_at_once"
     if options.select:
         return f"{pytest} {options.select}\n"
     # Named files: to import all the others would take longer than these tests do.
@@ -87,7 +92,7 @@ def commands(options: argparse.Namespace) -> str:
     files = shlex.join(str(path.relative_to(CHECKOUT)) for path in marked)
     return f"""\
 echo "$(uname -sr), security modules $(cat /sys/kernel/security/lsm)"
-{pytest} --numprocesses {options.cpus} --dist loadfile -m kernel {files}
+{pytest} --numprocesses {options.cpus} --dist loadfile -m '{WHICH}' {files}
 tests=$?
 for mode in isolated attached; do
     enforcer probe --mode $mode --report $mode.json
@@ -156,6 +161,9 @@ def boot_and_run(image: Path, script: str, options: argparse.Namespace) -> int:
         shutil.copy(GUEST, directory / "guest")
         excluded = [f"--exclude=./{name}" for name in NOT_SOURCES]
         run("tar", "-C", str(CHECKOUT), *excluded, "-cf", f"{directory}/tree", ".")
+        images = image.parent.parent / IMAGES
+        images.mkdir(exist_ok=True)
+        shutil.copytree(images, directory / IMAGES)
         machine = Machine(emulator(image, directory, options), directory)
         try:
             machine.watch(options.timeout)
@@ -165,6 +173,14 @@ def boot_and_run(image: Path, script: str, options: argparse.Namespace) -> int:
             raise
         finally:
             machine.stop()
+            keep_images(directory / IMAGES, images)
+
+
+def keep_images(made: Path, images: Path) -> None:
+    """The next machine gets what this one compiled, or had been given and still used."""
+    if made.exists():
+        shutil.rmtree(images)
+        shutil.copytree(made, images)
 
 
 def emulator(image: Path, directory: Path, options: argparse.Namespace) -> list[str]:

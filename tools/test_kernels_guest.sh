@@ -6,6 +6,7 @@ set -uo pipefail
 directory=$1
 exec >> "$directory/output" 2>&1
 checkout=$2
+programs=/var/cache/enforcer/programs
 modules=$(realpath "/lib/modules/$(uname -r)")
 touch "$directory/booted"
 
@@ -30,6 +31,8 @@ prepare() {
     if [ -d /run/host/var/cache/enforcer ]; then
         cover /var/cache/enforcer || return
     fi
+    # Kernel programs that such a machine has compiled, neither: it takes minutes.
+    rm -rf $programs && mkdir -p /var/cache/enforcer && cp -Rp "$directory/programs" $programs && chmod 700 $programs || return
     mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf || return
     mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup || return
     mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing || return
@@ -47,6 +50,7 @@ prepare() {
 if prepare && cd "$checkout"; then
     bash "$directory/command"
     status=$?
+    rm -rf "$directory/programs" && cp -Rp $programs "$directory/programs"
 else
     echo "test-kernels: the emulated machine could not be prepared" >&2
     status=1

@@ -78,11 +78,11 @@ class Instance:
                 self.status()
             except NotRunning:
                 if self._supervisor.poll() is not None:
-                    raise HostError(f"the supervisor did not start: {self._last_line()}") from None
+                    raise HostError(f"the supervisor did not start: {self.last_line()}") from None
                 time.sleep(0.02)
             else:
                 return time.monotonic() - begun
-        raise HostError(f"the supervisor does not answer after {START_TIMEOUT:.0f} s: {self._last_line()}")
+        raise HostError(f"the supervisor does not answer after {START_TIMEOUT:.0f} s: {self.last_line()}")
 
     def stop(self) -> None:
         """Ends the supervisor as systemd would."""
@@ -141,7 +141,8 @@ class Instance:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-P", "-m", "enforcer", "--root", str(self.root), *arguments]
 
-    def _last_line(self) -> str:
+    def last_line(self) -> str:
+        """What the supervisor wrote last."""
         lines = (self.world.directory / "supervisor.log").read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it wrote nothing"
 

@@ -145,7 +145,10 @@ class Ground:
             if not self._takes_over or self._has_proxy():
                 return
             time.sleep(0.02)
-        raise HostError("the enforcer under test does not recover; see what was tried before with --only")
+        raise HostError(
+            "the enforcer under test does not recover; see what was tried before with --only. Its last line:"
+            f" {self.instance.last_line()}"
+        )
 
     def _has_proxy(self) -> bool:
         """Does the proxy of attached executors accept? A restart may find its port still held by those who are about

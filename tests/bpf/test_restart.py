@@ -206,6 +206,7 @@ def test_a_switch_that_fails_midway_leaves_every_hook_with_one_program(
         assert destination(record) == "3.120.0.10 81"
 
 
+@pytest.mark.compiler
 def test_a_version_that_does_not_compile_changes_nothing(
     own: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

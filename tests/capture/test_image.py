@@ -148,6 +148,7 @@ loader.load(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.compiler
 @pytest.mark.kernel
 def test_a_second_load_needs_no_compiler(tmp_path: Path) -> None:
     """The same programs, instruction by instruction, and maps of the same form."""

@@ -45,6 +45,7 @@ def one_line(pins: Path) -> str:
     return message
 
 
+@pytest.mark.compiler
 @pytest.mark.kernel
 def test_a_program_that_does_not_compile_is_one_line_with_file_and_line(package: Path, pins: Path) -> None:
     """The compiler's own position, in the header that is broken."""
@@ -55,6 +56,7 @@ def test_a_program_that_does_not_compile_is_one_line_with_file_and_line(package:
     assert "did not compile" in message
 
 
+@pytest.mark.compiler
 @pytest.mark.kernel
 def test_a_struct_that_drifted_is_refused_before_anything_is_pinned(package: Path, pins: Path) -> None:
     """A header with one more field than its mirror."""
@@ -65,6 +67,7 @@ def test_a_struct_that_drifted_is_refused_before_anything_is_pinned(package: Pat
     assert "ABI drift in " in one_line(pins)
 
 
+@pytest.mark.compiler
 @pytest.mark.kernel
 def test_a_program_that_the_kernel_refuses_is_named(package: Path, pins: Path) -> None:
     """An endless loop does not pass the verifier."""

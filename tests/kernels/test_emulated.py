@@ -85,6 +85,20 @@ def test_a_machine_that_hangs_is_ended_with_all_it_started(
     assert not runs(child)
 
 
+def test_what_was_compiled_there_is_kept_for_the_next(tool: ModuleType, tmp_path: Path) -> None:
+    """What the machine has given back takes the place of what it had been given; one that gave nothing back loses
+    nothing."""
+    made, images = tmp_path / "made", tmp_path / "images"
+    images.mkdir()
+    (images / "old.image").touch()
+    tool.keep_images(made, images)
+    assert [path.name for path in images.iterdir()] == ["old.image"]
+    made.mkdir()
+    (made / "new.image").touch()
+    tool.keep_images(made, images)
+    assert [path.name for path in images.iterdir()] == ["new.image"]
+
+
 def runs(stat: Path) -> bool:
     """Whether a process is there and is no zombie that waits for a parent."""
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
@@ -110,6 +124,7 @@ def test_kernel_tests_and_probe_both_run_and_each_can_fail(tool: ModuleType, tmp
     assert len(ran) == 4 * 4
     assert ran[0].startswith("-m pytest")
     assert "tests/bpf/test_capture.py" in ran[0]
+    assert f"-m {tool.WHICH} tests/" in ran[0]
     assert ran[1:4] == [
         "probe --mode isolated --report isolated.json",
         "probe --mode attached --report attached.json",
