@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, Self
 
 from enforcer.policy.paths import template_matches
 from enforcer.policy.words import any_glob, shown, some
-from enforcer.protocols.body_facts import RPC, SEPARATOR, TOOLS_CALL
+from enforcer.protocols.body_facts import BODY, GRAPHQL, MODEL, RPC, SEPARATOR, TOOL, TOOLS_CALL
 from enforcer.protocols.target import Ambiguous, parameters, plain_path
 
 # What each family of protocols can be asked. The words are those of policies.
@@ -59,6 +59,11 @@ class Only:
     rpc: tuple[str, ...] = ()
     tool: tuple[str, ...] = ()
     model: tuple[str, ...] = ()
+    parts: tuple[Callable[[Only, Asked], str | None], ...] = field(init=False, compare=False, repr=False)
+    """What compares each part that is not empty."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(differ for name, differ in _PARTS.items() if getattr(self, name)))
 
     @property
     def reads_bodies(self) -> bool:
@@ -66,7 +71,7 @@ class Only:
 
     def to_plain(self) -> dict[str, Any]:
         """What JSON can carry; parts that are empty are left out."""
-        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        plain = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
         plain["header"] = [[name, list(globs)] for name, globs in self.header]
         return {name: list(words) for name, words in plain.items() if words}
 
@@ -95,7 +100,7 @@ class Only:
 
 def first_difference(only: Only, asked: Asked) -> str | None:
     """The first thing in which the exchange differs from the clause, in words; None where the clause holds."""
-    for differ in _PARTS:
+    for differ in only.parts:
         difference = differ(only, asked)
         if difference is not None:
             return difference
@@ -103,8 +108,6 @@ def first_difference(only: Only, asked: Asked) -> str | None:
 
 
 def _method(only: Only, asked: Asked) -> str | None:
-    if not only.method:
-        return None
     method = asked.facts.get("method")
     if not method:
         return "no method is known"
@@ -112,8 +115,6 @@ def _method(only: Only, asked: Asked) -> str | None:
 
 
 def _path(only: Only, asked: Asked) -> str | None:
-    if not only.path:
-        return None
     path = asked.facts.get("path")
     if not path:
         return "no path is known"
@@ -121,8 +122,9 @@ def _path(only: Only, asked: Asked) -> str | None:
         normal = plain_path(path)
     except Ambiguous as doubt:
         return f"the path may be read in two ways: {doubt}"
-    if any(template_matches(template, normal) for template in only.path):
-        return None
+    for template in only.path:
+        if template_matches(template, normal):
+            return None
     return f"the path is not in {some(only.path)}"
 
 
@@ -137,8 +139,6 @@ def _header(only: Only, asked: Asked) -> str | None:
 
 
 def _content_type(only: Only, asked: Asked) -> str | None:
-    if not only.content_type:
-        return None
     values = values_of(asked.fields, "content-type")
     if not values:
         # Nothing comes, so it is of no type that would have to be named.
@@ -153,8 +153,6 @@ def _content_type(only: Only, asked: Asked) -> str | None:
 
 
 def _grpc(only: Only, asked: Asked) -> str | None:
-    if not only.grpc:
-        return None
     types = [media_type(value) for value in values_of(asked.fields, "content-type")]
     if len(types) != 1 or not _GRPC_TYPE.fullmatch(types[0]):
         return "it is not gRPC"
@@ -170,24 +168,24 @@ def _grpc(only: Only, asked: Asked) -> str | None:
     return f"gRPC method {shown('/'.join(segments))} is not in {some(only.grpc)}"
 
 
-def _graphql(only: Only, asked: Asked) -> str | None:
-    if not only.graphql_type and not only.graphql_name:
-        return None
-    operations = _listed(asked, "graphql")
+def _graphql_type(only: Only, asked: Asked) -> str | None:
+    operations = _listed(asked, GRAPHQL)
     if not operations:
         return _unknown(asked, "no GraphQL operation is known")
-    for kind, _, name in (operation.partition(" ") for operation in operations):
-        if only.graphql_type and kind not in only.graphql_type:
-            return f"GraphQL {shown(kind)} is not in {some(only.graphql_type)}"
-        if only.graphql_name and not name:
-            return "a GraphQL operation has no name"
-        if only.graphql_name and not any_glob(only.graphql_name, name):
-            return f"GraphQL operation {shown(name)} is not in {some(only.graphql_name)}"
-    return None
+    kinds = [operation.partition(" ")[0] for operation in operations]
+    return _outside("GraphQL", kinds, only.graphql_type)
+
+
+def _graphql_name(only: Only, asked: Asked) -> str | None:
+    operations = _listed(asked, GRAPHQL)
+    if not operations:
+        return _unknown(asked, "no GraphQL operation is known")
+    names = [operation.partition(" ")[2] for operation in operations]
+    return _outside("GraphQL operation", names, only.graphql_name) if all(names) else "a GraphQL operation has no name"
 
 
 def _rpc(only: Only, asked: Asked) -> str | None:
-    if not only.rpc or _asks_nothing(asked):
+    if _asks_nothing(asked):
         return None
     methods = _listed(asked, RPC)
     if not methods:
@@ -196,9 +194,9 @@ def _rpc(only: Only, asked: Asked) -> str | None:
 
 
 def _tool(only: Only, asked: Asked) -> str | None:
-    if not only.tool or _asks_nothing(asked):
+    if _asks_nothing(asked):
         return None
-    methods, tools = _listed(asked, RPC), _listed(asked, "tool")
+    methods, tools = _listed(asked, RPC), _listed(asked, TOOL)
     if not methods:
         return _unknown(asked, "no JSON-RPC method is known")
     if TOOLS_CALL in methods and not tools:
@@ -207,17 +205,23 @@ def _tool(only: Only, asked: Asked) -> str | None:
 
 
 def _model(only: Only, asked: Asked) -> str | None:
-    if not only.model:
-        return None
-    models = _listed(asked, "model")
+    models = _listed(asked, MODEL)
     return _outside("model", models, only.model) if models else _unknown(asked, "no model is known")
 
 
 # In the order in which a request is read.
-_PARTS: tuple[Callable[[Only, Asked], str | None], ...] = (
-    *(_method, _path, _header, _content_type, _grpc),
-    *(_graphql, _rpc, _tool, _model),
-)
+_PARTS: dict[str, Callable[[Only, Asked], str | None]] = {
+    "method": _method,
+    "path": _path,
+    "header": _header,
+    "content_type": _content_type,
+    "grpc": _grpc,
+    "graphql_type": _graphql_type,
+    "graphql_name": _graphql_name,
+    "rpc": _rpc,
+    "tool": _tool,
+    "model": _model,
+}
 
 
 def values_of(header_fields: Iterable[tuple[bytes, bytes]], name: str) -> list[str]:
@@ -239,12 +243,12 @@ def media_type(value: str) -> str:
 
 def _listed(asked: Asked, name: str) -> list[str]:
     """The names of a fact; none where the body is in doubt."""
-    text = "" if "body" in asked.facts else asked.facts.get(name, "")
+    text = "" if BODY in asked.facts else asked.facts.get(name, "")
     return text.split(SEPARATOR) if text else []
 
 
 def _unknown(asked: Asked, otherwise: str) -> str:
-    doubt = asked.facts.get("body")
+    doubt = asked.facts.get(BODY)
     return f"the body is {shown(doubt)}" if doubt else otherwise
 
 
@@ -255,7 +259,7 @@ def _outside(what: str, names: list[str], globs: tuple[str, ...]) -> str | None:
 
 def _asks_nothing(asked: Asked) -> bool:
     """Is it one of the requests of MCP's transport that carry no message: for the stream of answers, or the end?"""
-    if not asked.bodiless or asked.facts.get("method") not in _STREAM_METHODS or {"body", RPC} & asked.facts.keys():
+    if not asked.bodiless or asked.facts.get("method") not in _STREAM_METHODS or {BODY, RPC} & asked.facts.keys():
         return False
     try:
         return all(name.casefold() != "method" for name, _ in parameters(asked.text.partition(" ")[2]))

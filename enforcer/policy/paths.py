@@ -45,11 +45,10 @@ def template_matches(template: str, path: str) -> bool:
     segments = path[1:].split("/")
     if len(segments) <= len(wanted) if rest else len(segments) != len(wanted):
         return False
-    return all(_segment_matches(glob, segment) for glob, segment in zip(wanted, segments, strict=False))
-
-
-def _segment_matches(glob: str, segment: str) -> bool:
-    return bool(segment) if glob == "*" else glob_matches(glob, segment)
+    for glob, segment in zip(wanted, segments, strict=False):
+        if not (segment if glob == "*" else glob == segment or glob_matches(glob, segment)):
+            return False
+    return True
 
 
 @lru_cache(maxsize=4096)

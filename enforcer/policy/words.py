@@ -31,7 +31,10 @@ def glob_matches(glob: str, text: str) -> bool:
 
 
 def any_glob(globs: Iterable[str], text: str) -> bool:
-    return any(glob_matches(glob, text) for glob in globs)
+    for glob in globs:  # noqa: SIM110 - half the time of any() with a generator, for each request
+        if glob_matches(glob, text):
+            return True
+    return False
 
 
 def shown(text: str) -> str:

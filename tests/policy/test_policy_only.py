@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -361,7 +362,7 @@ def test_a_policy_with_clauses_survives_the_way_to_the_worker(tmp_path: Path) ->
     assert PolicySet.from_json(policies.to_json()) == policies
     clause = policies.policies[0].rules[0].only
     assert clause is not None
-    assert all(clause.to_plain().get(name) for name in Only.__dataclass_fields__)
+    assert all(clause.to_plain().get(one.name) for one in fields(Only) if one.init)
     assert (
         rules(tmp_path, only.replace("[m]", "[n]"), more=", mask: {request: [email]}").generation != policies.generation
     )
