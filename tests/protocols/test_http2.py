@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 
 import h2.events
@@ -19,13 +18,11 @@ from enforcer.verdict import Denial
 from tests.conversation import DENIAL, Conversation
 from tests.protocols.wire_http2 import (
     DATA,
-    END_STREAM,
     GET,
     OK,
     PADDED,
     SETTINGS,
     Between,
-    Fields,
     frame,
     frames,
     get,
@@ -33,6 +30,14 @@ from tests.protocols.wire_http2 import (
     opening,
     post,
 )
+
+
+def hide(data: bytes) -> bytes:
+    return data.replace(b"4111111111111111", b"************1111")
+
+
+def masked(text: Text) -> bytes:
+    return hide(text.data)
 
 
 def denies(word: str):  # type: ignore[no-untyped-def]
@@ -307,194 +312,6 @@ def test_padding_counts_and_is_given_back() -> None:
         if (kind, number) == ("WINDOW_UPDATE", 1)
     )
     assert granted >= 1000 * 256 - 65535
-
-
-# --- heads
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ([*GET, (b"X-Upper", b"a")], "upper case"),
-        ([*GET, (b"connection", b"close")], "HTTP/1 connections"),
-        ([*GET, (b"transfer-encoding", b"chunked")], "HTTP/1 connections"),
-        ([*GET, (b"te", b"gzip")], "TE"),
-        ([*GET, (b"x", b"a\r\nb: c")], "control character"),
-        ([*GET, (b"x", b" a")], "blank"),
-        ([*GET, (b"a b", b"a")], "no token"),
-        ([*GET, (b"", b"a")], "no token"),
-        ([*GET, (b":path", b"/")], "twice"),
-        ([*GET, (b":new", b"/")], "not known"),
-        ([GET[0], (b"x", b"a"), *GET[1:]], "after others"),
-        ([*GET[:3], (b":path", b"")], "target"),
-        ([*GET[:3], (b":path", b"*")], "target"),
-        ([*GET[:3], (b":path", b"x")], "target"),
-        ([*GET[:3], (b":path", b"/a#b")], "target"),
-        ([*GET[:3], (b":path", b"/a b")], "target"),
-        ([*GET[:2], GET[3]], "no :authority"),
-        ([*GET[:2], (b":authority", b"u@a.example"), GET[3]], "host name"),
-        ([*GET[:2], (b":authority", b""), GET[3]], "host name"),
-        ([*GET, (b"host", b"b.example")], "another host"),
-        ([*GET[:2], GET[3], (b"host", b"a"), (b"host", b"b")], "another host"),
-        ([GET[0], (b":scheme", b"ftp"), *GET[2:]], "scheme"),
-        ([*GET[1:]], "method"),
-        ([(b":method", b"G T"), *GET[1:]], "method"),
-        ([*GET, (b"content-length", b"5")], "none follows"),
-        ([*GET, (b"content-length", b"0"), (b"content-length", b"0")], "more than one"),
-        ([*GET, (b"content-length", b"+0")], "not a number"),
-        ([(b":method", b"CONNECT"), (b":authority", b"a:443")], "CONNECT"),
-        ([(b":method", b"CONNECT"), (b":protocol", b"websocket"), *GET[1:]], "CONNECT"),
-        ([*GET, *[(b"x%d" % number, b"") for number in range(129)]], "fields"),
-    ],
-)
-def test_malformed_requests_are_refused_on_record(fields: Fields, words: str) -> None:
-    """Each is a request with a fault, which the session refuses whatever policy says; the next stream is untouched."""
-    with Conversation(PROTOCOL.inspector(), decide=lambda one: DENIAL if one.fault else None) as talk:
-        talk.client_sends(opening() + headers(1, fields) + headers(3, GET))
-        faulty, sound = talk.requests
-        assert words in faulty.fault
-        assert not sound.fault
-        answer = next(one for one in frames(talk.take_client()) if one[2] == 1)
-        other = {"CONNECT": b"\x08\x03501", "fields": b"\x08\x03431"}
-        status = other.get(words, b"\x8c")  # RFC 7541 appendix A: 12 is `:status 400`, 8 begins any
-        assert (answer[0], answer[3][: len(status)]) == ("HEADERS", status)
-        assert len([one for one in frames(talk.take_upstream()) if one[0] == "HEADERS"]) == 1
-        talk.requests.clear()
-
-
-def test_the_host_may_come_by_its_own_field() -> None:
-    """Without :authority the Host field says whom the request is for, and is what the server gets as :authority."""
-    both = Between()
-    both.talk.client_sends(opening() + headers(1, [*GET[:2], GET[3], (b"host", b"A.example:80")]))
-    both.talk.expect_request("GET", host="a.example")
-    (asked,) = both.to_server(h2.events.RequestReceived)
-    assert dict(asked.headers)[b":authority"] == b"A.example:80"
-
-
-@pytest.mark.parametrize("short", [True, False])
-def test_a_body_of_another_length(short: bool) -> None:
-    """The server never sees the end of a body that is not as long as announced."""
-    talk = Conversation(PROTOCOL.inspector(), quiet=True)
-    talk.client_sends(opening() + headers(1, post(b"/", (b"content-length", b"5")), end=False))
-    talk.client_sends(frame(DATA, END_STREAM, 1, b"abc" if short else b"abcdef"))
-    up = frames(talk.take_upstream())
-    assert [kind for kind, *_ in up] == ["SETTINGS", "HEADERS", "RST_STREAM"]
-    assert [one[3] for one in frames(talk.take_client()) if one[0] == "RST_STREAM"] == [b"\0\0\0\1"]
-    assert [(one.status, one.failed) for one in talk.outcomes] == [("PROTOCOL_ERROR", True)]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        headers(1, [(b"content-type", b"x")], end=True),
-        headers(1, [(b":status", b"101")], end=True),
-        headers(1, [(b":status", b"20")], end=True),
-        headers(1, [(b":status", b"200"), (b"connection", b"x")], end=True),
-        headers(1, [(b":status", b"200"), (b"content-length", b"3")], end=True),
-        headers(1, [(b":status", b"100")], end=True),
-        frame(DATA, 0, 1, b"early"),
-    ],
-)
-def test_malformed_answers_are_502(answer: bytes) -> None:
-    """Nothing of them reaches the client, and the server's stream is ended with PROTOCOL_ERROR."""
-    both = Between()
-    both.client.send_headers(1, get(), end_stream=True)
-    both.exchange()
-    both.talk.server_sends(answer)
-    assert [one[3] for one in frames(both.talk.take_upstream()) if one[0] == "RST_STREAM"] == [b"\0\0\0\1"]
-    (got,) = both.to_client(h2.events.ResponseReceived)
-    assert dict(got.headers)[b":status"] == b"502"
-
-
-# --- texts
-
-
-def hide(data: bytes) -> bytes:
-    return data.replace(b"4111111111111111", b"************1111")
-
-
-def masked(text: Text) -> bytes:
-    return hide(text.data)
-
-
-def test_answers_are_masked_stream_by_stream() -> None:
-    """A small answer keeps a length, the new one; lines about its old bytes are left out; others are not mixed in."""
-    both = Between(mask_text=masked)
-    for number in (1, 3):
-        both.client.send_headers(
-            number, get(b"/", (b"accept-encoding", b"br, nope"), (b"range", b"bytes=0-1")), end_stream=True
-        )
-    asked = both.to_server(h2.events.RequestReceived)
-    said = dict(asked[0].headers)
-    assert said[b"accept-encoding"] == b"br"
-    assert b"range" not in said
-    body = b"a card: 4111111111111111 and more"
-    about = [*OK, (b"etag", b"x"), (b"content-length", b"%d" % len(body))]
-    both.server.send_headers(1, about)
-    both.server.send_headers(3, about)
-    both.server.send_data(3, body, end_stream=True)
-    both.server.send_data(1, body, end_stream=True)
-    answers = {event.stream_id: dict(event.headers) for event in both.to_client(h2.events.ResponseReceived)}
-    assert answers[1] == answers[3] == {b":status": b"200", b"content-type": b"text/plain", b"content-length": b"33"}
-    bodies = {event.stream_id: event.data for event in both.to_client(h2.events.DataReceived)}
-    assert bodies[1] == bodies[3] == hide(body)
-
-
-def test_compressed_answers_are_masked() -> None:
-    """gzip is undone, masked and done again."""
-    both = Between(mask_text=masked)
-    both.client.send_headers(1, get(), end_stream=True)
-    both.exchange()
-    both.server.send_headers(1, [*OK, (b"content-encoding", b"gzip")])
-    both.server.send_data(1, gzip.compress(b"4111111111111111"), end_stream=True)
-    assert gzip.decompress(both.body("client", 1)) == b"************1111"
-
-
-def test_what_cannot_be_masked_is_refused_on_its_stream() -> None:
-    """UTF-16 says 403 instead; another stream of the connection goes on."""
-    both = Between(mask_text=masked)
-    for number in (1, 3):
-        both.client.send_headers(number, get(), end_stream=True)
-    both.exchange()
-    both.server.send_headers(1, OK)
-    both.server.send_data(1, "wide".encode("utf-16"), end_stream=True)
-    both.server.send_headers(3, OK)
-    both.server.send_data(3, b"hello", end_stream=True)
-    answers = {event.stream_id: dict(event.headers) for event in both.to_client(h2.events.ResponseReceived)}
-    assert (answers[1][b":status"], answers[3][b":status"]) == (b"403", b"200")
-
-
-def test_requests_are_rewritten() -> None:
-    """Path, fields and body; credentials stay; the length is the new one."""
-    both = Between(rewrite=hide)
-    card = b"4111111111111111"
-    fields = post(b"/" + card + b"?c=" + card, (b"x-card", card), (b"authorization", card), (b"content-length", b"16"))
-    both.client.send_headers(1, fields)
-    both.client.send_data(1, card, end_stream=True)
-    (asked,) = both.to_server(h2.events.RequestReceived)
-    said = dict(asked.headers)
-    assert card not in said[b":path"]
-    assert (said[b"x-card"], said[b"authorization"], said[b"content-length"]) == (hide(card), card, b"16")
-    assert both.body("server", 1) == hide(card)
-
-
-def test_bodies_are_read_for_facts_before_the_verdict() -> None:
-    """A JSON-RPC call is handed on with its method when its body is whole; then the server gets all of it."""
-    both = Between(reads_bodies=True)
-    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "pad": "x" * 200_000}).encode()
-    both.client.send_headers(1, post(b"/mcp", (b"content-type", b"application/json")))
-    left, up = body, b""
-    while left:
-        room = min(both.client.local_flow_control_window(1), 16384, len(left))
-        assert room
-        both.client.send_data(1, left[:room])
-        left = left[room:]
-        both.exchange()
-    assert both.talk.requests == []
-    both.client.end_stream(1)
-    up += both.body("server", 1)
-    both.talk.expect_request("POST", "POST /mcp", rpc="tools/list")
-    assert up == body
 
 
 # --- however it is cut
