@@ -28,13 +28,16 @@ ANSWER = b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n"
 
 @dataclass
 class Server:
-    """Reads what comes by the strict grammar. `unfinished`: a request whose head is whole and whose body is not."""
+    """Reads what comes by the strict grammar. `unfinished`: a request whose head is whole and whose body is not.
+    `received`: all bytes."""
 
+    received: bytes = b""
     messages: list[Message] = field(default_factory=list)
     unfinished: Message | None = None
     _pending: bytes = b""
 
     def receive(self, data: bytes) -> None:
+        self.received += data
         self._pending += data
         self.unfinished = None
         while self._pending:
