@@ -159,8 +159,7 @@ def boot_and_run(image: Path, script: str, options: argparse.Namespace) -> int:
         (directory / "output").touch()
         # The sources as they are now, this script's other half included: somebody may go on editing them.
         shutil.copy(GUEST, directory / "guest")
-        excluded = [f"--exclude=./{name}" for name in NOT_SOURCES]
-        run("tar", "-C", str(CHECKOUT), *excluded, "-cf", f"{directory}/tree", ".")
+        pack(CHECKOUT, directory / "tree")
         images = image.parent.parent / IMAGES
         images.mkdir(exist_ok=True)
         shutil.copytree(images, directory / IMAGES)
@@ -174,6 +173,19 @@ def boot_and_run(image: Path, script: str, options: argparse.Namespace) -> int:
         finally:
             machine.stop()
             keep_images(directory / IMAGES, images)
+
+
+def pack(checkout: Path, archive: Path) -> None:
+    """The sources, and what Python makes of them: the enforcer's own user could not write that there, and would compile
+    them at every start."""
+    with tempfile.TemporaryDirectory(prefix="test-kernels-") as scratch:
+        tree = shutil.copytree(
+            checkout, Path(scratch) / "tree", symlinks=True, ignore=shutil.ignore_patterns(*NOT_SOURCES)
+        )
+        run(
+            sys.executable, "-m", "compileall", "-q", "-f", "-s", str(tree), "-p", str(CHECKOUT), str(tree / "enforcer")
+        )
+        run("tar", "-C", str(tree), "-cf", str(archive), ".")
 
 
 def keep_images(made: Path, images: Path) -> None:

@@ -30,8 +30,8 @@ from enforcer.verdict import MaskSpec
 
 # The modules of the two kinds.
 WORKER, RESOLVER = "enforcer.worker", "enforcer.resolver.process"
-# Seconds a worker may take from start to having its first generation.
-READY_TIMEOUT = 120.0
+# Seconds a worker may take from start to having its first generation: one, but on a starved or emulated machine.
+READY_TIMEOUT = 300.0
 # Seconds workers get to record the ends of their sessions when the supervisor stops.
 STOP_TIMEOUT = 3.0
 # Seconds before a worker that died is replaced; longer when it died young.
