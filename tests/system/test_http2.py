@@ -41,7 +41,7 @@ NGINX = """
 daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log;
 events {{ worker_connections 1024; }}
 http {{
-  access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+  access_log {root}/access.log; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
   uwsgi_temp_path uwsgi; scgi_temp_path scgi; client_max_body_size 64m; root {root}/www; keepalive_requests 100000;
   server {{
     listen {address}:{tls} ssl http2; listen {address}:{old} ssl; listen {address}:{clear} http2;
@@ -144,6 +144,18 @@ def test_a_denial_is_an_answer_in_http2(shell: Shell, virginia: Watch) -> None:
     body, version, code = done.stdout.rsplit(" ", 2)
     assert (json.loads(body)["rule"], version, code) == ("nowhere-else", "2", "403")
     assert virginia.arrived() == []
+
+
+def test_what_a_server_learns_before_the_verdict(world: World, shell: Shell) -> None:
+    """To learn what it speaks, it is met with its own name; a request that is then refused never reaches it."""
+    done = curl(shell, "--http2", "-H", "Host: other.example", "-w", " %{http_version}", "/misdirected")
+    problem, version = done.stdout.rsplit(" ", 1)
+    assert version == "2"
+    assert "the request is for 'other.example', the TLS connection for 'api.example'" in json.loads(problem)["title"]
+    assert curl(shell, "--http2", "/orders?after").returncode == 0
+    log = (world.directory / f"h2-{FRANKFURT.name}/access.log").read_text()
+    assert "/orders?after" in log
+    assert "/misdirected" not in log
 
 
 def test_streams_side_by_side(shell: Shell) -> None:
@@ -256,3 +268,27 @@ def test_grpc_is_refused_in_its_own_words(shell: Shell, virginia: Watch) -> None
     assert unreachable[0] == "UNAVAILABLE"
     assert "cannot be reached" in unreachable[1]
     assert virginia.arrived() == []
+
+
+def test_tls_sessions_are_resumed(shell: Shell) -> None:
+    """A client that comes again does so with the ticket that it got, whichever protocol it agrees on."""
+    code = """
+        import socket, ssl
+
+        def connect(session=None):
+            plain = socket.create_connection((host, port), 20)
+            with context.wrap_socket(plain, server_hostname="api.example", session=session) as secured:
+                secured.sendall(b"GET /old HTTP/1.1\\r\\nHost: api.example\\r\\n\\r\\n")
+                secured.recv(100)  # tickets of TLS 1.3 come after the handshake
+                return secured.session_reused, secured.session
+
+        answer = []
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = ssl.create_default_context()
+            context.minimum_version = context.maximum_version = version
+            context.set_alpn_protocols(["http/1.1"])
+            _, session = connect()
+            # Each worker has keys of its own: of ten connections some meet the same one again.
+            answer.append(any(connect(session)[0] for _ in range(10)))
+    """
+    assert shell.run(code, host=FRANKFURT.address, port=TLS_PORT) == [True, True]

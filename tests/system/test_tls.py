@@ -146,7 +146,7 @@ def test_a_host_is_denied_by_its_name(shell: Shell, frankfurt: Watch) -> None:
 def test_the_host_of_a_request_is_the_name_of_the_connection(shell: Shell, frankfurt: Watch) -> None:
     """An allowed name in the hello and another in the request is refused before anything leaves."""
     frankfurt.arrived()
-    done = curl(shell, "api.example", "-H", "Host: other.example")
+    done = curl(shell, "api.example", "--http1.1", "-H", "Host: other.example")
     problem = json.loads(done.stdout)
     assert "the request is for 'other.example', the TLS connection for 'api.example'" in problem["title"]
     assert frankfurt.arrived() == []
@@ -220,7 +220,8 @@ def test_a_rule_for_tls_passes_it_on_unread(shell: Shell, public: Path) -> None:
 def test_a_client_that_does_not_trust_us_is_on_record(instance: Instance, shell: Shell, frankfurt: Watch) -> None:
     """It ends the handshake; the session says why, and nothing reached the server."""
     frankfurt.arrived()
-    assert curl(shell, "api.example", "--cacert", "/tmp/public.pem").returncode == 60  # curl(1): cannot be verified
+    done = curl(shell, "api.example", "--http1.1", "--cacert", "/tmp/public.pem")
+    assert done.returncode == 60  # curl(1): cannot be verified
     assert f"TCP {PORT}" not in frankfurt.arrived()
     session = session_list(instance)[0]
     assert (session["protocol"], session["action"]) == ("tls", "deny")
