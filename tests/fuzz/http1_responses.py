@@ -34,7 +34,7 @@ class Played:
 def play(parts: list[bytes], step: int, flags: int) -> Played:
     hide = (lambda text: text.data) if flags & MASKED else None
     talk = Conversation(PROTOCOL.inspector(), mask_text=hide, quiet=True)
-    version = b"1.0" if flags & ANCIENT else b"1.1"
+    version = b"1.0" if flags & ANCIENT and not flags & TUNNELS else b"1.1"  # CONNECT is HTTP/1.1
     target = b"a:80" if flags & TUNNELS else b"/"
     asked = b"%b %b HTTP/%b\r\nHost: a:80\r\n\r\n" % (_method(flags).encode(), target, version)
     for part in parts:
