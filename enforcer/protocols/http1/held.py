@@ -32,11 +32,11 @@ class Held:
         self._size = 0
         self._why = ""
         reads = len(head.terms.types) == 1 and is_read(head.terms.types[0].decode("latin-1"))
-        if head.has_body and len(head.terms.types) > 1:
+        if head.terms.has_body and len(head.terms.types) > 1:
             self._why = "more than one Content-Type"
         elif reads and head.terms.length > BODY_LIMIT:
             self._why = f"more than {BODY_LIMIT} bytes"
-        self.complete = not head.has_body or not reads or bool(self._why)
+        self.complete = not head.terms.has_body or not reads or bool(self._why)
 
     def take(self, piece: Piece) -> None:
         """One piece more of the body, or its end."""
@@ -57,7 +57,7 @@ class Held:
         if self._why:
             return {"body": f"unread: {self._why}"}
         types = terms.types[0].decode("latin-1") if terms.types else ""
-        body = self.document if self.pieces else _SOME if self.head.has_body else b""
+        body = self.document if self.pieces else _SOME if self.head.terms.has_body else b""
         return facts_of(types, self.head.target, body)
 
     def _read(self) -> str:

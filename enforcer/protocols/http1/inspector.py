@@ -230,7 +230,7 @@ class Http1Inspector:
         head = self._in_progress()
         event.client, event.server = self._requests.beyond or b"", self._responses.beyond
         if self._answer is not None:  # of a 101; the exchange of CONNECT is over
-            facts = {"host": head.terms.host, "method": "WEBSOCKET", "path": head.path}
+            facts = {"host": head.terms.host, "method": "WEBSOCKET", "path": head.target.partition("?")[0]}
             fields, masked, rewrite = head.terms.fields, self._masked, self._rewrite
             going_on = WebSocketInspector(self._exchange, head.target, facts, fields, masked=masked, rewrite=rewrite)
             if self._reads_bodies:
@@ -292,22 +292,24 @@ class Http1Inspector:
         return self._asked_for(held.head, held.facts())
 
     def _asked_for(self, head: RequestHead, more: dict[str, str]) -> Request:
-        tunnel = head.tunnel
-        facts = {"method": head.method, "target": head.target} if tunnel else self._facts(head)
+        terms, tunnel = head.terms, head.tunnel
+        if tunnel is None:
+            facts = {"host": terms.host, "method": head.method, "path": head.target.partition("?")[0]}
+        else:
+            facts = {"method": head.method, "target": head.target}
+        if more:
+            facts |= more
+        raw = head.render(masked=False) if self._held is None else self._render(head, masked=False)
         return Request(
             self._exchange,
             head.method,
-            f"{head.method} {head.target}",
-            self._render(head, masked=False),
-            facts=facts | more if more else facts,
-            fields=head.terms.fields,
-            bodiless=not head.has_body,
+            head.text,
+            raw,
+            facts=facts,
+            fields=terms.fields,
+            bodiless=not terms.has_body,
             tunnel=tunnel,
         )
-
-    @staticmethod
-    def _facts(head: RequestHead) -> dict[str, str]:
-        return {"host": head.terms.host, "method": head.method, "path": head.path}
 
     def _render(self, head: RequestHead, *, masked: bool) -> bytes:
         if self._held is not None and head.terms.waits:  # the body was asked for here
@@ -355,7 +357,7 @@ class Http1Inspector:
         if rewrite is None:
             return self._render(head, masked=True) if masked else request.raw
         rewritten = rewrite_head(head, rewrite)
-        if not head.has_body:
+        if not head.terms.has_body:
             return rewritten.render(masked=masked)
         self._asking = Asking(request.exchange, rewritten, masked=masked)
         if head.terms.waits and self._held is None and not self._asked:

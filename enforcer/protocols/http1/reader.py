@@ -115,6 +115,8 @@ class RequestReader(_Reader):
         # The last head's version and fields and what they say: most clients repeat themselves to the byte.
         self._said: tuple[str, Fields] | None = None
         self._terms: Terms
+        self._asked: tuple[bytes, bytes, Terms] | None = None
+        self._head: RequestHead
         self._parser = HttpRequestParser(self)
 
     def receive(self, data: bytes) -> None:
@@ -164,7 +166,10 @@ class RequestReader(_Reader):
         said = (parser.get_http_version(), fields)
         if said != self._said:
             self._terms, self._said = read_terms(*said), said
-        head = read_request_head(parser.get_method(), target, self._terms)
+        asked = (parser.get_method(), target, self._terms)
+        if asked != self._asked:
+            self._head, self._asked = read_request_head(*asked), asked
+        head = self._head
         if (head.terms.upgrades or head.tunnel is not None) and parser.should_upgrade():
             self._switching = head
         elif head.switches:

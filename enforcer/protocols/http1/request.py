@@ -76,6 +76,7 @@ class Terms:
     blank after the target on, without what follows the body's framing and without the final empty line. `negotiation`:
     lines left out when the answer is to be masked, for which `readable` stands in. `fields`: as the client wrote them.
     `passing`: `tail` without framing. `body`: what is said of it. `types`: the values of Content-Type.
+    `has_body`: one that is not empty.
     """
 
     authority: bytes
@@ -93,6 +94,7 @@ class Terms:
     passing: list[bytes]
     body: Description
     types: tuple[bytes, ...]
+    has_body: bool
     offer: Offer | None = None
 
 
@@ -105,12 +107,15 @@ class RequestHead:
     terms: Terms
     tunnel: tuple[str, int] | None = None
 
+    @property
+    def text(self) -> str:
+        return f"{self.method} {self.target}"
+
     def render(self, *, masked: bool) -> bytes:
         """The head for the server; `masked` asks for an answer in full, in a coding that is read here."""
         terms = self.terms
         asked = terms.readable if masked else terms.negotiation
-        offer = terms.offer.lines if terms.offer is not None else b""
-        return b"%b%b%b%b\r\n" % (f"{self.method} {self.target}".encode("ascii"), terms.tail, offer, asked)
+        return b"%b%b%b\r\n" % (f"{self.method} {self.target}".encode("ascii"), terms.tail, asked)
 
     def render_framed(self, framing: Framing, length: int, *, masked: bool) -> bytes:
         """The same for a body that is framed anew, and that has been asked for already."""
@@ -123,18 +128,9 @@ class RequestHead:
         return b"".join(lines)
 
     @property
-    def has_body(self) -> bool:
-        framing = self.terms.framing
-        return framing is not NONE and not (framing is LENGTH and self.terms.length == 0)
-
-    @property
     def switches(self) -> bool:
         """May another protocol follow, if the server agrees?"""
         return self.terms.offer is not None or self.tunnel is not None
-
-    @property
-    def path(self) -> str:
-        return "" if self.tunnel is not None else self.target.partition("?")[0]
 
 
 def read_request_head(method: bytes, target: bytes, terms: Terms) -> RequestHead:
@@ -169,6 +165,9 @@ def read_terms(version: str, fields: Fields) -> Terms:
     lines += _framed(framing, length)
     if close:
         lines.append(b"Connection: close\r\n")
+    offer = _offer(collected, framing, close=close) if not ancient and wants_websocket(found) else None
+    if offer is not None:
+        lines.append(offer.lines)
     types = tuple(found.get(b"content-type", ()))
     return Terms(
         authority=authority,
@@ -186,7 +185,8 @@ def read_terms(version: str, fields: Fields) -> Terms:
         passing=passing,
         body=describe(types, tuple(found.get(b"content-encoding", ()))),
         types=types,
-        offer=_offer(collected, framing, close=close) if not ancient and wants_websocket(found) else None,
+        has_body=framing is not NONE and not (framing is LENGTH and length == 0),
+        offer=offer,
     )
 
 
