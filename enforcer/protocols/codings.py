@@ -38,8 +38,11 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP, _ZLIB, _RAW = 31, 15, -15
 # Fast enough for the path of every answer; what a proxy's users pay for is time, not bytes.
 _ZLIB_LEVEL, _BROTLI_QUALITY, _ZSTD_LEVEL = 4, 4, 3
+# 256 KiB instead of 4 MiB, of which many streams may be open.
+_BROTLI_WINDOW = 18
 
-_OTHER_NAMES = {"x-gzip": "gzip", "x-deflate": "deflate"}
+# RFC 9110 section 8.4.1.3.
+_OTHER_NAMES = {"x-gzip": "gzip"}
 
 
 class CodingError(EnforcerError):
@@ -243,7 +246,7 @@ class _ZlibEncoding:
 
 class _BrotliEncoding:
     def __init__(self) -> None:
-        self._encoder = brotli.Compressor(quality=_BROTLI_QUALITY)
+        self._encoder = brotli.Compressor(quality=_BROTLI_QUALITY, lgwin=_BROTLI_WINDOW)
 
     def feed(self, data: bytes, final: bool) -> bytes:
         coded: bytes = self._encoder.process(data) + (self._encoder.finish() if final else self._encoder.flush())

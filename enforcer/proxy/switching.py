@@ -8,9 +8,11 @@ and how their server is reached.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from abc import abstractmethod
 
+from enforcer.errors import ProtocolError
 from enforcer.flow import Flow, Side
 from enforcer.protocols.base import Inspector, Protocol, Request, Switched
 from enforcer.protocols.registry import OPAQUE
@@ -127,6 +129,8 @@ class Switching(ClientSide):
 
     def _speaks_first(self, data: bytes) -> None:
         """The server at the tunnel's end, where the client has said nothing that tells a protocol."""
+        if self._state is not State.IDENTIFYING:
+            raise ProtocolError(Side.SERVER, "spoke before the client's handshake was over")
         self._begin(OPAQUE)
         if self._inspector is not None:
             self._inspector.receive_data(Side.SERVER, data)
@@ -137,11 +141,11 @@ class Switching(ClientSide):
         tls = None
         if secured is not None:
             tls = environment.certificates.upstream(secured.name, secured.offered), secured.name
-        if self._tunnel is None:
-            return await self._dial_server(tls)
         server, self._tunnel = self._tunnel, None
-        if server.is_closing():
-            raise ConnectionResetError("the proxy has closed the tunnel")
+        if not self._judge.via:
+            return await self._dial_server(tls)
+        if server is None or server.is_closing():  # never around the proxy
+            raise ConnectionResetError(errno.ECONNRESET, "the proxy has closed the tunnel")
         if tls is None:
             return server
         target, patience = self._ledger.flow.destination, environment.connect_timeout

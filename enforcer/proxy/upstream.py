@@ -7,6 +7,7 @@ destination itself, from the host's network namespace; never another address.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from typing import Any, Protocol
 
@@ -84,6 +85,6 @@ async def secure(
     async with asyncio.timeout(patience):
         server = await loop.start_tls(tunnel, upstream, tls[0], server_hostname=name, ssl_handshake_timeout=patience)
     if server is None:
-        raise ConnectionResetError("the proxy has closed the tunnel")
+        raise ConnectionResetError(errno.ECONNRESET, "the proxy has closed the tunnel")
     server.pause_reading()
     return server

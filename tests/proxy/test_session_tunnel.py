@@ -138,6 +138,16 @@ def test_a_tunnel_that_ends_before_anything_is_said() -> None:
         assert stage.client.ended == "closed"
 
 
+def test_never_around_the_proxy() -> None:
+    """Where the tunnel is gone, its target is not dialled from here."""
+    with Stage(allow()) as stage:
+        tunnelled(stage, f"{DE}:8080")
+        stage.session._tunnel = None
+        stage.client_sends(GET)
+        assert stage.take("client").startswith(b"HTTP/1.1 502 ")
+        assert [dial.destination for dial in stage.dials] == [f"{DE}:80"]
+
+
 def test_a_proxy_behind_a_proxy() -> None:
     """A tunnel inside a tunnel is judged like the first one, and its requests say through which proxies they went."""
     with Stage(allow()) as stage:
