@@ -114,7 +114,7 @@ class Certificates:
         self._own = {"": "", **dict(settings.client_certificates)}
         self._settings = settings
         for host in self._own:
-            self._for_server(host, (HTTP1,))  # what is wrong with the settings is said now
+            self._for_server(host, READ)  # what is wrong with the settings is said now, and takes time now
 
     def fetch(self, name: str, then: Callable[[], None]) -> None:
         """Calls `then` when it is known whether there is a certificate for `name`, which may be now."""

@@ -59,7 +59,8 @@ class Texts:
                 return [Unmaskable(self.exchange, str(error))]
         if self._first is not None:
             data = self._first + data
-            if not final and len(data) < HOLD_LIMIT and (len(data) < SNIFF or not data.strip()):
+            blank = self.side is Side.CLIENT and len(data) < HOLD_LIMIT and not data.strip()
+            if not final and (len(data) < SNIFF or blank):
                 self._first = data
                 return []
             self._first = None
