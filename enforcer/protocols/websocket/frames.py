@@ -5,7 +5,7 @@ Gets one side's bytes; hands on headers and payload pieces, unmasked. No extensi
 
 from __future__ import annotations
 
-import os
+import secrets
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -144,7 +144,7 @@ def head(opcode: Opcode, length: int, *, final: bool = True, masked: bool = Fals
 
 def from_client(opcode: Opcode, payload: bytes) -> bytes:
     """A whole message or control frame, with a masking key of its own (section 5.3: unpredictable)."""
-    key = os.urandom(4)
+    key = secrets.token_bytes(4)
     return head(opcode, len(payload), masked=True) + key + apply_key(payload, key)
 
 
