@@ -7,11 +7,12 @@ from contextlib import suppress
 
 import h2.events
 import h2.exceptions
+import h2.settings
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer.protocols.http2.grpc import MESSAGE_LIMIT, stretches_of, write
+from enforcer.protocols.http2.grpc import MESSAGE_LIMIT, UNFINISHED_LIMIT, stretches_of, write
 from tests.conversation import DENIAL
 from tests.protocols.wire_http2 import Between, Fields, post
 
@@ -186,3 +187,24 @@ def test_a_call_that_fails_at_once() -> None:
     (end,) = both.to_client(h2.events.TrailersReceived)
     assert dict(end.headers) == {b"grpc-status": b"5", b"grpc-message": HIDDEN}
     assert [(one.status, one.failed) for one in both.talk.outcomes] == [("5", True)]
+
+
+def test_unfinished_messages_are_bounded_over_all_streams() -> None:
+    """Each of many streams holds back the end of a large message: one of them is refused, and then there is room."""
+    both = Between(mask_text=lambda text: text.data, step=1 << 18)
+    both.client.increment_flow_control_window(1 << 30)
+    both.client.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 24})
+    start = b"\0" + MESSAGE_LIMIT.to_bytes(4, "big") + bytes(16000)
+    refused = 0
+    for number in range(1, 25, 2):
+        both.client.send_headers(number, CALL, end_stream=True)
+        both.exchange()
+        both.server.send_headers(number, GRPC)
+        both.server.send_data(number, start)
+        for _ in range(UNFINISHED_LIMIT // 10 // 16000):
+            with suppress(h2.exceptions.StreamClosedError):
+                both.server.send_data(number, bytes(16000))
+        ended = both.to_client(h2.events.TrailersReceived)
+        refused += len(ended)
+        assert all(dict(event.headers)[b"grpc-status"] == b"7" for event in ended)
+    assert 1 <= refused <= 3

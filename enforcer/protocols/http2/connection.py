@@ -378,6 +378,9 @@ class Connection:
     def _forget_if_done(self, stream: Stream) -> None:
         if stream.up.ended and stream.up.over and stream.down.over and stream.number in self._streams:
             del self._streams[stream.number]
+            for texts in (stream.asked_texts, stream.answered_texts):
+                if texts is not None:
+                    texts.forget()
             self._let_go(stream)
             self._by_server.pop(stream.up.stream, None)
             if stream.state is WAITING and stream in self._asked:

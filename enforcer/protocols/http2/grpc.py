@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from enforcer.flow import Side
 from enforcer.protocols.base import Event, Text, Unmaskable
 from enforcer.protocols.codings import READABLE, CodingError, Decoder
 from enforcer.protocols.http2.peer import Half
@@ -22,6 +21,8 @@ from enforcer.protocols.media import Description
 
 # Bytes of one message, decompressed: what gRPC's own implementations take unless they are told otherwise.
 MESSAGE_LIMIT = 4 * 1024 * 1024
+# Bytes of messages that are not whole, of all streams of a connection: eight of the largest.
+UNFINISHED_LIMIT = 8 * MESSAGE_LIMIT
 # Messages within messages: Protocol Buffers' own readers stop at 100.
 DEPTH_LIMIT = 100
 # Numbers from here on have the nine digits that the shortest identifiers have.
@@ -53,14 +54,27 @@ class Stretch:
     inner: int = 0
 
 
+class Budget:
+    """What all calls of a connection hold of messages that are not whole, in bytes."""
+
+    def __init__(self) -> None:
+        self.used = 0
+
+
 class Messages(Texts):
     """See `Texts`. `said`: what follows `application/grpc` in the media type, and the value of `grpc-encoding`."""
 
     def __init__(
-        self, exchange: int, side: Side, half: Half, said: tuple[str, str], send_head: Callable[[int], None]
+        self,
+        exchange: int,
+        half: Half,
+        said: tuple[str, str],
+        budget: Budget,
+        send_head: Callable[[int], None],
     ) -> None:
         kind, coding = said
-        super().__init__(exchange, side, half, Description("application/grpc"), send_head)
+        super().__init__(exchange, half.sender.side, half, Description("application/grpc"), send_head)
+        self._budget = budget
         self._json = kind == "+json"
         self._coding = coding
         self._received = bytearray()
@@ -69,6 +83,9 @@ class Messages(Texts):
 
     def feed(self, data: bytes, final: bool) -> list[Event]:
         self._received += data
+        self._budget.used += len(data)
+        if self._budget.used > UNFINISHED_LIMIT:
+            return [self._not("too many large gRPC messages at once")]
         received, at = self._received, 0
         events: list[Event] = []
         while len(received) - at >= _PREFIX:
@@ -85,6 +102,7 @@ class Messages(Texts):
             events.append(self._hand_on(message))
             at = end
         del received[:at]
+        self._budget.used -= at
         if final:
             if received:
                 return [*events, self._not("a gRPC message that ends too early")]
@@ -109,6 +127,10 @@ class Messages(Texts):
             message = rewritten
         self.half.push(b"\0" + len(message).to_bytes(4, "big") + message, end=False)
         return []
+
+    def forget(self) -> None:
+        self._budget.used -= len(self._received)
+        self._received.clear()
 
     def _plain(self, compressed: int, message: bytes) -> bytes:
         """What the message stands for. It goes on uncompressed, which its prefix says. Raises CodingError."""

@@ -23,7 +23,7 @@ from enforcer.protocols.http2.compression import HEAD_LIMIT, Fields
 from enforcer.protocols.http2.connection import BODY_LIMIT
 from enforcer.protocols.http2.exchanges import STREAMS_LIMIT, Exchanges
 from enforcer.protocols.http2.frames import PREFACE, ConnectionFault
-from enforcer.protocols.http2.grpc import Messages
+from enforcer.protocols.http2.grpc import Budget, Messages
 from enforcer.protocols.http2.heads import RequestHead, ResponseHead, rewritten
 from enforcer.protocols.http2.peer import Half, Peer
 from enforcer.protocols.http2.refusal import grpc_status, refusal
@@ -58,6 +58,7 @@ class Http2Inspector(Exchanges):
         super().__init__()
         self._exchange = 0
         self._by_exchange: dict[int, Stream] = {}
+        self._budget = Budget()
         self._closed = False
         self._fault: ProtocolError | None = None
 
@@ -294,11 +295,10 @@ class Http2Inspector(Exchanges):
         self, stream: Stream, half: Half, head: RequestHead | ResponseHead, send: Callable[[int], None]
     ) -> Texts:
         """What rewrites the body after `head`. Calls of gRPC may go to and fro, so their heads do not wait for it."""
-        side = half.sender.side
         if head.grpc is None:
-            return Texts(stream.exchange, side, half, head.body, send)
+            return Texts(stream.exchange, half.sender.side, half, head.body, send)
         coding = next((value.decode("latin-1") for name, value in head.fields if name == b"grpc-encoding"), "")
-        texts = Messages(stream.exchange, side, half, (head.grpc, coding), send)
+        texts = Messages(stream.exchange, half, (head.grpc, coding), self._budget, send)
         texts.send_head()
         return texts
 

@@ -112,6 +112,9 @@ class Texts:
         if data or last:
             self.half.push(data, end=last)
 
+    def forget(self) -> None:
+        """The stream is over; nothing is held for it any more."""
+
     def send_head(self, length: int = -1) -> None:
         self.head_sent = True
         self._send_head(length)
