@@ -143,12 +143,20 @@ def test_pip_from_a_masked_host_is_whole(client: Client) -> None:
     assert client.recorded(MASKED, "/simple/demo-parcel/")["masked"] == {"email": 1}
 
 
-def test_pip_is_denied(client: Client, virginia: Watch) -> None:
-    """pip tells of the 403 for a wheel; for an index when it is asked to tell more. Nothing arrives."""
+def test_pip_is_denied_a_package(client: Client, virginia: Watch) -> None:
+    """pip tells of the 403; nothing arrives."""
+    virginia.arrived()
+    done = pip(client, DENIED, "install", "--target=denied", what=f"https://{DENIED}/simple/demo-parcel/{WHEEL}")
+    assert done.returncode != 0
+    assert "HTTP error 403" in done.stderr, done
+    assert virginia.arrived() == []
+
+
+@pytest.mark.clients
+def test_pip_is_denied_an_index(client: Client, virginia: Watch) -> None:
+    """It tells of the 403 when it is asked to tell more; nothing arrives."""
     virginia.arrived()
     done = pip(client, DENIED, "install", "--target=denied", "-vv")
     assert done.returncode != 0
     assert "403 Client Error: Forbidden for url" in done.stdout, done
-    done = pip(client, DENIED, "install", "--target=denied", what=f"https://{DENIED}/simple/demo-parcel/{WHEEL}")
-    assert "HTTP error 403" in done.stderr, done
     assert virginia.arrived() == []
