@@ -36,7 +36,7 @@ CODED = {
     "gzip": gzip.compress,
     "deflate": zlib.compress,
     "bare deflate": bare_deflate,
-    "br": brotli.compress,
+    "br": lambda data: brotli.compress(data, quality=5),
     "zstd": zstandard.compress,
 }
 READ = {
@@ -142,7 +142,7 @@ def test_wrong_checksum() -> None:
 def test_bombs(coding: str) -> None:
     """What grows out of proportion is refused before it fills the memory; what is small passes at any ratio."""
     assert decoded(coding, CODED[coding](b"\0" * RATIO_FREE)) == b"\0" * RATIO_FREE
-    bomb = CODED[coding](b"\0" * (40 * RATIO_FREE))
+    bomb = CODED[coding](b"\0" * (16 * RATIO_FREE))
     tracemalloc.start()
     try:
         with pytest.raises(CodingError, match="grows"):

@@ -8,8 +8,10 @@ import pytest
 
 from enforcer.flow import Side
 from enforcer.protocols.base import Text
+from enforcer.protocols.codings import Decoder, Encoder
 from enforcer.protocols.http1 import PROTOCOL
 from tests.conversation import DENIAL, Conversation
+from tests.fuzz.strict_http1 import read_response
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: Example.EU.:8080\r\nAccept: */*\r\n\r\n"
 GET_REBUILT = b"GET /a?b=c HTTP/1.1\r\nHost: Example.EU.:8080\r\nAccept: */*\r\n\r\n"
@@ -181,3 +183,58 @@ def test_masker_gives_up_on_the_last_piece() -> None:
     assert refusal.to_client.startswith(b"HTTP/1.1 403 ")
     assert refusal.close
     assert inspector.next_event() is None
+
+
+def in_stars(answer: bytes, step: int) -> Conversation:
+    """An answer in pieces of `step` bytes, masked."""
+    t = talk(mask_text=star)
+    t.client_sends(GET)
+    t.expect_request("GET")
+    t.take_upstream()
+    for at in range(0, len(answer), step):
+        t.server_sends(answer[at : at + step])
+    return t
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+@pytest.mark.parametrize("framing", ["length", "chunks", "close"])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, br"])
+def test_coded_answer_is_decoded_masked_and_coded_again(coding: str, framing: str, step: int) -> None:
+    """Whatever its coding and framing, the client gets the answer masked, in the coding that it is said to be in."""
+    codings = tuple(coding.split(", "))
+    body = Encoder(codings).feed(b"card 4111, " * 50, True)
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: {coding}\r\n".encode()
+    if framing == "length":
+        answer = head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    elif framing == "chunks":
+        answer = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        answer = head + b"\r\n" + body
+    with in_stars(answer, step) as t:
+        if framing == "close":
+            t.server_closes()
+        read = read_response(t.take_client(), "GET", ended=True)
+        assert read is not None
+        assert read[0].complete
+        assert read[0].head.values(b"content-encoding") == [coding.encode()]
+        assert Decoder(codings).feed(read[0].body, True) == b"card ****, " * 50
+        t.expect_outcome("200")
+
+
+def test_coded_answer_that_breaks_off_in_the_middle() -> None:
+    """Where part of it has gone, a damaged answer ends the connection: the client must not take it for whole."""
+    body = bytearray(Encoder(("gzip",)).feed(b"x" * 5000 + bytes(range(256)) * 40, True))
+    body[-6] ^= 1  # its checksum
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with in_stars(head + body, 64) as t:
+        assert t.closed
+        got = t.take_client()
+        assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert not got.endswith(b"0\r\n\r\n")
+
+
+def test_empty_coded_answer() -> None:
+    """No bytes are no bytes, whatever they are coded in."""
+    with in_stars(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 1) as t:
+        t.expect_client(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n")
+        t.expect_outcome("200")
