@@ -177,7 +177,7 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     user: str = "enforcer"
     listener_port: Annotated[int, Field(ge=1024, le=65535)] = 15001
-    record_mask: tuple[str, ...] = ("credit_card", "iban", "email", "us_ssn")
+    record_mask: tuple[str, ...] = ("credit_card", "iban", "email", "us_ssn", "secrets")
     identify_timeout: Annotated[float, Field(gt=0, le=60)] = 1.0
     connect_timeout: Annotated[float, Field(gt=0, le=120)] = 10.0
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)

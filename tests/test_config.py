@@ -37,7 +37,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
     settings = load_settings(tmp_path)
     assert settings == Settings(root=tmp_path)
     assert settings.policies == ()
-    assert settings.record_mask == ("credit_card", "iban", "email", "us_ssn")
+    assert settings.record_mask == ("credit_card", "iban", "email", "us_ssn", "secrets")
     assert (settings.user, settings.listener_port) == ("enforcer", 15001)
     assert (settings.identify_timeout, settings.connect_timeout) == (1.0, 10.0)
     assert settings.worker_count == len(os.sched_getaffinity(0))

@@ -19,6 +19,7 @@ from enforcer.doctor.stage import new_namespace
 from enforcer.doctor.users import powerful_groups
 from enforcer.geo.inventory import stale_tables
 from enforcer.geo.table import GeoTable
+from enforcer.masking import engine
 from enforcer.supervisor.generation import geo_store, table_path, vocabulary
 from enforcer.supervisor.home import faults
 
@@ -78,7 +79,8 @@ def workers_account(place: Place) -> Outcome:
 def record_mask(place: Place) -> Outcome:
     if not place.settings.record_mask:
         return missing("record_mask is empty: texts are recorded as they are", "set record_mask in enforcer.yaml")
-    return ok(f"recorded texts are searched for {', '.join(place.settings.record_mask)}")
+    how = "" if engine.name() == engine.HYPERSCAN else f", by {engine.RE2}, several times slower than Hyperscan"
+    return ok(f"recorded texts are searched for {', '.join(place.settings.record_mask)}{how}")
 
 
 def home(place: Place) -> Outcome:

@@ -10,25 +10,29 @@ import re
 from typing import Final
 
 from enforcer.masking.issuers import LENGTHS_BY_PREFIX, PREFIX_DIGITS
+from enforcer.masking.validators import valid
 
 Span = tuple[int, int]
 
-MAX_SPAN: Final = 67
-"""Bytes of the longest value: an IBAN of 34 characters with a space between every two."""
+MAX_SPAN: Final = 128
+"""Bytes of the longest value, or of what of it is looked at: a token may go on beyond (`Detector.tail`)."""
 
 ALNUM: Final = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _DIGITS: Final = frozenset(b"0123456789")
 _DOT: Final = ord(".")
-SEPARATORS: Final = b" -"
+SEPARATORS: Final = b" -+"
+"""Between groups of digits and letters. Forms write a space as `+`."""
 
 # --- credit_card: ISO/IEC 7812-1, 13 to 19 digits, a single space or dash between groups, last digit by Luhn.
 
 CARD_LENGTHS: Final = range(13, 20)
 # Cards are printed in groups of 3 digits or more (4-4-4-4, 4-6-5, 4-3-3-3), with a short rest at the end. Rows of
 # shorter numbers are tables, and one number in ten passes Luhn.
-_CARD_GROUPS: Final = re.compile(rb"[0-9]{3,}(?:[ -][0-9]{3,})*(?:[ -][0-9]{1,2})?")
+_CARD_GROUPS: Final = re.compile(rb"[0-9]{3,}(?:[ +-][0-9]{3,})*(?:[ +-][0-9]{1,2})?")
 _UUID: Final = re.compile(rb"(?i)(?<![0-9a-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-z])")
 _UUID_REST: Final = 36 - 13
+_PHONE_DIGITS: Final = 15
+_PLUS: Final = ord("+")
 # Luhn doubles every second digit and adds the digits of the product.
 _DOUBLED: Final = bytes(48 + (2 * (c - 48)) // 10 + (2 * (c - 48)) % 10 if 48 <= c < 58 else c for c in range(256))
 
@@ -51,6 +55,8 @@ def card(length: int, text: bytes, end: int) -> Span | None:
     while missing:
         start -= 1
         missing -= text[start] not in SEPARATORS
+    if start and length <= _PHONE_DIGITS and text[start - 1] == _PLUS:
+        return None  # +4915112345678
     if not _CARD_GROUPS.fullmatch(text, start, end) or _in_decimal(text, start, end) or _in_uuid(text, start, end):
         return None
     return start, end
@@ -72,9 +78,9 @@ def _in_uuid(text: bytes, start: int, end: int) -> bool:
 
 # --- iban: ISO 13616; length by country, and the whole, rearranged, is 1 modulo 97.
 
-_IBAN_HEAD: Final = re.compile(rb"[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){11}\Z")
+_IBAN_HEAD: Final = re.compile(rb"[A-Za-z]{2}[0-9]{2}(?:[ +]?[0-9A-Za-z]){11}\Z")
 _IBAN_REST: Final = {
-    n: re.compile(rb"[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]){%d}(?![0-9A-Za-z])" % (n - 4)) for n in range(15, 35)
+    n: re.compile(rb"[A-Za-z]{2}[0-9]{2}(?:[ +]?[0-9A-Za-z]){%d}(?![0-9A-Za-z])" % (n - 4)) for n in range(15, 35)
 }
 _IBAN_VALUES: Final = [str(int(chr(c), 36)) if c in ALNUM else "" for c in range(256)]
 
@@ -117,7 +123,7 @@ def iban(text: bytes, end: int) -> Span | None:
     whole = _IBAN_REST[length].match(text, start)
     if whole is None:
         return None
-    characters = whole[0].replace(b" ", b"")
+    characters = whole[0].translate(None, SEPARATORS)
     if int("".join(map(_IBAN_VALUES.__getitem__, characters[4:] + characters[:4]))) % 97 != 1:
         return None
     return whole.span()
@@ -128,7 +134,8 @@ def iban(text: bytes, end: int) -> Span | None:
 _LOCAL: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._%+-'" + bytes(range(0x80, 0x100))
 LOCAL_MAX: Final = 64
 _LABEL_MAX: Final = 63
-DOMAIN_MAX: Final = 255
+DOMAIN_MAX: Final = 128
+"""Bytes of a domain that are looked at: its first label and the beginning of the next are nearly always enough."""
 # `logo@2x.png` is no address: pictures for dense screens are named like this all over the web.
 _DOMAIN: Final = re.compile(
     rb"(?![0-9.]+x\.(?:png|jpe?g|gif|webp|svg|avif|ico)(?![0-9A-Za-z.-]))"
@@ -164,4 +171,46 @@ def ssn(text: bytes, end: int) -> Span | None:
         return None
     if start > 1 and text[start - 1] == ord("-") and text[start - 2] in _DIGITS:
         return None  # the tail of a longer number
+    return start, end
+
+
+# --- what the table's rows are confirmed with: the number after a label, the value of a shape of its own.
+
+LABELLED_MAX: Final = 64
+"""Bytes of the longest value with a label, or of a shape of its own."""
+LABEL: Final = 96
+"""Bytes in which a label and the gap behind it fit."""
+NEAR: Final = 64
+"""Bytes before a value in which its label must stand."""
+_CONTINUED: Final = re.compile(rb"[0-9A-Za-z]|[-.][0-9]")
+
+
+def labelled(words: re.Pattern[bytes], value: re.Pattern[bytes], validator: str, text: bytes, end: int) -> Span | None:
+    """The value that begins with the last byte before `end`, where one of `words` and a gap stand in front of it."""
+    start = end - 1
+    found = value.match(text, start)
+    if found is None or not valid(validator, found[0]) or not is_labelled(words, text, start):
+        return None
+    return found.span()
+
+
+def is_labelled(words: re.Pattern[bytes], text: bytes, start: int) -> bool:
+    """Does one of `words` stand before `start`, as the last word but for a gap?"""
+    return words.search(text, max(0, start - LABEL), start) is not None
+
+
+def shaped(
+    value: re.Pattern[bytes], near: re.Pattern[bytes] | None, validator: str, text: bytes, end: int
+) -> Span | None:
+    """The value that ends at `end`, or just before it. `near`: the words of which one must stand in front."""
+    if text[end - 1] not in ALNUM:
+        end -= 1
+    found = value.search(text, max(0, end - LABELLED_MAX), end)
+    if found is None or _CONTINUED.match(text, end):
+        return None
+    start = found.start()
+    if near is not None and near.search(text, max(0, start - NEAR), start) is None:
+        return None
+    if not valid(validator, text[start:end]):
+        return None
     return start, end

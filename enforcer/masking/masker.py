@@ -17,8 +17,8 @@ from typing import Any
 
 import orjson
 
-from enforcer.masking import jsonpath
-from enforcer.masking.detectors import DETECTORS, NAMES
+from enforcer.masking import detectors, jsonpath
+from enforcer.masking.detectors import DETECTORS, NAMES, expand
 from enforcer.masking.errors import MaskError
 from enforcer.masking.escapes import unescape
 from enforcer.masking.events import Events
@@ -31,8 +31,8 @@ from enforcer.verdict import MaskSpec
 
 __all__ = ["MaskError", "Masker", "TextMask", "masker_for"]
 
-_CELLS = b"\x00"
-"""Between the cells of a row while they are scanned: no value of any detector holds a NUL."""
+_CELLS = b"\x00\x00"
+"""Between the cells of a row while they are scanned: no value of any detector holds a NUL; one alone may be UTF-16."""
 
 
 @lru_cache(maxsize=32)
@@ -72,8 +72,8 @@ class Masker:
     def __init__(self, spec: MaskSpec) -> None:
         unknown = sorted(set(spec.detectors) - NAMES)
         if unknown:
-            raise MaskError(f"unknown detector {unknown[0]!r}; known are {', '.join(sorted(NAMES))}")
-        self._scanner = _scanner(frozenset(spec.detectors)) if spec.detectors else None
+            raise MaskError(detectors.unknown(unknown[0]))
+        self._scanner = _scanner(expand(spec.detectors)) if spec.detectors else None
         self._columns = ColumnRules(spec.columns) if spec.columns else None
         try:
             self._paths = tuple(jsonpath.parse(path.path) for path in spec.json_paths)
@@ -139,12 +139,11 @@ class Masker:
         joined = _CELLS.join(filter(None, values))
         if b"\\u" in joined:
             return range(len(values))
-        candidates = scanner.candidates(joined)
-        if not candidates:
+        suspects = scanner.suspects(joined)
+        if not suspects:
             return ()
         edges = list(accumulate(len(value) + len(_CELLS) if value else 0 for value in values))
-        # Two bytes before an end is the last byte of the value, or the one before.
-        return {bisect_right(edges, end - 2) for end, _ in candidates}
+        return {bisect_right(edges, place) for place in suspects}
 
     @staticmethod
     def _field(rule: str, value: bytes | None, binary: bool, counts: Counter[str]) -> bytes | None:

@@ -1,23 +1,34 @@
-"""Step 4 of 6, inspect: finds the detectors' values in bytes and hides them in place.
+"""Step 4 of 6, inspect: finds the detectors' values in bytes, in every spelling, and hides them in place.
 
-Gets bytes and detectors; hands on bytes of the same length. Hyperscan reads everything once and reports where
-candidates end; Python looks only there. Values that overlap are each hidden in full.
+Gets bytes and detectors; hands on bytes of the same length. The engine reads everything once and reports where
+candidates end; Python looks only there. Where the text has escapes it is read a second time, written out, and what
+base64 in it encodes is read too.
+
+Of values that overlap the one that begins first comes first, of those the longest, of those the earlier row of the
+table. A value inside of one before it is that one's. What goes on beyond is a value of its own, from there on; and
+neither keeps readable what the other hides.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
-import hyperscan
-
-from enforcer.masking.confirm import MAX_SPAN
+from enforcer.masking import engine, phones, validators, views
+from enforcer.masking.confirm import MAX_SPAN, NEAR
 from enforcer.masking.detectors import DETECTORS, Detector
+from enforcer.masking.engine import Candidates
 from enforcer.masking.escapes import INSIDE, blanked, string_state
+from enforcer.masking.views import View
 
 CONTEXT: Final = MAX_SPAN + max(detector.reach for detector in DETECTORS)
-"""Bytes on either side of a byte that decide whether it is hidden, and whether what hides it counts."""
+"""Characters on either side of one that decide whether it is hidden, and whether what hides it counts."""
+
+HOLD: Final = CONTEXT * 4 // 3 + 8
+"""The same in letters of base64, of which four are three characters."""
 
 PIECE: Final = 64 * 1024
 """Bytes scanned at once. It bounds the memory that candidates take, whatever the length of a text."""
@@ -27,88 +38,292 @@ _REMEMBERED: Final = 1024
 """From so many candidates in a piece on, so many that proved wrong are remembered until its end, per pattern: tables
 repeat themselves."""
 
-_NUMBER: Final = re.compile(rb"[0-9]+")
+_SETTLED: Final = 192
+"""Characters from the beginning of a window on in which the head of a value with a tail may be mistaken, for what is
+before it cannot be seen: more than the reach of any such row, a multiple of three, and less than `CONTEXT`."""
+_SETTLED_LETTERS: Final = _SETTLED // 3 * 4
 
-_Candidates = list[tuple[int, int]]
+_NUMBER: Final = re.compile(rb"[0-9][0-9.eE+-]*")
+# Between what several runs of base64 encode. Nothing that a label, a value or a tail may hold, as far as one looks.
+_BETWEEN: Final = b"\x01" + b"{" * (NEAR + 8) + b"\x01"
+
+NOTHING: Final = -1
 
 
-def _collect(row: int, _start: int, end: int, _flags: int, candidates: Any) -> None:
-    candidates.append((end, row))
+class Carry(NamedTuple):
+    """What is known of the text before a window, and not seen in it.
+
+    `run`: row of the value whose tail goes on `_SETTLED` characters into the window. `base64`: letters (modulo 4)
+    before the window of a run of base64 that it begins within. `amid`: does the window begin amid letters, so that none
+    can begin there? `inner`: row of the value whose tail goes on `_SETTLED` characters into what that run encodes.
+    """
+
+    run: int = NOTHING
+    base64: int = NOTHING
+    amid: bool = False
+    inner: int = NOTHING
+
+
+BEGINNING: Final = Carry()
+
+
+class Hit(NamedTuple):
+    """A value: where in the bytes, what kind, and whether it is spelt there as it is, neither escaped nor encoded."""
+
+    start: int
+    end: int
+    detector: Detector
+    plain: bool
+
+
+class _Base64(NamedTuple):
+    """A run of base64: where its whole groups begin and its letters end, in the text; and its values' tails in what it
+    encodes, as start, end and row."""
+
+    start: int
+    end: int
+    tails: list[tuple[int, int, int]]
+
+
+class _Reading:
+    """One window, read. `text`: the window, written out if there was anything to write out. `found`: start, minus end
+    and row of each value -> the bytes that hide it, if its spelling is not plain. `tails`: start, end and row, in
+    `text`."""
+
+    __slots__ = ("base64", "found", "tails", "text", "view")
+
+    def __init__(self, text: bytes, view: View | None) -> None:
+        self.text = text
+        self.view = view
+        self.found: dict[tuple[int, int, int], bytes | None] = {}
+        self.tails: list[tuple[int, int, int]] = []
+        self.base64: list[_Base64] = []
+
+    def raw(self, place: int) -> int:
+        return place if self.view is None else self.view.raw(place)
+
+    def place(self, raw: int) -> int:
+        return raw if self.view is None else self.view.place(raw)
+
+    def carried(self, cut: int) -> Carry:
+        """What the window that begins at `cut` of the text must know."""
+        settled = cut + _SETTLED
+        run = next((row for start, end, row in self.tails if start <= settled < end), NOTHING)
+        for base64 in self.base64:
+            if base64.start < cut < base64.end:
+                letters = (cut - base64.start) % 4
+                inside = (cut + -letters % 4 + _SETTLED_LETTERS - base64.start) // 4 * 3
+                inner = next((row for start, end, row in base64.tails if start <= inside < end), NOTHING)
+                return Carry(run, letters, True, inner)
+        return Carry(run, NOTHING, self.text[cut - 1] in views.LETTERS)
 
 
 class Scanner:
     """One set of detectors, compiled. A process has one scratch space per set, so a `Scanner` belongs to one thread."""
 
-    def __init__(self, detectors: tuple[Detector, ...]) -> None:
+    def __init__(self, detectors: tuple[Detector, ...], engine_name: str | None = None) -> None:
         rows = [(pattern, confirm, detector) for detector in detectors for pattern, confirm in detector.candidates]
         self._confirms = [confirm for _, confirm, _ in rows]
         self._detectors = [detector for _, _, detector in rows]
         self._reaches = [detector.reach for _, _, detector in rows]
-        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-        self._database.compile(
-            expressions=[pattern for pattern, _, _ in rows],
-            ids=list(range(len(rows))),
-            elements=len(rows),
-            flags=[0] * len(rows),
-        )
-        self._scan = self._database.scan
+        self._marks = len(rows)
+        self._base64_mark = len(rows) + len(views.MARKS)
+        patterns = [pattern for pattern, _, _ in rows] + [*views.MARKS, views.BASE64_MARK]
+        once = frozenset(range(self._marks, self._base64_mark))
+        self._scan = engine.make(patterns, once, engine_name or engine.name()).scan
+        for detector in detectors:
+            validators.load(detector.validator)
+            if detector.name == "phone":
+                phones.load()
 
-    def candidates(self, data: bytes) -> list[tuple[int, int]]:
-        """Where in `data` a value may end (at that byte, or one before) and by which row. Almost always nowhere."""
-        candidates: _Candidates = []
-        self._scan(blanked(data) if b"\\" in data else data, _collect, 0, candidates)
-        return candidates
+    def suspects(self, data: bytes) -> list[int]:
+        """Places in `data`: one at least inside of each value, or on the byte after it. Almost always none."""
+        candidates = self._scan(blanked(data) if b"\\" in data else data)
+        escaped = views.is_escaped(data)
+        if not candidates and not escaped:
+            return []
+        places = [max(0, end - 2) for end, row in candidates if row < self._marks]
+        if escaped or any(row >= self._marks for _, row in candidates):
+            places += [-minus_end - 1 for _, minus_end, _ in self._read(data, BEGINNING).found]
+        return places
+
+    def hits(self, data: bytes) -> list[Hit]:
+        """The values in `data`, left to right, none over another. What replaces one that is not plain must be of its
+        length."""
+        hits: list[Hit] = []
+        reached = 0
+        found = self._read(data, BEGINNING).found
+        for start, minus_end, row in sorted(found):
+            if -minus_end > reached:
+                plain = found[start, minus_end, row] is None
+                hits.append(Hit(max(start, reached), -minus_end, self._detectors[row], plain and start >= reached))
+                reached = -minus_end
+        return hits
 
     def hide(
         self, data: bytes, counts: Counter[str], low: int = 0, high: int | None = None, json: int | None = None
     ) -> bytes:
         """`data[low:high]` with its values hidden, and each that begins there counted; the same object if none is.
 
-        Around `low` and `high`, `data` is context: `CONTEXT` bytes of it, or all there are. `json`: the
-        `string_state` at `low` of a JSON text, where a number must become `null`, not asterisks.
+        Around `low` and `high`, `data` is context. `json`: the `string_state` at `low` of a JSON text, where a number
+        must become `null`, not asterisks.
         """
-        if high is None:
-            high = len(data)
-        text = blanked(data) if b"\\" in data else data
-        candidates: _Candidates = []
-        self._scan(text, _collect, 0, candidates)
-        found = self._confirmed(text, candidates) if candidates else ()
-        if not found:
-            return data if low == 0 and high == len(data) else data[low:high]
-        parts: list[bytes] = []
-        begun = reached = 0  # of the part last added
-        at = low
-        for start, minus_end, row in found:
-            end = -minus_end
-            detector = self._detectors[row]
-            if low <= start < high and end > reached:
-                counts[detector.name] += 1
-            if start < reached:
-                part = bytearray(parts.pop() + data[reached:end])
-                part[start - begun : end - begun] = detector.hide(bytes(part[start - begun : end - begun]))
-                parts.append(bytes(part))
-                reached = max(reached, end)
-                continue
-            hidden = detector.hide(data[start:end])
-            if json is not None and _NUMBER.fullmatch(data, start, end):
-                if start > at:
-                    json, at = string_state(json, data[at:start]), start
-                if not json & INSIDE:
-                    hidden = _nothing(data, start, end)
-            parts += (data[reached:start], hidden)
-            begun, reached = start, end
-        parts.append(data[reached:])
-        return b"".join(parts)[low:high]
+        reading = self._read(data, BEGINNING)
+        return self._written(data, reading, counts, low, len(data) if high is None else high, json=json)
 
-    def _confirmed(self, text: bytes, candidates: _Candidates) -> list[tuple[int, int, int]]:
-        """Start, minus end and row of the values among the candidates: left to right, of equal starts the longest
-        first, then in detector order."""
-        found = []
-        confirms, reaches = self._confirms, self._reaches
+    def slide(
+        self, seen: bytes, low: int, final: bool, counts: Counter[str], *, json: int | None, carry: Carry
+    ) -> tuple[bytes, int, int, Carry]:
+        """What of `seen` from `low` on is certain, hidden and counted as by `hide`; up to where that is; and for the
+        next window, from where on it must see what was seen, and what else it must know: its `carry`."""
+        if not final and len(seen) - low <= HOLD:
+            return b"", low, 0, carry
+        reading = self._read(seen, carry)
+        high = len(seen) if final else reading.raw(max(0, len(reading.text) - HOLD))
+        if high <= low and not final:
+            return b"", low, 0, carry
+        out = self._written(seen, reading, counts, low, high, json=json)
+        if final:
+            return out, high, high, BEGINNING
+        cut = max(0, reading.place(high) - HOLD)
+        return out, high, reading.raw(cut), reading.carried(cut) if cut else carry
+
+    # --- reading
+
+    def _read(self, data: bytes, carry: Carry) -> _Reading:
+        text = blanked(data) if b"\\" in data else data
+        candidates = self._scan(text)
+        escaped = views.is_escaped(data)
+        if not candidates and not escaped and carry is BEGINNING:
+            return _Reading(text, None)
+        reading = _Reading(text, None)
+        base64 = self._read_text(reading, data, candidates, carry)
+        if escaped or any(self._marks <= row < self._base64_mark for _, row in candidates):
+            plain, view = reading.found, View(data)
+            reading = _Reading(blanked(view.text) if b"\\" in view.text else view.text, view)
+            reading.found = plain
+            base64 = self._read_text(reading, data, self._scan(reading.text), carry)
+        if base64 or carry.base64 != NOTHING:
+            self._read_base64(reading, base64, carry)
+        return reading
+
+    def _read_text(self, reading: _Reading, data: bytes, candidates: Candidates, carry: Carry) -> list[int]:
+        """Adds the values in the text; the ends of what may be heads of base64."""
+        text, view = reading.text, reading.view
+        confirmed, base64 = self._confirmed(text, candidates)
+        if carry.run != NOTHING:
+            confirmed.append((_SETTLED, _SETTLED, carry.run))
+        for start, stop, row in confirmed:
+            end, tail = stop, self._detectors[row].tail
+            if tail is not None:
+                if start < _SETTLED and carry is not BEGINNING:
+                    continue
+                end = _tail_end(tail, text, stop)
+                reading.tails.append((start, end, row))
+            if view is not None:
+                self._add_escaped(reading, data, start, end, row)
+            elif tail is not None and b"\\" in data[start:end]:
+                self._add_spelt(reading, data, start, end, row)
+            else:
+                reading.found[start, -end, row] = None
+        return base64
+
+    def _add_escaped(self, reading: _Reading, data: bytes, start: int, end: int, row: int) -> None:
+        view = reading.view
+        if view is None or start == end:
+            return
+        raw, raw_end = view.raw(start), view.raw_end(end)
+        value = data[raw:raw_end]
+        if value == view.text[start:end] and (self._detectors[row].tail is None or b"\\" not in value):
+            reading.found.setdefault((raw, -raw_end, row), None)
+            return
+        hidden = view.hidden(start, end, self._detectors[row].hide(view.text[start:end]))
+        reading.found.setdefault((raw, -raw_end, row), hidden)
+
+    def _add_spelt(self, reading: _Reading, data: bytes, start: int, end: int, row: int) -> None:
+        """A value with a tail that has backslashes in it: escapes stay whole, or go whole."""
+        view = View(data[start:end])
+        hidden = view.hidden(0, len(view.text), self._detectors[row].hide(view.text))
+        reading.found[start, -end, row] = hidden
+
+    def _read_base64(self, reading: _Reading, ends: Iterable[int], carry: Carry) -> None:
+        """Adds the values in what the runs of base64 encode. All of them are read at once."""
+        text = reading.text
+        runs: list[tuple[int, int]] = []
+        if carry.base64 != NOTHING:
+            runs.append((-carry.base64 % 4, views.run_end(text, 0)))
+        for end in ends:
+            start = end - views.HEAD
+            if start or not carry.amid:
+                runs.append((start, views.run_end(text, start)))
+        if not runs:
+            return
+        pieces = [views.decoded(text, start, end) if start < end else b"" for start, end in runs]
+        edges, edge = [], 0
+        for piece in pieces:
+            edges.append(edge)
+            edge += len(piece) + len(_BETWEEN)
+        joined = _BETWEEN.join(pieces)
+        plain = blanked(joined) if b"\\" in joined else joined
+        confirmed, _ = self._confirmed(plain, self._scan(plain))
+        if carry.inner != NOTHING and len(pieces[0]) > _SETTLED:
+            confirmed.append((_SETTLED, _SETTLED, carry.inner))
+        shift = 3 if carry.base64 > 0 else 0  # what the group before the first whole one encodes
+        if carry.base64 != NOTHING:
+            if carry.inner != NOTHING and len(pieces[0]) > _SETTLED:
+                confirmed.append((_SETTLED, _SETTLED, carry.inner))
+            reading.base64.append(_Base64(-carry.base64, runs[0][1], []))
+        reading.base64 += [_Base64(start, end, []) for start, end in runs[len(reading.base64) :]]
+        found: dict[int, list[tuple[int, int, int]]] = {}
+        for start, stop, row in confirmed:
+            run = bisect_right(edges, start) - 1
+            end, tail = stop, self._detectors[row].tail
+            if tail is not None:
+                if run == 0 and carry.base64 != NOTHING and start < _SETTLED:
+                    continue
+                end = _tail_end(tail, plain, stop)
+                moved = shift if run == 0 else 0
+                reading.base64[run].tails.append((start - edges[run] + moved, end - edges[run] + moved, row))
+            if start < end <= edges[run] + len(pieces[run]):
+                found.setdefault(run, []).append((start - edges[run], end - edges[run], row))
+        for run, values in found.items():
+            self._add_base64(reading, pieces[run], runs[run], values)
+
+    def _add_base64(
+        self,
+        reading: _Reading,
+        piece: bytes,
+        letters_of: tuple[int, int],
+        values: list[tuple[int, int, int]],
+    ) -> None:
+        """Adds the values in `piece`, which some letters of the text, from one place to another, encode."""
+        first, last = letters_of
+        hidden = bytearray(piece)
+        for start, end, row in values:
+            _overlay(hidden, start, piece[start:end], self._detectors[row].hide(piece[start:end]))
+        for start, end, row in values:
+            low, high = first + start // 3 * 4, min(first + -(-end // 3) * 4, last)
+            letters = reading.text[low:high]
+            new = views.encoded(bytes(hidden[start // 3 * 3 : -(-end // 3) * 3]), letters)
+            if reading.view is None:
+                reading.found.setdefault((low, -high, row), new)
+            else:
+                raw, raw_end = reading.view.raw(low), reading.view.raw_end(high)
+                reading.found.setdefault((raw, -raw_end, row), reading.view.hidden(low, high, new))
+
+    def _confirmed(self, text: bytes, candidates: Candidates) -> tuple[list[tuple[int, int, int]], list[int]]:
+        """Start, end and row of the values among the candidates; and the ends of what looks like the head of base64."""
+        found: list[tuple[int, int, int]] = []
+        base64: list[int] = []
+        confirms, reaches, marks = self._confirms, self._reaches, self._marks
         dense = len(candidates) >= _DENSE
         rejected: list[set[bytes]] = [set() for _ in confirms] if dense else []
         near = b""
         for end, row in candidates:
+            if row >= marks:
+                if row == self._base64_mark:
+                    base64.append(end)
+                continue
             if dense:
                 reach = reaches[row]
                 near = text[end - reach if end > reach else 0 : end + reach]
@@ -116,11 +331,56 @@ class Scanner:
                     continue
             span = confirms[row](text, end)
             if span is not None:
-                found.append((span[0], -span[1], row))
+                found.append((span[0], span[1], row))
             elif dense and len(rejected[row]) < _REMEMBERED:
                 rejected[row].add(near)
-        found.sort()
-        return found
+        return found, base64
+
+    # --- writing
+
+    def _written(
+        self, data: bytes, reading: _Reading, counts: Counter[str], low: int, high: int, *, json: int | None
+    ) -> bytes:
+        found = reading.found
+        if not found:
+            return data if low == 0 and high == len(data) else data[low:high]
+        parts: list[bytes] = []
+        begun = reached = 0  # of the part last added
+        at = low
+        for key in sorted(found):
+            start, end, detector = key[0], -key[1], self._detectors[key[2]]
+            if low <= start < high and end > reached:
+                counts[detector.name] += 1
+            value, hidden = data[start:end], found[key]
+            if start < reached:
+                part = bytearray(parts.pop() + data[reached:end])
+                _overlay(part, start - begun, value, detector.hide(value) if hidden is None else hidden)
+                parts.append(bytes(part))
+                reached = max(reached, end)
+                continue
+            if hidden is None:
+                hidden = detector.hide(value)
+                if json is not None and _NUMBER.fullmatch(value):
+                    if start > at:
+                        json, at = string_state(json, data[at:start]), start
+                    if not json & INSIDE:
+                        hidden = _nothing(data, start, end)
+            parts += (data[reached:start], hidden)
+            begun, reached = start, end
+        parts.append(data[reached:])
+        return b"".join(parts)[low:high]
+
+
+def _tail_end(tail: re.Pattern[bytes], text: bytes, start: int) -> int:
+    found = tail.match(text, start)
+    return start if found is None else found.end()
+
+
+def _overlay(text: bytearray, start: int, value: bytes, hidden: bytes) -> None:
+    """Hides in `text` from `start` on what `hidden` hides of `value`; what is hidden there already stays so."""
+    for place, (old, new) in enumerate(zip(value, hidden, strict=True), start):
+        if old != new:
+            text[place] = new
 
 
 def _nothing(data: bytes, start: int, end: int) -> bytes:

@@ -1,7 +1,7 @@
 """Step 4 of 6, inspect: masks texts that arrive in pieces, cut at any byte.
 
-Gets pieces and whether each is the last; hands on what is already certain, holds back the rest (`CONTEXT` bytes, a
-line, or a whole JSON document where fields of it are named). However a text is cut, the same comes out in total.
+Gets pieces and whether each is the last; hands on what is already certain, holds back the rest (`HOLD` characters,
+a line, or a whole JSON document where fields of it are named). However a text is cut, the same comes out in total.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from enforcer.masking.errors import MaskError
 from enforcer.masking.escapes import Unescaper, string_state
-from enforcer.masking.scanner import CONTEXT, PIECE, Scanner
+from enforcer.masking.scanner import BEGINNING, PIECE, Scanner
 
 MAX_DOCUMENT: Final = 8 << 20
 """Bytes of a text that must be whole to be masked: larger than API answers are, small beside the memory of a worker."""
@@ -46,12 +46,13 @@ class Refused:
 class Window:
     """Any text: a window slides over it that always holds enough on either side to decide about what leaves it."""
 
-    __slots__ = ("_left", "_scanner", "_seen", "_state")
+    __slots__ = ("_carry", "_left", "_scanner", "_seen", "_state")
 
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
         self._seen = b""  # context that has left, then bytes held back
         self._left = 0  # how much of `_seen` has left
+        self._carry = BEGINNING  # what else is known of the text before `_seen`
         self._state: int | None = None
 
     def feed(self, data: bytes, final: bool, counts: Counter[str]) -> bytes:
@@ -66,19 +67,16 @@ class Window:
 
     def _piece(self, data: bytes, final: bool, counts: Counter[str]) -> bytes:
         seen, low = self._seen + data, self._left
-        high = len(seen) if final else max(low, len(seen) - CONTEXT)
-        if low == high:
-            self._seen = seen
-            return b""
-        out = self._scanner.hide(seen, counts, low, high, self._state)
+        out, high, keep, self._carry = self._scanner.slide(
+            seen, low, final, counts, json=self._state, carry=self._carry
+        )
         if self._state is not None:
             self._state = string_state(self._state, seen[low:high])
-        keep = max(0, high - CONTEXT)
         self._seen, self._left = seen[keep:], high - keep
         return out
 
     def _reset(self) -> None:
-        self._seen, self._left = b"", 0
+        self._seen, self._left, self._carry = b"", 0, BEGINNING
 
 
 class JsonWindow(Window):

@@ -7,6 +7,7 @@ never hides another. Validate with a `Vocabulary` as context. Messages read `wha
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo
@@ -88,15 +89,23 @@ def _protocol(value: object, info: ValidationInfo) -> str:
     return name
 
 
+def _meant(name: str, known: frozenset[str]) -> str:
+    """The names that are close, of more than a hundred."""
+    close = get_close_matches(name, sorted(known), cutoff=0.5)
+    return f"use {' or '.join(close)}" if close else "docs/masking.md lists them"
+
+
 def _masked(value: object, info: ValidationInfo) -> str | Column | JsonPath:
     vocabulary = _vocabulary(info)
-    known = ", ".join(sorted(vocabulary.detectors))
     if isinstance(value, str):
         if value not in vocabulary.detectors:
-            raise ValueError(f'unknown detector {value!r}; known are {known}, or write {{column: "table.column"}}')
+            meant = _meant(value, vocabulary.detectors)
+            raise ValueError(f'unknown detector {value!r}; {meant}, or write {{column: "table.column"}}')
         return value
     if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in ("column", "json"):
-        raise ValueError(f'must be one of {known}, or {{column: "table.column"}}, or {{json: "$.path"}}; choose one')
+        raise ValueError(
+            'must be a detector of docs/masking.md, or {column: "table.column"}, or {json: "$.path"}; choose one'
+        )
     ((key, field),) = value.items()
     text = _text(field)
     if key == "json":

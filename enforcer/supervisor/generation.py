@@ -83,8 +83,7 @@ def read_content(settings: Settings, previous: Content | None = None) -> Content
     ConfigError or TableError."""
     unknown = sorted(set(settings.record_mask) - detectors.NAMES)
     if unknown:
-        known = ", ".join(sorted(detectors.NAMES))
-        raise ConfigError(f"record_mask: unknown detector {unknown[0]!r}; known are {known}")
+        raise ConfigError(f"record_mask: {detectors.unknown(unknown[0])}")
     words = vocabulary(settings)
     trusted = trust.read(settings)
     policies = load_policies(policy_paths(settings), words)

@@ -149,11 +149,14 @@ def test_norway_is_a_country(tmp_path: Path) -> None:
         (RULE + ", mask: {}", "3: rules[0].mask: names nothing; write at least one condition, or remove it"),
         (
             RULE + ", mask: {response: [ssn]}",
-            "3: rules[0].mask.response[0]: unknown detector 'ssn'; known are credit_card,",
+            "3: rules[0].mask.response[0]: unknown detector 'ssn'; use us_ssn, or write",
         ),
         (RULE + ", mask: {response: [{column: ssn}]}", "3: rules[0].mask.response[0]: 'ssn' is not a column; write"),
         (RULE + ", mask: {response: [{json: a.b}]}", "3: rules[0].mask.response[0]: 'a.b' does not begin with '$';"),
-        (RULE + ", mask: {response: [{xpath: /a}]}", "3: rules[0].mask.response[0]: must be one of credit_card"),
+        (
+            RULE + ", mask: {response: [{xpath: /a}]}",
+            "3: rules[0].mask.response[0]: must be a detector of docs/masking.md, or",
+        ),
         (RULE + ", mask: ", "3: rules[0].mask: has no value; write one, or remove it"),
         ("name: a, to: {region: [DE]}, action: deny, mask: {response: [iban]}", "3: rules[0].mask: a deny rule has no"),
         (

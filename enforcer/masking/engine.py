@@ -1,0 +1,100 @@
+"""Step 4 of 6, inspect: the engine that reads every byte once and says where values may end.
+
+Gets patterns, hands on (end, row) of each place where one of them may match. Hyperscan does it in one pass for all of
+them; google-re2 stands in where Hyperscan has no wheel: the same places, several times slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+try:
+    import hyperscan
+except ImportError:  # no wheel for this platform
+    HAS_HYPERSCAN = False
+else:
+    HAS_HYPERSCAN = True
+
+Candidates = list[tuple[int, int]]
+
+HYPERSCAN: Final = "hyperscan"
+RE2: Final = "google-re2"
+
+
+class Engine(Protocol):
+    """Patterns, compiled. It belongs to one thread."""
+
+    def scan(self, text: bytes) -> Candidates:
+        """End and row of every match in `text`; of rows that are asked once, of one match."""
+
+
+def _collect(row: int, _start: int, end: int, _flags: int, candidates: Any) -> None:
+    candidates.append((end, row))
+
+
+class Hyperscan:
+    """The engine of choice."""
+
+    def __init__(self, patterns: Sequence[bytes], once: frozenset[int]) -> None:
+        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+        self._database.compile(
+            expressions=list(patterns),
+            ids=list(range(len(patterns))),
+            elements=len(patterns),
+            flags=[hyperscan.HS_FLAG_SINGLEMATCH if row in once else 0 for row in range(len(patterns))],
+        )
+        self._scan = self._database.scan
+
+    def scan(self, text: bytes) -> Candidates:
+        candidates: Candidates = []
+        self._scan(text, _collect, 0, candidates)
+        return candidates
+
+
+class Re2:
+    """The stand-in: a set says which patterns match at all, each of those is then sought place by place."""
+
+    def __init__(self, patterns: Sequence[bytes], once: frozenset[int]) -> None:
+        import re2  # noqa: PLC0415 - only where it is needed
+
+        options = re2.Options()
+        options.encoding = re2.Options.Encoding.LATIN1
+        options.longest_match = False
+        options.never_capture = True
+        options.log_errors = False
+        options.max_mem = 256 << 20
+        self._set = re2.Set.SearchSet(options)
+        for pattern in patterns:
+            self._set.Add(pattern)
+        self._set.Compile()
+        self._patterns = [re2.compile(pattern, options) for pattern in patterns]
+        self._once = once
+
+    def scan(self, text: bytes) -> Candidates:
+        candidates: Candidates = []
+        for row in self._set.Match(text) or ():
+            search = self._patterns[row].search
+            ends = set()
+            match = search(text)
+            while match is not None:
+                ends.add(match.end())
+                if row in self._once:
+                    break
+                # Matches may overlap: two values share the byte between them.
+                match = search(text, match.start() + 1)
+            candidates += [(end, row) for end in ends]
+        candidates.sort()
+        return candidates
+
+
+@lru_cache(maxsize=1)
+def name() -> str:
+    """The engine that is used on this host."""
+    return HYPERSCAN if HAS_HYPERSCAN else RE2
+
+
+def make(patterns: Sequence[bytes], once: frozenset[int], engine: str) -> Engine:
+    """`engine` with `patterns`. `once`: rows of which one match in a text is enough."""
+    return Hyperscan(patterns, once) if engine == HYPERSCAN else Re2(patterns, once)
