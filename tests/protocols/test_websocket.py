@@ -370,7 +370,7 @@ def test_memory_is_bounded_while_a_verdict_is_awaited() -> None:
     ),
     masked=st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_bytes(parts: list[tuple[Side, bytes]], masked: bool) -> None:
     """Any bytes of either side raise ProtocolError or nothing, and the connection can be refused afterwards."""
     t = talk(masked=masked)
