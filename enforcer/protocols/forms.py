@@ -6,12 +6,15 @@ others exactly as they came.
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from enforcer.protocols.base import Rewrite
 
 # What masks leave, and what WHATWG's URL standard leaves unencoded in forms.
 _SAFE = "*-._"
+# What stands between values in addresses and lists.
+_BETWEEN = re.compile(rb"([/?&=;,\" <>])")
 
 
 def rewrite_value(value: bytes, rewrite: Rewrite, *, plus: bool) -> bytes:
@@ -33,6 +36,15 @@ def rewrite_pairs(pairs: bytes, rewrite: Rewrite) -> bytes:
         words = pair.split(b"=", 1)
         written.append(b"=".join([rewrite_value(word, rewrite, plus=True) if word else word for word in words]))
     return b"&".join(written)
+
+
+def rewrite_field(value: bytes, rewrite: Rewrite) -> bytes:
+    """A field's value as it is written, and what is percent-encoded in it (`Referer`, links) as it is read."""
+    rewritten = rewrite(value)
+    if b"%" not in rewritten:
+        return rewritten
+    words = _BETWEEN.split(rewritten)
+    return b"".join([rewrite_value(word, rewrite, plus=False) if b"%" in word else word for word in words])
 
 
 def rewrite_target(target: str, rewrite: Rewrite) -> str:

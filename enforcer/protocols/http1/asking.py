@@ -11,7 +11,7 @@ from enforcer.errors import LimitExceeded
 from enforcer.flow import Side
 from enforcer.protocols.base import Event, Rewrite, Text, Unmaskable
 from enforcer.protocols.codings import CodingError, Decoder, Encoder
-from enforcer.protocols.forms import rewrite_target
+from enforcer.protocols.forms import rewrite_field, rewrite_target
 from enforcer.protocols.http1.fields import CHUNKED, LAST_CHUNK, LENGTH, chunk
 from enforcer.protocols.http1.request import RequestHead, read_terms
 from enforcer.protocols.media import SNIFF, wide_characters
@@ -40,7 +40,7 @@ def rewrite_head(head: RequestHead, rewrite: Rewrite) -> RequestHead:
     """`head` with its target and fields rewritten, and judged again as it then is. Raises what `rewrite` raises."""
     terms = head.terms
     fields = [
-        (name, value if name.lower() in _KEPT else rewrite(value))
+        (name, value if name.lower() in _KEPT else rewrite_field(value, rewrite))
         for name, value in terms.fields
         if name.lower() not in _OF_THE_BYTES
     ]
