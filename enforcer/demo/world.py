@@ -27,8 +27,8 @@ from enforcer.capture.namespace import run_inside
 from enforcer.demo.witness import Witness
 from enforcer.errors import HostError
 
-# Seconds a server may take until it accepts, and a process until it ends. An emulated machine compiles for a minute.
-START_TIMEOUT, STOP_TIMEOUT = 600.0, 10.0
+# Seconds a server may take until it accepts, and a process until it ends. An emulated machine compiles for minutes.
+START_TIMEOUT, STOP_TIMEOUT = 1200.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import socket
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import psutil
 from pyroute2 import NetNS
 
 from enforcer.capture import cgroup
@@ -96,6 +98,8 @@ class Ground:
         self.world = World(HOME, PEER)
         self.mark = f"ep{secrets.token_hex(3)}"
         self.proxy_port = Settings().listener_port
+        # The enforcer's processes when all was well last, as descriptors.
+        self._seen_well: list[int] = []
 
     def __enter__(self) -> Self:
         try:
@@ -114,6 +118,7 @@ class Ground:
                 self.attached.mkdir()
                 self._stack.callback(cgroup.remove, self.attached)
             self.witness: Witness = self.world.witness(PEER)
+            self._stack.callback(self._forget)
             self.instance = self._instance()
         except BaseException:
             self._stack.close()
@@ -137,18 +142,36 @@ class Ground:
         """Restarts the supervisor if a technique ended it, and waits for the proxy of attached executors, which is on
         the host's own loopback: who takes its port while it is gone is taken for it. Raises HostError when it does
         not come back."""
+        if self._seen_well and not select.select(self._seen_well, [], [], 0)[0]:
+            return  # none of them has ended
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if not self.instance.alive():
                 self.instance.start()
                 deadline = time.monotonic() + START_TIMEOUT
             if not self._takes_over or self._has_proxy():
+                self._see_well()
                 return
             time.sleep(0.02)
         raise HostError(
             "the enforcer under test does not recover; see what was tried before with --only. Its last line:"
             f" {self.instance.last_line()}"
         )
+
+    def _see_well(self) -> None:
+        """Remembers who is to live for as long as nothing is to be healed."""
+        self._forget()
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            supervisor = psutil.Process(self.instance.pid)
+            for process in (supervisor, *supervisor.children()):
+                self._seen_well.append(os.pidfd_open(process.pid))
+            return
+        self._forget()
+
+    def _forget(self) -> None:
+        for descriptor in self._seen_well:
+            os.close(descriptor)
+        self._seen_well.clear()
 
     def _has_proxy(self) -> bool:
         """Does the proxy of attached executors accept? A restart may find its port still held by those who are about
