@@ -237,7 +237,7 @@ class Session(Switching):
             verdict = Verdict(Action.DENY, Reason.PROTOCOL_ERROR, detail=broken)
         if journal.failing:
             verdict = Verdict(Action.DENY, Reason.RECORDER, detail=journal.failing)
-        if verdict.passes and (request.tunnel is not None or request.within):
+        if (request.tunnel is not None or request.within) and verdict.passes:
             verdict = self._further(request, judgement)
         if verdict.passes and judgement.requests is not None and not self._parser().rewrites:
             verdict = Verdict(Action.DENY, Reason.UNMASKABLE, verdict.policy, verdict.rule, UNWRITTEN)
