@@ -6,7 +6,7 @@ PROCESSES ?= 2
 # Seconds that `make fuzz` takes for each target.
 SECONDS ?= 60
 
-.PHONY: help setup demo test test-clients test-full test-kernels fuzz lint format bench bench-geo storm docs install uninstall clean
+.PHONY: help setup demo test test-clients test-full test-kernels fuzz lint format bench bench-geo bench-mask storm docs install uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -45,13 +45,20 @@ format: setup ## let ruff format the tree
 	@$(VENV)/ruff format .
 	@$(VENV)/ruff check --fix .
 
-bench: setup ## connect() with and without the hooks; requests/s beside HAProxy; names beside dnsmasq (root)
-	@$(VENV)/python -m benchmarks.connect
-	@$(VENV)/python -m benchmarks.http
-	@$(VENV)/python -m benchmarks.resolver
+bench: setup ## connect(), HTTP and TLS beside HAProxy and mitmproxy, idle connections and floods, names (root)
+	@benchmarks/setup.sh
+	-@$(VENV)/python -m benchmarks.connect
+	-@$(VENV)/python -m benchmarks.http
+	-@$(VENV)/python -m benchmarks.tls
+	-@$(VENV)/python -m benchmarks.idle
+	-@$(VENV)/python -m benchmarks.resolver
 
 bench-geo: setup ## how right the region tables are beside what providers publish, and what they cost (root)
 	@$(VENV)/python -m benchmarks.geo
+
+bench-mask: setup ## how much of what must not travel is found, and how fast, beside Presidio's recognizers
+	@[ -x build/presidio/bin/python ] || { python3 -m venv build/presidio && build/presidio/bin/pip install --quiet presidio-analyzer; } || true
+	@$(VENV)/python -m benchmarks.mask
 
 storm: setup ## kill -9 of the supervisor, 200 times under fire; run nothing else of the enforcer's meanwhile (root)
 	@$(VENV)/python -P tools/kill_storm.py
