@@ -7,6 +7,7 @@ lengths, checksums and surroundings that tell a card number from an order number
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 
 from enforcer.masking.issuers import LENGTHS_BY_PREFIX, PREFIX_DIGITS
@@ -32,6 +33,7 @@ _CARD_GROUPS: Final = re.compile(rb"[0-9]{3,}(?:[ +-][0-9]{3,})*(?:[ +-][0-9]{1,
 _UUID: Final = re.compile(rb"(?i)(?<![0-9a-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-z])")
 _UUID_REST: Final = 36 - 13
 _PHONE_DIGITS: Final = 15
+_EAN_DIGITS: Final = 13
 _PLUS: Final = ord("+")
 # Luhn doubles every second digit and adds the digits of the product.
 _DOUBLED: Final = bytes(48 + (2 * (c - 48)) // 10 + (2 * (c - 48)) % 10 if 48 <= c < 58 else c for c in range(256))
@@ -42,15 +44,20 @@ def luhn(number: bytes) -> bool:
     return (sum(number[-1::-2]) + sum(number[-2::-2].translate(_DOUBLED)) - 48 * len(number)) % 10 == 0
 
 
+def ean(number: bytes) -> bool:
+    """Does the last of these 13 ASCII digits fit the others as in an EAN (GS1 General Specifications, 7.9)?"""
+    return (sum(number[0::2]) + 3 * sum(number[1::2]) - 48 * 25) % 10 == 0
+
+
 def card(length: int, text: bytes, end: int) -> Span | None:
-    """The card number of `length` digits before `end`, or just before it: the pattern takes what follows along."""
-    if text[end - 1] not in _DIGITS:
-        end -= 1
+    """The card number of `length` digits before `end`."""
     number = text[end - length : end]
     if not number.isdigit():
         number = text[max(0, end - 2 * length + 1) : end].translate(None, SEPARATORS)[-length:]
     if length not in LENGTHS_BY_PREFIX.get(number[:PREFIX_DIGITS], ()) or not luhn(number):
         return None
+    if length == _EAN_DIGITS and ean(number):
+        return None  # nobody has issued cards so short for decades, and shops are full of EANs
     start, missing = end, length
     while missing:
         start -= 1
@@ -60,6 +67,34 @@ def card(length: int, text: bytes, end: int) -> Span | None:
     if not _CARD_GROUPS.fullmatch(text, start, end) or _in_decimal(text, start, end) or _in_uuid(text, start, end):
         return None
     return start, end
+
+
+def any_card(text: bytes, end: int) -> Span | None:
+    """The card number, of any length, whose first `CARD_LENGTHS[0]` digits end at `end`."""
+    start, missing = end, CARD_LENGTHS[0]
+    while missing:
+        start -= 1
+        missing -= text[start] not in SEPARATORS
+    lengths = LENGTHS_BY_PREFIX.get(text[start:end].translate(None, SEPARATORS)[:PREFIX_DIGITS])
+    if lengths is None:
+        return None
+    ends = [end]
+    size = len(text)
+    while len(ends) < len(CARD_LENGTHS):
+        if end < size and text[end] in _DIGITS:
+            end += 1
+        elif end + 1 < size and text[end] in SEPARATORS and text[end + 1] in _DIGITS:
+            end += 2
+        else:
+            break
+        ends.append(end)
+    for length in range(CARD_LENGTHS[0] + len(ends) - 1, CARD_LENGTHS[0] - 1, -1):
+        end = ends[length - CARD_LENGTHS[0]]
+        if length in lengths and not (end < size and text[end] in ALNUM):
+            span = card(length, text, end)
+            if span is not None:
+                return span
+    return None
 
 
 def _in_decimal(text: bytes, start: int, end: int) -> bool:
@@ -136,6 +171,14 @@ LOCAL_MAX: Final = 64
 _LABEL_MAX: Final = 63
 DOMAIN_MAX: Final = 128
 """Bytes of a domain that are looked at: its first label and the beginning of the next are nearly always enough."""
+NOISE: Final = 64
+"""Bytes on either side of a value that tell whether it is in a text."""
+# Not a part of a character in UTF-8; and of ASCII those that no text has, but that end strings and lines.
+_CONTROLS_ABOVE: Final = re.compile("[\udc80-\udc9f]")
+_WRITTEN: Final = re.compile("[\\0\\t\\n\\r -~]")
+_CONTROLS: Final = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# The local part's end in Latin-1 or Windows-1252: characters of an address, and letters beyond ASCII.
+_LATIN: Final = re.compile(rb"[0-9A-Za-z._%+'\xc0-\xd6\xd8-\xf6\xf8-\xff-]*\Z")
 # `logo@2x.png` is no address: pictures for dense screens are named like this all over the web.
 _DOMAIN: Final = re.compile(
     rb"(?![0-9.]+x\.(?:png|jpe?g|gif|webp|svg|avif|ico)(?![0-9A-Za-z.-]))"
@@ -146,7 +189,8 @@ _DOMAIN: Final = re.compile(
 def email(text: bytes, end: int) -> Span | None:
     """The local part and `@` of the address whose domain's first dot is one byte before `end`."""
     at = text.rfind(b"@", max(0, end - _LABEL_MAX - 3), end)
-    if at < 0 or not _DOMAIN.match(text, at + 1, at + 1 + DOMAIN_MAX):
+    domain = _DOMAIN.match(text, at + 1, at + 1 + DOMAIN_MAX) if at >= 0 else None
+    if domain is None:
         return None
     reach = max(0, at - LOCAL_MAX)
     window = text[reach:at]
@@ -154,9 +198,44 @@ def email(text: bytes, end: int) -> Span | None:
     if start == reach:  # cut at the limit: not inside a UTF-8 character
         while start < at and 0x80 <= text[start] < 0xC0:
             start += 1
+    if not text[start : domain.end()].isascii():
+        if not _written(domain[0], cut=True):
+            return None
+        if not _written(text[start:at]):
+            start = at - len(_LATIN.search(text, start, at)[0])  # type: ignore[index]  # it may be empty
+    if amid_noise(text, start, domain.end()):
+        return None
     while start < at and text[start] in b"'.":
         start += 1
     return (start, at + 1) if start < at else None
+
+
+def amid_noise(text: bytes, start: int, end: int) -> bool:
+    """Does a value stand in what is compressed or encrypted, where every few MB something looks like one by chance? To
+    change that would break it.
+
+    Of such bytes an eighth are control characters of ASCII and an eighth those of Latin-1, which is thrice and twice
+    what is asked for. No text has both, in whatever character set; and what else is binary and has, has strings, so
+    that more than half of it are characters that are written."""
+    before, after = text[max(0, start - NOISE) : start], text[end : end + NOISE]
+    if before.isascii() and after.isascii():
+        return False
+    around = (before + after).decode(errors="surrogateescape")
+    if len(_CONTROLS_ABOVE.findall(around)) * 20 < len(around):
+        return False
+    return len(_CONTROLS.findall(around)) * 30 > len(around) > len(_WRITTEN.findall(around)) * 2
+
+
+def _written(name: bytes, *, cut: bool = False) -> bool:
+    """Are the characters beyond ASCII letters or digits in UTF-8? In compressed data any two bytes around an `@` would
+    be an address else, some 18 in each MB. `cut`: the last one may be."""
+    try:
+        text = name.decode()
+    except UnicodeDecodeError as error:
+        if not cut or error.reason != "unexpected end of data":
+            return False
+        text = name[: error.start].decode()
+    return all(character.isascii() or unicodedata.category(character)[0] in "LMN" for character in text)
 
 
 # --- us_ssn: area 001-899 but 666, group 01-99, serial 0001-9999 (Social Security Administration, since 2011).
@@ -167,7 +246,7 @@ _SSN_LENGTH: Final = 11
 
 def ssn(text: bytes, end: int) -> Span | None:
     start = end - _SSN_LENGTH
-    if not _SSN.match(text, start):
+    if not _SSN.match(text, start) or (start and text[start - 1] in ALNUM):
         return None
     if start > 1 and text[start - 1] == ord("-") and text[start - 2] in _DIGITS:
         return None  # the tail of a longer number
@@ -178,11 +257,13 @@ def ssn(text: bytes, end: int) -> Span | None:
 
 LABELLED_MAX: Final = 64
 """Bytes of the longest value with a label, or of a shape of its own."""
+SHAPED_BEFORE: Final = 28
+"""Bytes from the beginning of such a shape to what gives it away, and that."""
+_LETTERS_BEFORE: Final = 7
 LABEL: Final = 96
 """Bytes in which a label and the gap behind it fit."""
 NEAR: Final = 64
 """Bytes before a value in which its label must stand."""
-_CONTINUED: Final = re.compile(rb"[0-9A-Za-z]|[-.][0-9]")
 
 
 def labelled(words: re.Pattern[bytes], value: re.Pattern[bytes], validator: str, text: bytes, end: int) -> Span | None:
@@ -199,18 +280,25 @@ def is_labelled(words: re.Pattern[bytes], text: bytes, start: int) -> bool:
     return words.search(text, max(0, start - LABEL), start) is not None
 
 
-def shaped(
-    value: re.Pattern[bytes], near: re.Pattern[bytes] | None, validator: str, text: bytes, end: int
-) -> Span | None:
-    """The value that ends at `end`, or just before it. `near`: the words of which one must stand in front."""
-    if text[end - 1] not in ALNUM:
-        end -= 1
-    found = value.search(text, max(0, end - LABELLED_MAX), end)
-    if found is None or _CONTINUED.match(text, end):
-        return None
-    start = found.start()
-    if near is not None and near.search(text, max(0, start - NEAR), start) is None:
-        return None
-    if not valid(validator, text[start:end]):
-        return None
-    return start, end
+def lettered(words: re.Pattern[bytes], value: re.Pattern[bytes], validator: str, text: bytes, end: int) -> Span | None:
+    """The value whose first digit is the byte before `end`, with the letters that it begins with, behind a label."""
+    start = end - 1
+    while start >= 0 and end - start < _LETTERS_BEFORE:
+        found = value.match(text, start)
+        if found is not None and not (start and text[start - 1] in ALNUM):
+            return found.span() if valid(validator, found[0]) and is_labelled(words, text, start) else None
+        start -= 1
+    return None
+
+
+def shaped(value: re.Pattern[bytes], validator: str, text: bytes, end: int) -> Span | None:
+    """The value that `end` is in, or at the end of: what gave it away ends there, or one byte later."""
+    last = end if text[end - 1] in ALNUM else end - 1
+    place = max(0, end - SHAPED_BEFORE)
+    while True:
+        found = value.search(text, place, end + LABELLED_MAX)
+        if found is None or found.start() >= last:
+            return None
+        if found.end() >= last and valid(validator, found[0]):
+            return found.span()
+        place = found.start() + 1

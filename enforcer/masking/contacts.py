@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from enforcer.masking import checks, phones
-from enforcer.masking.confirm import ALNUM, Span, is_labelled
+from enforcer.masking.confirm import ALNUM, Span, amid_noise, is_labelled
 
 _DIGITS: Final = frozenset(b"0123456789")
 _WORD: Final = ALNUM | {ord("_")}
@@ -149,7 +149,7 @@ def ipv4(text: bytes, end: int) -> Span | None:
             return None  # `Chrome/120.0.0.0`, `openssl-3.0.1.2`
         if _VERSION.search(text, max(0, start - 20), start):
             return None
-    return found.span()
+    return None if amid_noise(text, *found.span()) else found.span()
 
 
 IPV6_MAX: Final = 45
@@ -172,6 +172,8 @@ def ipv6(text: bytes, end: int) -> Span | None:
         last -= 1
     if text[last : last + 1].isalnum() or not checks.ipv6(text[start:last]):
         return None
+    if amid_noise(text, start, last):
+        return None
     return start, last
 
 
@@ -184,6 +186,8 @@ _CISCO: Final = re.compile(rb"[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![
 def mac(dotted: bool, text: bytes, end: int) -> Span | None:
     """The EUI-48 that ends at `end`, in the notation of IEEE 802 or of Cisco; not a part of a fingerprint."""
     start = end - (14 if dotted else 17)
+    if start < 0 or (start and text[start - 1] in ALNUM):
+        return None
     found = (_CISCO if dotted else _MAC).match(text, start)
     if found is None:
         return None
