@@ -1,4 +1,4 @@
-"""What is compressed or encrypted passes as it is. Values in texts of any character set, and in binary forms, do not."""
+"""Compressed and encrypted bytes pass as they are. Values in texts, and in binary forms, do not."""
 
 from __future__ import annotations
 
