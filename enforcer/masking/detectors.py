@@ -15,7 +15,7 @@ from enforcer.masking.table import contact, europe, payment, secrets, taxes, wor
 
 __all__ = ["DETECTORS", "GROUPS", "NAMES", "Detector", "expand", "unknown"]
 
-DETECTORS: Final = (*secrets.ROWS, *payment.ROWS, *world.ROWS, *europe.ROWS, *taxes.ROWS, *contact.ROWS)
+DETECTORS: Final = (*secrets.ROWS, *world.ROWS, *europe.ROWS, *taxes.ROWS, *payment.ROWS, *contact.ROWS)
 """Every detector. Where two find values that begin together the longer counts, of equal ones the earlier row."""
 
 GROUPS: Final = {

@@ -78,7 +78,14 @@ _GAP_MAX: Final = 40
 """Bytes between a label and its value: `</td>`, a line's end and the next cell's tag."""
 _GAP: Final = rb"(?:[\"' ]{0,2}[,;][\"' ]{0,2}|[^0-9,;{}]{0,%d})" % _GAP_MAX
 LABELLED_REACH: Final = 128
-SHAPED_REACH: Final = confirm.LABELLED_MAX + confirm.NEAR + 8
+
+# Parts that several shapes have: looked for once.
+DATED: Final = rb"[0-9]{6}[-+/A-FU-Y][0-9]{3}"
+"""Six digits of a date of birth, a mark of the century, a serial number."""
+LONG: Final = rb"(?:^|^\.|[^0-9A-Za-z.]|[^0-9]\.)[0-9](?:[ +-]?[0-9]){12}"
+"""Thirteen digits; not after `digit.`, or most decimals of a JSON document would be looked at."""
+SEVEN: Final = rb"[XYZxyzSTFGM]-?[0-9]{7}-?[A-Za-z]"
+"""Seven digits between two letters."""
 
 
 def _spelt(word: str) -> bytes:
@@ -109,16 +116,13 @@ def label(words: Iterable[str]) -> bytes:
 _NUMBER_WORDS: Final = rb"(?:[ _.-]{0,2}(?i:numm?er|number|numero|num|n[ro]|id|code|#|n\xc2[\xba\xb0])\.?)?"
 
 
-def labels(words: Iterable[str]) -> re.Pattern[bytes]:
-    """The same as `label`, up to the value and with an end of the word: for the text before a candidate."""
-    between = rb"(?:[\"' ]{0,2}[,;][\"' ]{0,2}|[^0-9A-Za-z,;{}][^0-9,;{}]{0,%d})?" % (_GAP_MAX - 1)
+def labels(words: Iterable[str], gap: int = _GAP_MAX) -> re.Pattern[bytes]:
+    """The same as `label`, up to the value and with an end of the word: for the text before a candidate. `gap`: bytes
+    between, fewer for words that prose is full of."""
+    between = rb"(?:[\"' ]{0,2}[,;][\"' ]{0,2}|[^0-9A-Za-z,;{}][^0-9,;{}]{0,%d})?" % (gap - 1)
     return re.compile(
         words_pattern(words).replace(rb"(?:^|[^A-Za-z])", rb"(?<![A-Za-z])", 1) + _NUMBER_WORDS + between + rb"\Z"
     )
-
-
-def near(words: Iterable[str]) -> re.Pattern[bytes]:
-    return re.compile(rb"(?i)(?<![a-z])(?:" + b"|".join(map(_spelt, words)) + rb")(?![a-z])")
 
 
 def digits(count: int, most: int | None = None) -> bytes:
@@ -128,8 +132,12 @@ def digits(count: int, most: int | None = None) -> bytes:
 
 def after_label(words: Iterable[str], value: bytes, check: str) -> tuple[bytes, Confirm]:
     """A value that begins with a digit, and stands after one of `words`."""
-    whole = re.compile(rb"(?:" + value + rb")(?![0-9A-Za-z])(?![.-][0-9])")
-    return label(words), partial(confirm.labelled, labels(words), whole, check)
+    return label(words), partial(confirm.labelled, labels(words), _whole(value), check)
+
+
+def _whole(value: bytes) -> re.Pattern[bytes]:
+    """`value`, and no more letters or digits behind it."""
+    return re.compile(rb"(?:" + value + rb")(?![0-9A-Za-z])(?![.-][0-9])")
 
 
 def number(
@@ -139,24 +147,26 @@ def number(
     source: str,
     words: tuple[str, ...] = (),
     value: bytes = b"",
-    shapes: tuple[bytes, ...] = (),
+    shapes: tuple[bytes | tuple[bytes, bytes], ...] = (),
     near_shapes: tuple[bytes, ...] = (),
     check: str = "",
     examples: tuple[bytes, ...],
     counter_examples: tuple[bytes, ...],
 ) -> Detector:
     """A number of a register. `value` is what stands after one of `words`, and begins with a digit; `shapes` are known
-    by themselves; `near_shapes` need one of `words` within `confirm.NEAR` bytes before them."""
+    by themselves, each with the part of it that gives it away, if that is cheaper to look for than the whole;
+    `near_shapes` begin with letters, and need one of `words` before them."""
     candidates: list[tuple[bytes, Confirm]] = []
     if value:
         candidates.append(after_label(words, value, check))
-    for shape, context in [(one, None) for one in shapes] + [(one, near(words)) for one in near_shapes]:
-        whole = re.compile(rb"(?<![0-9A-Za-z])(?<![0-9][-.])(?:" + shape + rb")\Z")
-        candidates.append((BEFORE + shape + AFTER, partial(confirm.shaped, whole, context, check)))
+    for lettered in near_shapes:
+        candidates.append((label(words), partial(confirm.lettered, labels(words), _whole(lettered), check)))
+    for shape, head in (one if isinstance(one, tuple) else (one, BEFORE + one + AFTER) for one in shapes):
+        candidates.append((head, partial(confirm.shaped, _whole(rb"(?<![0-9A-Za-z])(?<![0-9][-.])" + shape), check)))
     return Detector(
         name=name,
         candidates=tuple(candidates),
-        reach=max(LABELLED_REACH, SHAPED_REACH),
+        reach=LABELLED_REACH,
         hide=letters_and_digits,
         examples=examples,
         counter_examples=counter_examples,

@@ -22,6 +22,7 @@ from enforcer.masking.confirm import MAX_SPAN, NEAR
 from enforcer.masking.detectors import DETECTORS, Detector
 from enforcer.masking.engine import Candidates
 from enforcer.masking.escapes import INSIDE, blanked, string_state
+from enforcer.masking.rows import Confirm
 from enforcer.masking.views import View
 
 CONTEXT: Final = MAX_SPAN + max(detector.reach for detector in DETECTORS)
@@ -44,8 +45,8 @@ before it cannot be seen: more than the reach of any such row, a multiple of thr
 _SETTLED_LETTERS: Final = _SETTLED // 3 * 4
 
 _NUMBER: Final = re.compile(rb"[0-9][0-9.eE+-]*")
-# Between what several runs of base64 encode. Nothing that a label, a value or a tail may hold, as far as one looks.
-_BETWEEN: Final = b"\x01" + b"{" * (NEAR + 8) + b"\x01"
+# Between what several runs of base64 encode: an end to every value, and as far as one looks, nothing of a label.
+_BETWEEN: Final = b"\0" + b"{" * (NEAR + 8) + b"\0"
 
 NOTHING: Final = -1
 
@@ -53,15 +54,17 @@ NOTHING: Final = -1
 class Carry(NamedTuple):
     """What is known of the text before a window, and not seen in it.
 
-    `run`: row of the value whose tail goes on `_SETTLED` characters into the window. `base64`: letters (modulo 4)
-    before the window of a run of base64 that it begins within. `amid`: does the window begin amid letters, so that none
-    can begin there? `inner`: row of the value whose tail goes on `_SETTLED` characters into what that run encodes.
+    `plain` and `written`: rows of the values whose tails go on `_SETTLED` characters into the window, as it is and
+    written out. `base64`: letters (modulo 4) before the window of a run of base64 that it begins within. `amid`: does
+    the window begin amid letters, so that no run can begin there? `inner`: rows of the values whose tails go on
+    `_SETTLED` characters into what that run encodes.
     """
 
-    run: int = NOTHING
+    plain: tuple[int, ...] = ()
+    written: tuple[int, ...] = ()
     base64: int = NOTHING
     amid: bool = False
-    inner: int = NOTHING
+    inner: tuple[int, ...] = ()
 
 
 BEGINNING: Final = Carry()
@@ -76,27 +79,37 @@ class Hit(NamedTuple):
     plain: bool
 
 
+_Tails = list[tuple[int, int, int]]
+"""Start, end and row of values that have a tail."""
+
+
+def _across(tails: _Tails, place: int) -> tuple[int, ...]:
+    """The rows of those that go on at `place`."""
+    return tuple(dict.fromkeys(row for start, end, row in tails if start <= place < end))
+
+
 class _Base64(NamedTuple):
-    """A run of base64: where its whole groups begin and its letters end, in the text; and its values' tails in what it
-    encodes, as start, end and row."""
+    """A run of base64: where its whole groups begin and its letters end, in the text; and the tails in what it
+    encodes."""
 
     start: int
     end: int
-    tails: list[tuple[int, int, int]]
+    tails: _Tails
 
 
 class _Reading:
     """One window, read. `text`: the window, written out if there was anything to write out. `found`: start, minus end
-    and row of each value -> the bytes that hide it, if its spelling is not plain. `tails`: start, end and row, in
-    `text`."""
+    and row of each value -> the bytes that hide it, if its spelling is not plain. `plain`, `written`: the tails in the
+    window as it is, and in `text`."""
 
-    __slots__ = ("base64", "found", "tails", "text", "view")
+    __slots__ = ("base64", "found", "plain", "text", "view", "written")
 
     def __init__(self, text: bytes, view: View | None) -> None:
         self.text = text
         self.view = view
         self.found: dict[tuple[int, int, int], bytes | None] = {}
-        self.tails: list[tuple[int, int, int]] = []
+        self.plain: _Tails = []
+        self.written: _Tails = []
         self.base64: list[_Base64] = []
 
     def raw(self, place: int) -> int:
@@ -107,15 +120,14 @@ class _Reading:
 
     def carried(self, cut: int) -> Carry:
         """What the window that begins at `cut` of the text must know."""
-        settled = cut + _SETTLED
-        run = next((row for start, end, row in self.tails if start <= settled < end), NOTHING)
+        plain = _across(self.plain, self.raw(cut) + _SETTLED)
+        written = _across(self.written, cut + _SETTLED)
         for base64 in self.base64:
             if base64.start < cut < base64.end:
                 letters = (cut - base64.start) % 4
                 inside = (cut + -letters % 4 + _SETTLED_LETTERS - base64.start) // 4 * 3
-                inner = next((row for start, end, row in base64.tails if start <= inside < end), NOTHING)
-                return Carry(run, letters, True, inner)
-        return Carry(run, NOTHING, self.text[cut - 1] in views.LETTERS)
+                return Carry(plain, written, letters, True, _across(base64.tails, inside))
+        return Carry(plain, written, NOTHING, self.text[cut - 1] in views.LETTERS)
 
 
 class Scanner:
@@ -123,13 +135,17 @@ class Scanner:
 
     def __init__(self, detectors: tuple[Detector, ...], engine_name: str | None = None) -> None:
         rows = [(pattern, confirm, detector) for detector in detectors for pattern, confirm in detector.candidates]
-        self._confirms = [confirm for _, confirm, _ in rows]
+        patterns = list(dict.fromkeys(pattern for pattern, _, _ in rows))
         self._detectors = [detector for _, _, detector in rows]
-        self._reaches = [detector.reach for _, _, detector in rows]
-        self._marks = len(rows)
-        self._base64_mark = len(rows) + len(views.MARKS)
-        patterns = [pattern for pattern, _, _ in rows] + [*views.MARKS, views.BASE64_MARK]
+        # Pattern -> what asks for it, with its row.
+        self._asking: list[list[tuple[Confirm, int]]] = [[] for _ in patterns]
+        for row, (pattern, confirm, _) in enumerate(rows):
+            self._asking[patterns.index(pattern)].append((confirm, row))
+        self._reaches = [max(self._detectors[row].reach for _, row in asking) for asking in self._asking]
+        self._marks = len(patterns)
+        self._base64_mark = self._marks + len(views.MARKS)
         once = frozenset(range(self._marks, self._base64_mark))
+        patterns += [*views.MARKS, views.BASE64_MARK]
         self._scan = engine.make(patterns, once, engine_name or engine.name()).scan
         for detector in detectors:
             validators.load(detector.validator)
@@ -197,36 +213,53 @@ class Scanner:
         if not candidates and not escaped and carry is BEGINNING:
             return _Reading(text, None)
         reading = _Reading(text, None)
-        base64 = self._read_text(reading, data, candidates, carry)
+        base64, heads = self._read_text(reading, data, candidates, carry)
+        reading.plain = heads + self._read_tails(reading, data, carry.plain)
         if escaped or any(self._marks <= row < self._base64_mark for _, row in candidates):
-            plain, view = reading.found, View(data)
+            plain, view = reading, View(data)
             reading = _Reading(blanked(view.text) if b"\\" in view.text else view.text, view)
-            reading.found = plain
-            base64 = self._read_text(reading, data, self._scan(reading.text), carry)
+            reading.found, reading.plain = plain.found, plain.plain
+            base64, heads = self._read_text(reading, data, self._scan(reading.text), carry)
+        reading.written = heads + self._read_tails(reading, data, carry.written)
         if base64 or carry.base64 != NOTHING:
             self._read_base64(reading, base64, carry)
         return reading
 
-    def _read_text(self, reading: _Reading, data: bytes, candidates: Candidates, carry: Carry) -> list[int]:
-        """Adds the values in the text; the ends of what may be heads of base64."""
-        text, view = reading.text, reading.view
-        confirmed, base64 = self._confirmed(text, candidates)
-        if carry.run != NOTHING:
-            confirmed.append((_SETTLED, _SETTLED, carry.run))
+    def _read_text(
+        self, reading: _Reading, data: bytes, candidates: Candidates, carry: Carry
+    ) -> tuple[list[int], _Tails]:
+        """Adds the values in the text; the ends of what may be heads of base64, and the values with tails."""
+        confirmed, base64 = self._confirmed(reading.text, candidates)
+        tails: _Tails = []
         for start, stop, row in confirmed:
             end, tail = stop, self._detectors[row].tail
             if tail is not None:
                 if start < _SETTLED and carry is not BEGINNING:
                     continue
-                end = _tail_end(tail, text, stop)
-                reading.tails.append((start, end, row))
-            if view is not None:
-                self._add_escaped(reading, data, start, end, row)
-            elif tail is not None and b"\\" in data[start:end]:
-                self._add_spelt(reading, data, start, end, row)
-            else:
-                reading.found[start, -end, row] = None
-        return base64
+                end = _tail_end(tail, reading.text, stop)
+                tails.append((start, end, row))
+            self._add(reading, data, start, end, row)
+        return base64, tails
+
+    def _read_tails(self, reading: _Reading, data: bytes, rows: tuple[int, ...]) -> _Tails:
+        """Adds what goes on from the window before."""
+        tails: _Tails = []
+        for row in rows:
+            tail = self._detectors[row].tail
+            end = _SETTLED if tail is None else _tail_end(tail, reading.text, _SETTLED)
+            if end > _SETTLED:
+                tails.append((_SETTLED, end, row))
+                self._add(reading, data, _SETTLED, end, row)
+        return tails
+
+    def _add(self, reading: _Reading, data: bytes, start: int, end: int, row: int) -> None:
+        """Adds the value from `start` to `end` of the text."""
+        if reading.view is not None:
+            self._add_escaped(reading, data, start, end, row)
+        elif self._detectors[row].tail is not None and b"\\" in data[start:end]:
+            self._add_spelt(reading, data, start, end, row)
+        else:
+            reading.found[start, -end, row] = None
 
     def _add_escaped(self, reading: _Reading, data: bytes, start: int, end: int, row: int) -> None:
         view = reading.view
@@ -242,8 +275,11 @@ class Scanner:
 
     def _add_spelt(self, reading: _Reading, data: bytes, start: int, end: int, row: int) -> None:
         """A value with a tail that has backslashes in it: escapes stay whole, or go whole."""
-        view = View(data[start:end])
-        hidden = view.hidden(0, len(view.text), self._detectors[row].hide(view.text))
+        value = data[start:end]
+        view = View(value)
+        last = len(view.text)
+        hidden = view.hidden(0, last, self._detectors[row].hide(view.text))
+        hidden = value[: view.raw(0)] + hidden + value[view.raw_end(last) :] if last else value
         reading.found[start, -end, row] = hidden
 
     def _read_base64(self, reading: _Reading, ends: Iterable[int], carry: Carry) -> None:
@@ -266,22 +302,20 @@ class Scanner:
         joined = _BETWEEN.join(pieces)
         plain = blanked(joined) if b"\\" in joined else joined
         confirmed, _ = self._confirmed(plain, self._scan(plain))
-        if carry.inner != NOTHING and len(pieces[0]) > _SETTLED:
-            confirmed.append((_SETTLED, _SETTLED, carry.inner))
         shift = 3 if carry.base64 > 0 else 0  # what the group before the first whole one encodes
         if carry.base64 != NOTHING:
-            if carry.inner != NOTHING and len(pieces[0]) > _SETTLED:
-                confirmed.append((_SETTLED, _SETTLED, carry.inner))
+            if len(pieces[0]) > _SETTLED:
+                confirmed += [(_SETTLED, _SETTLED, row) for row in carry.inner]
             reading.base64.append(_Base64(-carry.base64, runs[0][1], []))
         reading.base64 += [_Base64(start, end, []) for start, end in runs[len(reading.base64) :]]
-        found: dict[int, list[tuple[int, int, int]]] = {}
+        found: dict[int, _Tails] = {}
         for start, stop, row in confirmed:
             run = bisect_right(edges, start) - 1
             end, tail = stop, self._detectors[row].tail
             if tail is not None:
                 if run == 0 and carry.base64 != NOTHING and start < _SETTLED:
                     continue
-                end = _tail_end(tail, plain, stop)
+                end = min(_tail_end(tail, plain, stop), edges[run] + len(pieces[run]))
                 moved = shift if run == 0 else 0
                 reading.base64[run].tails.append((start - edges[run] + moved, end - edges[run] + moved, row))
             if start < end <= edges[run] + len(pieces[run]):
@@ -315,25 +349,28 @@ class Scanner:
         """Start, end and row of the values among the candidates; and the ends of what looks like the head of base64."""
         found: list[tuple[int, int, int]] = []
         base64: list[int] = []
-        confirms, reaches, marks = self._confirms, self._reaches, self._marks
+        asking, reaches, marks = self._asking, self._reaches, self._marks
         dense = len(candidates) >= _DENSE
-        rejected: list[set[bytes]] = [set() for _ in confirms] if dense else []
+        rejected: list[set[bytes]] = [set() for _ in asking] if dense else []
         near = b""
-        for end, row in candidates:
-            if row >= marks:
-                if row == self._base64_mark:
+        for end, pattern in candidates:
+            if pattern >= marks:
+                if pattern == self._base64_mark:
                     base64.append(end)
                 continue
             if dense:
-                reach = reaches[row]
+                reach = reaches[pattern]
                 near = text[end - reach if end > reach else 0 : end + reach]
-                if near in rejected[row]:
+                if near in rejected[pattern]:
                     continue
-            span = confirms[row](text, end)
-            if span is not None:
-                found.append((span[0], span[1], row))
-            elif dense and len(rejected[row]) < _REMEMBERED:
-                rejected[row].add(near)
+            none = True
+            for confirm, row in asking[pattern]:
+                span = confirm(text, end)
+                if span is not None:
+                    found.append((span[0], span[1], row))
+                    none = False
+            if none and dense and len(rejected[pattern]) < _REMEMBERED:
+                rejected[pattern].add(near)
         return found, base64
 
     # --- writing

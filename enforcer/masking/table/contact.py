@@ -19,7 +19,7 @@ from enforcer.masking.rows import (
 )
 
 _PHONE_WORDS: Final = (
-    "phone telephone tel cell cellphone cellular mobile mob fax telefax call sms whatsapp msisdn hotline "
+    "phone telephone tel cell cellphone cellular mobile mob fax telefax sms whatsapp msisdn hotline "
     "telefon handy mobil rufnummer durchwahl telefonnummer mobilnummer handynummer tlf mobiltelefon "
     "téléphone portable gsm teléfono telefono móvil movil celular cellulare telefone telemóvel telemovel "
     "telefoon telefoonnummer mobiel puhelin puh matkapuhelin telefonszám komórka komorka телефон τηλέφωνο"
@@ -59,9 +59,13 @@ ROWS: Final = (
             b"<<someone@>>163.com",
             b"<<x@>>xn--mller-kva.example",
             "<<jürgen@>>müller.example".encode(),
+            "<<ö@>>例え.テスト".encode(),
+            b"\x83 <<j\xfcrgen@>>example.org",
         ),
         counter_examples=(
             b"@example.org",
+            b"\x83@N.\xf3\xe2",
+            b"k@\xbf.\xe2\x82\xac",
             b"user@localhost",
             b"a@b.c",
             b"react@18.2.0",
@@ -82,7 +86,7 @@ ROWS: Final = (
                 partial(contacts.phone_grouped, True),
             ),
             (BEFORE + rb"0[1-9](?:[ .][0-9]{2}){4}" + AFTER, partial(contacts.phone_grouped, False)),
-            (label(_PHONE), partial(contacts.phone_labelled, labels(_PHONE))),
+            (label(_PHONE), partial(contacts.phone_labelled, labels(_PHONE, 20))),
         ),
         reach=LABELLED_REACH,
         hide=letters_and_digits,
@@ -162,9 +166,9 @@ ROWS: Final = (
     Detector(
         name="ip_address",
         candidates=(
-            (rb"(?:^|[^0-9A-Za-z_.-])[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", contacts.ipv4),
-            (rb"(?:^|[^0-9A-Za-z_.:-])[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]", contacts.ipv6),
-            (rb"(?:^|[^0-9A-Za-z_.:-])(?:[0-9A-Fa-f]{1,4}|::[0-9A-Fa-f]{1,4}:)?::?[0-9A-Fa-f]", contacts.ipv6),
+            (rb"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", contacts.ipv4),
+            (rb"[0-9A-Fa-f]::|::[0-9A-Fa-f]", contacts.ipv6),
+            (rb":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]", contacts.ipv6),
         ),
         reach=64,
         hide=letters_and_digits,

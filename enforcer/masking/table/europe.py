@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from enforcer.masking.rows import digits, number
+from enforcer.masking.rows import AFTER, DATED, LONG, SEVEN, digits, number
 
 _EU: Final = ("person", "person_id", "eu_person_id")
 _EU_TAX: Final = ("person", "tax_id", "eu_tax_id")
@@ -34,7 +34,7 @@ ROWS: Final = (
             *("numéro national", "numero national", "nrn", "rrn", "national number"),
         ),
         value=digits(11),
-        shapes=(rb"[0-9]{2}\.[0-9]{2}\.[0-9]{2}-[0-9]{3}\.[0-9]{2}",),
+        shapes=((rb"[0-9]{2}\.[0-9]{2}\.[0-9]{2}-[0-9]{3}\.[0-9]{2}", rb"\.[0-9]{2}-[0-9]{3}\.[0-9]{2}"),),
         check="be.nn",
         examples=(b"85.07.30-033.28", b"rijksregisternummer: 85073003328", b"NISS: 85 07 30 033 28"),
         counter_examples=(b"85.07.30-033.29", b"NISS: 12345678901", b"85073003328"),
@@ -75,7 +75,7 @@ ROWS: Final = (
         source=_STDNUM,
         words=("rodné číslo", "rodne cislo", "rodného čísla", "rodnecislo", "rč", "RČ", "birth number"),
         value=rb"[0-9]{6}/?[0-9]{3,4}",
-        shapes=(rb"[0-9]{6}/[0-9]{4}",),
+        shapes=((rb"[0-9]{6}/[0-9]{4}", DATED),),
         check="cz.rc",
         examples=(b"710319/2745", "rodné číslo: 7103192745".encode(), b"rodne cislo: 991231123"),
         counter_examples=(b"710319/2746", b"7103192745", b"719919/2745", b"2024/1234"),
@@ -106,7 +106,7 @@ ROWS: Final = (
         source="Presidio ES_NIF; " + _STDNUM,
         words=("dni", "nif"),
         value=rb"[0-9]{8}[ -]?[A-Za-z]",
-        shapes=(rb"[0-9]{8}-?[A-HJ-NP-TV-Z]",),
+        shapes=((rb"[0-9]{8}-?[A-HJ-NP-TV-Z]", rb"[0-9]{8}-?[A-Z]" + AFTER),),
         check="es.dni",
         examples=(b"54362315K", b"54362315-K", b"DNI: 54362315 K"),
         counter_examples=(b"54362315A", b"54362315", b"x54362315K", b"20240115T120000"),
@@ -115,7 +115,7 @@ ROWS: Final = (
         "es_nie",
         groups=_EU,
         source="Presidio ES_NIE; " + _STDNUM,
-        shapes=(rb"[XYZxyz]-?[0-9]{7}-?[A-Za-z]",),
+        shapes=((rb"[XYZxyz]-?[0-9]{7}-?[A-Za-z]", SEVEN),),
         check="es.nie",
         examples=(b"X2482300W", b"x-2482300w", b"X-2482300-W"),
         counter_examples=(b"X2482300A", b"A2482300W", b"X24823001W"),
@@ -134,7 +134,7 @@ ROWS: Final = (
         "fi_hetu",
         groups=_EU,
         source="Presidio FI_PERSONAL_IDENTITY_CODE; " + _STDNUM,
-        shapes=(rb"[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Ya-fhj-npr-y]",),
+        shapes=((rb"[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Ya-fhj-npr-y]", DATED),),
         check="fi.hetu",
         examples=(b"131052-308T", b"131052-308t"),
         counter_examples=(b"131052-308U", b"310252-308Y", b"1131052-308T"),
@@ -145,7 +145,10 @@ ROWS: Final = (
         source=_STDNUM,
         words=("nir", "sécurité sociale", "securite sociale", "numéro de sécu", "carte vitale", "insee"),
         value=rb"[1-478](?: ?[0-9]){4} ?(?:[0-9]{2}|2[ABab])(?: ?[0-9]){8}",
-        shapes=(rb"[12] ?[0-9]{2} ?[0-9]{2} ?(?:[0-9]{2}|2[AB]) ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}",),
+        shapes=(
+            (rb"[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", LONG),
+            (rb"[12] ?[0-9]{2} ?[0-9]{2} ?2[AB] ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", rb"[0-9] ?2[AB] ?[0-9]{3} ?[0-9]{3}"),
+        ),
         check="fr.nir",
         examples=(b"2 95 10 99 126 111 93", b"295109912611193", b"253072B07300470", b"NIR: 253072A07300443"),
         counter_examples=(b"2 95 10 99 126 111 94", b"253072C07300443", b"2951099126111931"),
@@ -230,9 +233,12 @@ ROWS: Final = (
         "it_fiscal_code",
         groups=(*_EU_TAX, "person_id", "eu_person_id"),
         source="Presidio IT_FISCAL_CODE; " + _STDNUM,
+        # Of two people with the same code one gets letters for digits, from the last digit on.
         shapes=(
-            rb"[A-Za-z]{6}[0-9LMNPQRSTUVlmnp-v]{2}[A-EHLMPRSTa-ehlmprst][0-9LMNPQRSTUVlmnp-v]{2}"
-            rb"[A-Za-z][0-9LMNPQRSTUVlmnp-v]{3}[A-Za-z]",
+            (
+                rb"[A-Za-z]{6}[0-9]{2}[A-EHLMPRSTa-ehlmprst][0-9]{2}[A-Za-z][0-9LMNP-Vlmnp-v]{3}[A-Za-z]",
+                rb"[0-9]{2}[A-EHLMPRSTa-ehlmprst][0-9]{2}[A-Za-z][0-9LMNP-Vlmnp-v]{3}[A-Za-z]" + AFTER,
+            ),
         ),
         check="it.codicefiscale",
         examples=(b"RCCMNL83S18D969H", b"rccmnl83s18d969h"),
@@ -244,7 +250,7 @@ ROWS: Final = (
         source=_STDNUM,
         words=("personas kods", "p.k.", "personas kodu", "personal code"),
         value=rb"[0-9]{6}-?[0-9]{5}",
-        shapes=(rb"[0-9]{6}-[0-9]{5}",),
+        shapes=((rb"[0-9]{6}-[0-9]{5}", DATED),),
         check="lv.pvn",
         examples=(b"161175-19997", b"personas kods: 16117519997"),
         counter_examples=(b"161175-19998", b"16117519997"),
@@ -313,7 +319,7 @@ ROWS: Final = (
         groups=_EU,
         source=_STDNUM,
         words=("cartão de cidadão", "cartao de cidadao", "cc"),
-        shapes=(rb"[0-9]{8} ?[0-9] ?[A-Z]{2}[0-9]",),
+        shapes=((rb"[0-9]{8} ?[0-9] ?[A-Z]{2}[0-9]", rb"[0-9]{6} ?[0-9] ?[A-Z]{2}[0-9]"),),
         check="pt.cc",
         examples=(b"00000000 0 ZZ4", b"000000000ZZ4"),
         counter_examples=(b"00000000 0 ZZ5", b"00000000 0 Z4"),
@@ -344,7 +350,7 @@ ROWS: Final = (
         source="Presidio SE_PERSONNUMMER; " + _STDNUM,
         words=("personnummer", "pnr", "personnr", "samordningsnummer", "personal number"),
         value=rb"(?:[0-9]{2})?[0-9]{6}[-+]?[0-9]{4}",
-        shapes=(rb"(?:19|20)?[0-9]{6}[-+][0-9]{4}",),
+        shapes=((rb"(?:19|20)?[0-9]{6}[-+][0-9]{4}", DATED),),
         check="se.personnummer",
         examples=(b"880320-0016", b"19880320-0016", b"personnummer: 8803200016"),
         counter_examples=(b"880320-0018", b"881320-0016", b"8803200016"),

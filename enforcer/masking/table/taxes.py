@@ -37,7 +37,7 @@ ROWS: Final = (
         "es_cif",
         groups=_EU_TAX,
         source=_STDNUM,
-        words=("cif", "nif", "código de identificación fiscal"),
+        words=("cif", "nif", "c.i.f.", "n.i.f.", "código de identificación fiscal"),
         near_shapes=(rb"[A-HJNP-SUVW]-?[0-9]{7}-?[0-9A-J]",),
         check="es.cif",
         examples=(b"CIF: J99216582", b"NIF: B64717838"),

@@ -6,8 +6,10 @@ from typing import Final
 
 from enforcer.masking import confirm
 from enforcer.masking.rows import (
-    BEFORE,
+    DATED,
     LABELLED_REACH,
+    LONG,
+    SEVEN,
     Detector,
     after_label,
     digits,
@@ -19,13 +21,14 @@ _PERSON: Final = ("person", "person_id")
 _TAX: Final = ("person", "tax_id")
 _HEALTH: Final = ("person", "person_id", "health_id")
 _STDNUM: Final = "python-stdnum"
+_SOCIAL: Final = rb"[0-9]{3}-[0-9]{2}-[0-9]{4}"
 _SSN_WORDS: Final = ("ssn", "social security", "social security number", "soc sec", "social")
 
 ROWS: Final = (
     Detector(
         name="us_ssn",
         candidates=(
-            (BEFORE + rb"[0-9]{3}-[0-9]{2}-[0-9]{4}", confirm.ssn),
+            (_SOCIAL, confirm.ssn),
             after_label(_SSN_WORDS, rb"[0-9]{9}|[0-9]{3}[ .][0-9]{2}[ .][0-9]{4}", "us.ssn"),
         ),
         reach=LABELLED_REACH,
@@ -63,7 +66,7 @@ ROWS: Final = (
         source="Internal Revenue Service; Presidio US_ITIN; " + _STDNUM,
         words=("itin", "individual taxpayer", "taxpayer id"),
         value=rb"9[0-9]{2}[ -]?[0-9]{2}[ -]?[0-9]{4}",
-        shapes=(rb"9[0-9]{2}-(?:5[0-9]|6[0-5]|[78][0-9]|9[0-24-9])-[0-9]{4}",),
+        shapes=((rb"9[0-9]{2}-(?:5[0-9]|6[0-5]|[78][0-9]|9[0-24-9])-[0-9]{4}", _SOCIAL),),
         check="us.itin",
         examples=(b"912-90-3456", b"ITIN: 912903456"),
         counter_examples=(b"912-93-3456", b"912-49-3456", b"912903456"),
@@ -113,7 +116,12 @@ ROWS: Final = (
         "uk_nino",
         groups=_PERSON,
         source="HM Revenue & Customs, NIM39110; Presidio UK_NINO",
-        shapes=(rb"[ABCEGHJ-PRSTW-Z][ABCEGHJ-NPRSTW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]",),
+        shapes=(
+            (
+                rb"[ABCEGHJ-PRSTW-Z][ABCEGHJ-NPRSTW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]",
+                rb"[A-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]",
+            ),
+        ),
         check="own.uk_nino",
         examples=(b"AB123456C", b"AB 12 34 56 C", b"JG103759A"),
         counter_examples=(b"AB123456E", b"DA123456C", b"QQ123456C", b"AO123456C", b"GB123456C", b"AB123456CD"),
@@ -243,7 +251,7 @@ ROWS: Final = (
         source=_STDNUM,
         words=("cpf", "cadastro de pessoas", "cadastro de pessoa"),
         value=digits(11),
-        shapes=(rb"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}",),
+        shapes=((rb"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", rb"\.[0-9]{3}\.[0-9]{3}-[0-9]"),),
         check="br.cpf",
         examples=(b"390.533.447-05", b"CPF: 39053344705"),
         counter_examples=(b"231.002.999-00", b"39053344705"),
@@ -254,7 +262,7 @@ ROWS: Final = (
         source=_STDNUM,
         words=("cnpj",),
         value=rb"[0-9]{14}",
-        shapes=(rb"[0-9]{2}\.[0-9]{3}\.[0-9]{3}/[0-9]{4}-[0-9]{2}",),
+        shapes=((rb"[0-9]{2}\.[0-9]{3}\.[0-9]{3}/[0-9]{4}-[0-9]{2}", rb"\.[0-9]{3}/[0-9]{4}-[0-9]{2}"),),
         check="br.cnpj",
         examples=(b"16.727.230/0001-97", b"CNPJ: 16727230000197"),
         counter_examples=(b"16.727.230/0001-98", b"16727230000197"),
@@ -263,7 +271,7 @@ ROWS: Final = (
         "mx_curp",
         groups=_PERSON,
         source=_STDNUM,
-        shapes=(rb"[A-Z][AEIOUX][A-Z]{2}[0-9]{6}[HM][A-Z]{5}[0-9A-Z][0-9]",),
+        shapes=((rb"[A-Z][AEIOUX][A-Z]{2}[0-9]{6}[HM][A-Z]{5}[0-9A-Z][0-9]", rb"[0-9]{6}[HM][A-Z]{5}[0-9A-Z][0-9]"),),
         check="mx.curp",
         examples=(b"BOXW310820HNERXN09",),
         counter_examples=(b"BOXW310820HNERXN08", b"BOXW310820HNERXN0"),
@@ -274,7 +282,7 @@ ROWS: Final = (
         source=_STDNUM,
         words=("cuit", "cuil"),
         value=digits(11),
-        shapes=(rb"(?:2[034578]|3[034])-[0-9]{8}-[0-9]",),
+        shapes=((rb"(?:2[034578]|3[034])-[0-9]{8}-[0-9]", rb"[0-9]-[0-9]{8}-[0-9]"),),
         check="ar.cuit",
         examples=(b"20-05536168-2", b"CUIT: 20055361682"),
         counter_examples=(b"20-05536168-3", b"20055361682"),
@@ -285,7 +293,7 @@ ROWS: Final = (
         source=_STDNUM,
         words=("rut", "run", "rol único", "rol unico"),
         value=rb"[0-9]{1,2}\.?[0-9]{3}\.?[0-9]{3}-?[0-9Kk]",
-        shapes=(rb"[0-9]{1,2}\.[0-9]{3}\.[0-9]{3}-[0-9Kk]",),
+        shapes=((rb"[0-9]{1,2}\.[0-9]{3}\.[0-9]{3}-[0-9Kk]", rb"\.[0-9]{3}\.[0-9]{3}-[0-9Kk]"),),
         check="cl.rut",
         examples=(b"12.531.909-2", b"RUT: 76086428-5"),
         counter_examples=(b"12.531.909-3", b"12531909-2"),
@@ -336,7 +344,7 @@ ROWS: Final = (
         source="Presidio KR_RRN; " + _STDNUM,
         words=("rrn", "주민등록번호", "resident registration"),
         value=rb"[0-9]{6}-?[0-9]{7}",
-        shapes=(rb"[0-9]{6}-[0-9]{7}",),
+        shapes=((rb"[0-9]{6}-[0-9]{7}", DATED),),
         check="kr.rrn",
         examples=(b"971013-9019902", b"RRN: 9710139019902"),
         counter_examples=(b"971013-9019903", b"9710139019902"),
@@ -345,7 +353,7 @@ ROWS: Final = (
         "cn_resident_id",
         groups=_PERSON,
         source="GB 11643-1999; " + _STDNUM,
-        shapes=(rb"[1-9][0-9]{5}(?:19|20)[0-9]{9}[0-9Xx]",),
+        shapes=((rb"[1-9][0-9]{5}(?:19|20)[0-9]{9}[0-9Xx]", LONG),),
         check="cn.ric",
         examples=(b"360426199101010071",),
         counter_examples=(b"360426199101010072", b"3604261991010100711", b"360426199113010071"),
@@ -364,7 +372,7 @@ ROWS: Final = (
         "sg_nric",
         groups=_PERSON,
         source="Immigration & Checkpoints Authority; Presidio SG_NRIC_FIN",
-        shapes=(rb"[STFGM][0-9]{7}[A-Z]",),
+        shapes=((rb"[STFGM][0-9]{7}[A-Z]", SEVEN),),
         check="own.sg_nric",
         examples=(b"S1234567D", b"T1234567J", b"F1234567N", b"G1234567X", b"M1234567K"),
         counter_examples=(b"S1234567A", b"A1234567D", b"S12345678D"),
