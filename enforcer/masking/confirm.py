@@ -174,7 +174,7 @@ DOMAIN_MAX: Final = 128
 NOISE: Final = 64
 """Bytes on either side of a value that tell whether it is in a text."""
 # Not a part of a character in UTF-8; and of ASCII those that no text has, but that end strings and lines.
-_CONTROLS_ABOVE: Final = re.compile("[\udc80-\udc9f]")
+_CONTROLS_ABOVE: Final = re.compile(f"[{chr(0xDC80)}-{chr(0xDC9F)}]")
 _WRITTEN: Final = re.compile("[\\0\\t\\n\\r -~]")
 _CONTROLS: Final = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # The local part's end in Latin-1 or Windows-1252: characters of an address, and letters beyond ASCII.
