@@ -1,8 +1,8 @@
 """Documents with values in them, labelled, and documents with what only looks like values.
 
 Values come from Faker (cards, accounts, addresses, names, phone numbers, in many locales) and, where it has none, from
-random digits that python-stdnum accepts. Labels and sentences are those that people write, chosen without a look at the
-detectors' own lists. Everything is drawn from one seed.
+random digits that python-stdnum accepts. Labels are the usual names of the numbers, written by those who wrote the
+detectors' lists: texts that call them otherwise are found less. Everything is drawn from one seed.
 """
 
 from __future__ import annotations

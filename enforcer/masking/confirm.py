@@ -262,8 +262,6 @@ SHAPED_BEFORE: Final = 28
 _LETTERS_BEFORE: Final = 7
 LABEL: Final = 96
 """Bytes in which a label and the gap behind it fit."""
-NEAR: Final = 64
-"""Bytes before a value in which its label must stand."""
 
 
 def labelled(words: re.Pattern[bytes], value: re.Pattern[bytes], validator: str, text: bytes, end: int) -> Span | None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from enforcer.masking import engine, phones, validators, views
-from enforcer.masking.confirm import MAX_SPAN, NEAR
+from enforcer.masking.confirm import LABEL, MAX_SPAN
 from enforcer.masking.detectors import DETECTORS, Detector
 from enforcer.masking.engine import Candidates
 from enforcer.masking.escapes import INSIDE, blanked, string_state
@@ -46,7 +46,7 @@ _SETTLED_LETTERS: Final = _SETTLED // 3 * 4
 
 _NUMBER: Final = re.compile(rb"[0-9][0-9.eE+-]*")
 # Between what several runs of base64 encode: an end to every value, and as far as one looks, nothing of a label.
-_BETWEEN: Final = b"\0" + b"{" * (NEAR + 8) + b"\0"
+_BETWEEN: Final = b"\0" + b"{" * LABEL + b"\0"
 
 NOTHING: Final = -1
 
@@ -112,22 +112,36 @@ class _Reading:
         self.written: _Tails = []
         self.base64: list[_Base64] = []
 
-    def raw(self, place: int) -> int:
-        return place if self.view is None else self.view.raw(place)
-
-    def place(self, raw: int) -> int:
-        return raw if self.view is None else self.view.place(raw)
-
-    def carried(self, cut: int) -> Carry:
-        """What the window that begins at `cut` of the text must know."""
-        plain = _across(self.plain, self.raw(cut) + _SETTLED)
+    def carried(self, seen: bytes, keep: int) -> Carry:
+        """What the window that begins at `keep` of what was seen must know."""
+        plain = _across(self.plain, keep + _SETTLED)
+        if not self.written and not self.base64:
+            return Carry(plain, (), NOTHING, self._amid(seen, keep))
+        cut = keep if self.view is None else self.view.place(keep)
         written = _across(self.written, cut + _SETTLED)
         for base64 in self.base64:
             if base64.start < cut < base64.end:
                 letters = (cut - base64.start) % 4
                 inside = (cut + -letters % 4 + _SETTLED_LETTERS - base64.start) // 4 * 3
                 return Carry(plain, written, letters, True, _across(base64.tails, inside))
-        return Carry(plain, written, NOTHING, self.text[cut - 1] in views.LETTERS)
+        return Carry(plain, written, NOTHING, self._amid(seen, keep))
+
+    def _amid(self, seen: bytes, keep: int) -> bool:
+        """Is what stands before `keep` a letter of base64?"""
+        if self.view is None:
+            return self.text[keep - 1] in views.LETTERS
+        before = View(seen[max(0, keep - 2 * views.LONGEST) : keep]).text
+        return before != b"" and before[-1] in views.LETTERS
+
+
+def _before(reading: _Reading, seen: bytes, end: int) -> int:
+    """Where the `HOLD` characters begin that end at `end` of what was seen, or its beginning."""
+    if reading.view is None:
+        return max(0, end - HOLD)
+    # Most units are short: a look at the last of them is enough.
+    first = max(0, end - HOLD * views.LONGEST - 2 * views.LONGEST)
+    view = View(seen[first:end])
+    return first + view.raw(len(view.text) - HOLD) if len(view.text) > HOLD else 0
 
 
 class Scanner:
@@ -195,14 +209,14 @@ class Scanner:
         if not final and len(seen) - low <= HOLD:
             return b"", low, 0, carry
         reading = self._read(seen, carry)
-        high = len(seen) if final else reading.raw(max(0, len(reading.text) - HOLD))
+        high = len(seen) if final else _before(reading, seen, len(seen))
         if high <= low and not final:
             return b"", low, 0, carry
         out = self._written(seen, reading, counts, low, high, json=json)
         if final:
             return out, high, high, BEGINNING
-        cut = max(0, reading.place(high) - HOLD)
-        return out, high, reading.raw(cut), reading.carried(cut) if cut else carry
+        keep = _before(reading, seen, high)
+        return out, high, keep, reading.carried(seen, keep) if keep else carry
 
     # --- reading
 

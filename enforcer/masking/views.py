@@ -7,7 +7,7 @@ stand for a character that is to be hidden. One layer is undone, all notations a
 from __future__ import annotations
 
 import re
-from binascii import a2b_base64, b2a_base64
+from binascii import a2b_base64, b2a_base64, unhexlify
 from bisect import bisect_right
 from html import unescape as unescape_html
 from itertools import accumulate
@@ -16,40 +16,60 @@ from typing import Final
 from enforcer.masking.secrets import STANDARD_BASE64
 
 # Each is known from its own bytes, wherever a text is cut: percent-encoding (RFC 3986), a character reference of HTML,
-# a number of a character in JSON and programs, a slash in JSON, and the NUL beside an ASCII character in UTF-16, where
-# there is another one two bytes on.
+# a number of a character in JSON and programs, a slash in JSON, and ASCII in UTF-16, two of it at least. What has one
+# width per character is one unit however long it is.
 _PERCENT: Final = rb"%[0-9A-Fa-f]{2}"
 _REFERENCE: Final = rb"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][0-9A-Za-z]{1,7});"
-_UNIT: Final = re.compile(
-    rb"(" + _PERCENT + rb"|" + _REFERENCE + rb"|\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|/)"
-    rb"|(?<=\x00[^\x00])\x00(?!\x00)|(?<!\x00)\x00(?=[^\x00]\x00))"
+_SPELT: Final = (
+    rb"(?:" + _PERCENT + rb")+|" + _REFERENCE + rb"|(?:\\u00[0-7][0-9A-Fa-f])+"
+    rb"|\\u[0-9A-Fa-f]{4}|(?:\\x[0-9A-Fa-f]{2})+|\\/"
 )
+_WIDE: Final = rb"(?:[^\x00]\x00){2,}"
+_UNIT: Final = re.compile(rb"(" + _SPELT + rb")")
+_UNIT_OR_WIDE: Final = re.compile(rb"(" + _WIDE + rb"|" + _SPELT + rb")")
 MARKS: Final = (_PERCENT, _REFERENCE, rb"\x00[^\x00]\x00")
 """Patterns, one of which matches every text that has such a unit; those that begin with a backslash aside."""
+LONGEST: Final = 10
+"""Bytes that stand for one character, at most."""
 
 _REMEMBERED: Final = 65536
+_SHORT: Final = 24
 
 
 class _Units(dict[bytes, bytes]):
     """Unit -> what it stands for."""
 
     def __missing__(self, unit: bytes) -> bytes:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        meant = self[unit] = _meaning(unit)
+        meant = _meaning(unit)
+        if len(unit) <= _SHORT:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[unit] = meant
         return meant
 
 
+def _width(unit: bytes) -> int:
+    """Bytes per character; 0 for a unit that is one character as a whole."""
+    if unit[:1] == b"%":
+        return 3
+    if unit[1:2] == b"\0":
+        return 2
+    if unit[:2] == b"\\x":
+        return 4
+    return 6 if unit[:4] == b"\\u00" and unit[4] < _EIGHT else 0
+
+
+_EIGHT: Final = ord("8")
+
+
 def _meaning(unit: bytes) -> bytes:
-    head = unit[:1]
-    if head == b"%":
-        return bytes((int(unit[1:], 16),))
-    if head == b"&":
-        return unescape_html(unit.decode("ascii")).encode("utf-8", "replace")
-    if head == b"\0":
-        return b""
-    if unit[1:2] == b"x":
-        return bytes((int(unit[2:], 16),))
+    width = _width(unit)
+    if width == 2:
+        return unit[::2]
+    if width:
+        return unhexlify(unit.replace(unit[: width - 2], b""))
+    if unit[:1] == b"&":
+        return unescape_html(unit.decode("ascii")).encode("utf-8", "replace") or b"\0"  # `&#1;` is nothing in HTML
     return chr(int(unit[2:], 16)).encode("utf-8", "replace") if unit[1:2] == b"u" else unit[1:]
 
 
@@ -57,9 +77,11 @@ _UNITS: Final = _Units()
 
 
 def _asterisk(unit: bytes) -> bytes:
-    """A unit as long as `unit` that means an asterisk: a backslash before one would mean nothing in JSON."""
+    """As long as `unit`, which is one character, and means an asterisk: a backslash before one would be no JSON."""
+    if unit[1:2] == b"\0":
+        return b"*\0"
     if unit[:1] == b"\\":
-        return unit if unit[1:] == b"/" else unit[:-2] + b"2a" if unit[1:2] == b"x" else b"\\u002a"
+        return unit if unit[1:] == b"/" else b"\\x2a" if unit[1:2] == b"x" else b"\\u002a"
     return b"%2A" if unit[:1] == b"%" else b"*" * len(unit)
 
 
@@ -74,7 +96,7 @@ class View:
     __slots__ = ("_parts", "_raw_edges", "_text_edges", "_written", "text")
 
     def __init__(self, data: bytes) -> None:
-        parts = _UNIT.split(data)  # what stands as it is, and units, in turn
+        parts = (_UNIT_OR_WIDE if b"\0" in data else _UNIT).split(data)  # what stands as it is, and units, in turn
         written = parts[:]
         written[1::2] = map(_UNITS.__getitem__, parts[1::2])
         self._parts, self._written = parts, written
@@ -93,13 +115,16 @@ class View:
         if place >= len(self.text):
             return self._raw_edges[-1]
         part = bisect_right(self._text_edges, place) - 1
-        return self._raw_edges[part] + (0 if part % 2 else place - self._text_edges[part])
+        return self._raw_edges[part] + (place - self._text_edges[part]) * self._step(part)
 
     def raw_end(self, place: int) -> int:
         """Where in the data the character before `place` of the text ends."""
         self._edges()
         part = bisect_right(self._text_edges, place - 1) - 1
-        return self._raw_edges[part + 1] if part % 2 else self._raw_edges[part] + place - self._text_edges[part]
+        step = self._step(part)
+        if not step:
+            return self._raw_edges[part + 1]
+        return self._raw_edges[part] + (place - self._text_edges[part]) * step
 
     def place(self, raw: int) -> int:
         """Where in the text the character stands that begins at `raw` of the data, or around it."""
@@ -107,24 +132,42 @@ class View:
         if raw >= self._raw_edges[-1]:
             return len(self.text)
         part = bisect_right(self._raw_edges, raw) - 1
-        return self._text_edges[part] + (0 if part % 2 else raw - self._raw_edges[part])
+        step = self._step(part)
+        return self._text_edges[part] + ((raw - self._raw_edges[part]) // step if step else 0)
+
+    def _step(self, part: int) -> int:
+        """Bytes per character in a part; 0 in one whose bytes are one character together."""
+        return _width(self._parts[part]) if part % 2 else 1
 
     def hidden(self, start: int, end: int, hidden: bytes) -> bytes:
         """The data from `raw(start)` to `raw_end(end)`, as long as before, with `hidden` for the text from `start` to
-        `end`. A unit that stays means what it meant; one whose meaning is hidden means an asterisk, and is as long."""
+        `end`. A character that stays is spelt as it was, a hidden one as an asterisk of the same length."""
         self._edges()
         out = []
         part = bisect_right(self._text_edges, start) - 1
-        while self._text_edges[part] < end:
-            low, high = max(start, self._text_edges[part]), min(end, self._text_edges[part + 1])
+        while part < len(self._parts) and self._text_edges[part] < end:
+            edge = self._text_edges[part]
+            low, high = max(start, edge), min(end, self._text_edges[part + 1])
             new = hidden[low - start : high - start]
             if part % 2:
-                unit = self._parts[part]
-                out.append(unit if new == self.text[low:high] else _asterisk(unit))
+                unit, step = self._parts[part], self._step(part)
+                if step:
+                    unit = unit[(low - edge) * step : (high - edge) * step]
+                out.append(unit if new == self.text[low:high] else _hide(unit, step, self.text[low:high], new))
             else:
                 out.append(new)
             part += 1
         return b"".join(out)
+
+
+def _hide(unit: bytes, step: int, text: bytes, hidden: bytes) -> bytes:
+    """`unit`, which means `text`, with asterisks for the characters that are others in `hidden`."""
+    if not step:
+        return _asterisk(unit)
+    return b"".join(
+        unit[place * step : (place + 1) * step] if old == new else _asterisk(unit[place * step : (place + 1) * step])
+        for place, (old, new) in enumerate(zip(text, hidden, strict=True))
+    )
 
 
 # --- base64 (RFC 4648): what encodes printable ASCII betrays itself, for the two highest bits of every byte are few.

@@ -209,7 +209,33 @@ def test_maskers_are_made_once() -> None:
     assert masker_for(MaskSpec(("email",))) is masker_for(MaskSpec(("email",)))
 
 
-@pytest.mark.parametrize("unit", [b"a", b"4", b"@", b"4111 ", b"4 ", b"a@", b"\\", b"\\u0041", b"DE89 ", b'"', b"\x00"])
+UNITS = [
+    b"a",
+    b"4",
+    b"@",
+    b"4111 ",
+    b"4 ",
+    b"a@",
+    b"\\",
+    b"\\u0041",
+    b"DE89 ",
+    b'"',
+    b"\x00",
+    b"a\x00",
+    b"%41",
+    b"%41a",
+]
+UNITS += [
+    b"4111 1111 1111 1112 ",
+    b"BSN 111222334 ",
+    b"a@b.c ",
+    b"1.2.3.4.5 ",
+    b"SGVsbG8gV29ybGQgYWdhaW4 ",
+    b"eyJhbGciOiJIUzI1NiJ9 ",
+]
+
+
+@pytest.mark.parametrize("unit", UNITS)
 def test_repetition_is_no_attack(unit: bytes) -> None:
     """Half a megabyte of anything repeated is masked in time that grows with its length, not its square."""
     import time
