@@ -254,7 +254,8 @@ class Maker:
             while number:
                 number, rest = divmod(number, 58)
                 text = alphabet[rest] + text
-            return "1" + text, "", ""
+            zeros = len(payload) - len(payload.lstrip(b"\0"))
+            return "1" * zeros + text, "", ""
         if name == "ethereum_address":
             return "0x" + self.rng.randbytes(20).hex(), "", ""
         if name == "jwt":

@@ -25,7 +25,10 @@ NATIONAL_REGIONS: Final = tuple(
         "TR UA CA AU NZ IN JP BR MX AR CL ZA SG IL KR CN",
     )
 )
-_KINDS: Final = ("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "uan")
+_KINDS: Final = (
+    *("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "uan"),
+    *("pager", "voicemail"),
+)
 _SHORTEST: Final = 7
 """Digits of the shortest number: shorter ones are short codes and extensions."""
 
