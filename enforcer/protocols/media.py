@@ -19,6 +19,16 @@ _CHARSET_PARAMETER = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECA
 _BOUNDARY_PARAMETER = re.compile(r";\s*boundary\s*=\s*(?:\"([^\"]*)\"|([^\s;\"]*))", re.IGNORECASE)
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
+# Fields that are true of a body's very bytes, and so not of it rewritten: RFC 1864, RFC 9530, and the checksums by
+# which the clients and servers of object stores (Amazon's, Google's, Azure's) throw away what does not fit.
+CHECKSUMS = frozenset(
+    (
+        *(b"content-md5", b"digest", b"content-digest", b"repr-digest"),
+        *(b"x-goog-hash", b"x-ms-blob-content-md5", b"x-ms-content-crc64"),
+        *(b"x-amz-checksum-" + kind for kind in (b"crc32", b"crc32c", b"crc64nvme", b"sha1", b"sha256")),
+    )
+)
+
 # A body's first bytes that tell wide characters.
 SNIFF = 4
 

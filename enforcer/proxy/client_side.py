@@ -15,9 +15,11 @@ from enforcer.errors import ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Protocol, Request
 from enforcer.protocols.registry import BY_ALPN
+from enforcer.protocols.tls.passthrough import HELLO
 from enforcer.proxy.environment import Environment
+from enforcer.proxy.ledger import Ledger
 from enforcer.proxy.state import State
-from enforcer.proxy.tls import H2, HTTP1, READ, Secured, TlsLayer, name_inside
+from enforcer.proxy.tls import H2, HTTP1, READ, Secured, TlsLayer, another_address, name_inside
 
 
 class ClientSide(ABC):
@@ -26,6 +28,7 @@ class ClientSide(ABC):
 
     def __init__(self, environment: Environment, client: asyncio.Transport) -> None:
         self._environment = environment
+        self._ledger: Ledger
         self._transport = client
         self._client: asyncio.Transport | TlsLayer = client
         self._layer: TlsLayer | None = None
@@ -166,7 +169,11 @@ class ClientSide(ABC):
 
     def _misnamed(self, request: Request) -> str:
         """Completes the facts of a request inside TLS; returns what is wrong with the host it is for, if anything."""
-        return "" if self._secured is None else name_inside(self._secured, request.facts)
+        if self._secured is not None:
+            return name_inside(self._secured, request.facts)
+        if request.operation == HELLO:
+            return another_address(request.text, self._ledger.flow.destination.address)
+        return ""
 
     def insecure(self, reason: str) -> None:
         """The handshake failed, or a record was damaged."""

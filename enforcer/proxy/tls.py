@@ -15,8 +15,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Protocol
 
+from enforcer.flow import Address
 from enforcer.policy.destinations import canonical_host
 
 # Certificates kept per worker. An agent talks to some dozen names.
@@ -73,6 +75,15 @@ def name_inside(secured: Secured, facts: dict[str, str]) -> str:
     if secured.name and canonical_host(host) != secured.name:
         return f"the request is for {host[:100]!r}, the TLS connection for {secured.name!r}"
     return ""
+
+
+def another_address(name: str, address: Address) -> str:
+    """What is wrong with an address as the server's name: it may only be the one that is connected to."""
+    try:
+        named = ip_address(name)
+    except ValueError:
+        return ""
+    return "" if named == address else f"the TLS connection is for {name}, which is not where it goes"
 
 
 def agree(secured: Secured, server: asyncio.Transport) -> None:

@@ -72,7 +72,7 @@ def test_masked_answer_in_one_read() -> None:
         t.take_upstream()
         t.server_sends(
             b'HTTP/1.1 200 OK\r\nContent-Type: Text/JSON; charset="UTF-8"\r\nETag: "1"\r\nAccept-Ranges: bytes\r\n'
-            b"Digest: x\r\nContent-MD5: y\r\nContent-Length: 4\r\n\r\n1234"
+            b"Digest: x\r\nContent-MD5: y\r\nx-amz-checksum-sha256: z\r\nContent-Length: 4\r\n\r\n1234"
         )
         t.expect_client(
             b'HTTP/1.1 200 OK\r\nContent-Type: Text/JSON; charset="UTF-8"\r\nContent-Length: 7\r\n\r\nmasked!'

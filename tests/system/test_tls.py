@@ -173,6 +173,22 @@ def through_proxy(shell: Shell, url: str, *options: str) -> subprocess.Completed
     return shell.curl("--proxy", f"http://{FRANKFURT.address}:{PROXY_PORT}", *options, url)
 
 
+def test_an_address_as_the_servers_name_is_the_one_connected_to(instance: Instance, shell: Shell) -> None:
+    """Some clients write it there: read like none, but it has to be the one that is connected to."""
+
+    def greet(name: str, port: int) -> str:
+        # OpenSSL's own client, as Python's leaves addresses out.
+        command = f"openssl s_client -quiet -connect {FRANKFURT.address}:{port} -servername {name}".split()
+        return shell.command(*command, text=f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").stdout
+
+    assert MASKED_CARD in greet(FRANKFURT.address, PORT + 12)
+    assert greet(VIRGINIA.address, PORT + 12).startswith("HTTP/1.1 502 ")  # the server cannot prove that one
+    assert CARD in greet(FRANKFURT.address, PASSED_PORT)
+    assert greet(VIRGINIA.address, PASSED_PORT) == ""
+    shown = instance.run("sessions", "show", session_list(instance)[0]["id"]).stdout
+    assert "is not where it goes" in shown, shown
+
+
 def test_tls_inside_a_tunnel_ends_here_as_well(instance: Instance, shell: Shell) -> None:
     """CONNECT through a proxy: both are judged, and what is inside is masked, in a session to the tunnel's target."""
     done = through_proxy(shell, f"https://{FRANKFURT.address}:{PORT + 12}/tunnelled")

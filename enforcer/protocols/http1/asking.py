@@ -14,7 +14,7 @@ from enforcer.protocols.codings import CodingError, Decoder, Encoder
 from enforcer.protocols.forms import rewrite_field, rewrite_target
 from enforcer.protocols.http1.fields import CHUNKED, LAST_CHUNK, LENGTH, chunk
 from enforcer.protocols.http1.request import RequestHead, read_terms
-from enforcer.protocols.media import SNIFF, wide_characters
+from enforcer.protocols.media import CHECKSUMS, SNIFF, wide_characters
 
 # Bytes of a rewritten body that are held so that it keeps a Content-Length, which some servers insist on (RFC 9110
 # section 15.5.12). API calls are smaller; of larger ones memory is held for no longer than it takes to see that.
@@ -29,8 +29,6 @@ _KEPT = frozenset(
         *(b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol", b"range", b"if-range"),
     )
 )
-# True of the bytes as the client sent them.
-_OF_THE_BYTES = frozenset((b"content-md5", b"digest", b"content-digest", b"repr-digest"))
 # Types under which programs send JSON without saying so: `curl -d` calls everything a form.
 _UNSURE = frozenset(("", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded"))
 _JSON = "application/json"
@@ -42,7 +40,7 @@ def rewrite_head(head: RequestHead, rewrite: Rewrite) -> RequestHead:
     fields = [
         (name, value if name.lower() in _KEPT else rewrite_field(value, rewrite))
         for name, value in terms.fields
-        if name.lower() not in _OF_THE_BYTES
+        if name.lower() not in CHECKSUMS
     ]
     said = head.target.startswith("/")
     target = rewrite_target(head.target, rewrite) if said else head.target

@@ -25,33 +25,24 @@ from enforcer.protocols.http1.fields import (
     collect,
 )
 from enforcer.protocols.http1.upgrade import CONNECT, SWITCHING, Offer, agreed_lines
-from enforcer.protocols.media import Description, describe
+from enforcer.protocols.media import CHECKSUMS, Description, describe
 
 _SERVER = Side.SERVER
 
 # ASIDE: true of the bytes the server sent, so not of a body that was masked; Accept-Ranges invites asking for parts.
 # Alt-Svc never goes on: it invites to HTTP/3 or to another host, and both are refused here (RFC 7838).
-_TREATMENTS = HOP_BY_HOP | {
-    b"alt-svc": Treatment.DROP,
-    b"content-length": Treatment.DROP,
-    b"content-type": Treatment.NOTE,
-    b"content-encoding": Treatment.NOTE,
-    b"etag": Treatment.ASIDE,
-    b"content-md5": Treatment.ASIDE,
-    b"digest": Treatment.ASIDE,
-    b"repr-digest": Treatment.ASIDE,
-    b"content-digest": Treatment.ASIDE,
-    b"accept-ranges": Treatment.ASIDE,
-    # Checksums of object stores, by which their clients throw away what does not fit: Amazon's, Google's, Azure's.
-    b"x-amz-checksum-crc32": Treatment.ASIDE,
-    b"x-amz-checksum-crc32c": Treatment.ASIDE,
-    b"x-amz-checksum-crc64nvme": Treatment.ASIDE,
-    b"x-amz-checksum-sha1": Treatment.ASIDE,
-    b"x-amz-checksum-sha256": Treatment.ASIDE,
-    b"x-goog-hash": Treatment.ASIDE,
-    b"x-ms-blob-content-md5": Treatment.ASIDE,
-    b"x-ms-content-crc64": Treatment.ASIDE,
-}
+_TREATMENTS = (
+    HOP_BY_HOP
+    | dict.fromkeys(CHECKSUMS, Treatment.ASIDE)
+    | {
+        b"alt-svc": Treatment.DROP,
+        b"content-length": Treatment.DROP,
+        b"content-type": Treatment.NOTE,
+        b"content-encoding": Treatment.NOTE,
+        b"etag": Treatment.ASIDE,
+        b"accept-ranges": Treatment.ASIDE,
+    }
+)
 # Looked at where protocols are switched.
 _UPGRADE_TREATMENTS = HOP_BY_HOP | {
     b"alt-svc": Treatment.DROP,

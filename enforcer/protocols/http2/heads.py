@@ -15,7 +15,7 @@ from enforcer.flow import Side
 from enforcer.protocols.codings import readable
 from enforcer.protocols.http import read_authority
 from enforcer.protocols.http2.compression import Block, Field, Fields
-from enforcer.protocols.media import Description, describe
+from enforcer.protocols.media import CHECKSUMS, Description, describe
 
 # Bytes of the request target. nginx and Apache stop at 8 KiB; signed object-store URLs and OData queries exceed that.
 TARGET_LIMIT = 16 * 1024
@@ -41,13 +41,9 @@ _PORTS = {b"http": 80, b"https": 443}
 # By which a client asks for a form of the answer that cannot be masked, compressed or in parts.
 _NEGOTIATION = frozenset((b"accept-encoding", b"range", b"if-range", b"grpc-accept-encoding"))
 # True of the bytes the server sent, so not of a body that was masked; Accept-Ranges invites asking for parts.
-_OF_THE_BYTES = frozenset(
-    (b"etag", b"content-md5", b"digest", b"repr-digest", b"content-digest", b"accept-ranges", b"content-length")
-)
+_OF_THE_BYTES = CHECKSUMS | {b"etag", b"accept-ranges", b"content-length"}
 # True of the bytes the client sent, so not of a body that is rewritten; and what was asked of us.
-_OF_THE_REQUEST = frozenset(
-    (b"content-length", b"expect", b"content-md5", b"digest", b"repr-digest", b"content-digest")
-)
+_OF_THE_REQUEST = CHECKSUMS | {b"content-length", b"expect"}
 
 _PLAIN = Description("")
 _known: set[Field] = set()

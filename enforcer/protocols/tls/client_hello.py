@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
@@ -34,8 +33,9 @@ _NAME = re.compile(rb"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z
 
 @dataclass(frozen=True, slots=True)
 class ClientHello:
-    """`name`: of the server, lower case, empty where the client names none. `alpn`: what it offers, in its order.
-    `encrypted`: it carries an Encrypted Client Hello, so `name` may not be the one that is meant."""
+    """`name`: of the server, lower case, empty where the client names none; some write its IPv4 address, against RFC
+    6066 section 3. `alpn`: what it offers, in its order. `encrypted`: it carries an Encrypted Client Hello, so `name`
+    may not be the one that is meant."""
 
     name: str
     alpn: tuple[str, ...]
@@ -115,12 +115,7 @@ def _server_name(extensions: dict[int, bytes]) -> str:
     listed.end("the list of server names")
     if kind != 0 or not _NAME.match(name):
         raise _bad("a server name that is no host name")
-    text = name.decode("ascii")
-    try:
-        ip_address(text)
-    except ValueError:
-        return text
-    raise _bad("a server name that is an address")
+    return name.decode("ascii")
 
 
 def _alpn(extensions: dict[int, bytes]) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from enforcer.protocols.opaque import OpaqueInspector, State
 from enforcer.protocols.tls.client_hello import ClientHello, Collector, parse
 from enforcer.verdict import Denial
 
+# The operation of its one request.
+HELLO = "ClientHello"
 # A fatal alert, access_denied (RFC 8446 section 6.2), in a record of the version that everyone reads.
 ACCESS_DENIED = bytes((21, 3, 1, 0, 2, 2, 49))
 
@@ -47,7 +49,7 @@ class TlsInspector(OpaqueInspector):
             facts["ech"] = "yes"
         elif self._hello.name:
             facts["host"] = self._hello.name
-        return Request(1, "ClientHello", self._hello.name, b"", facts=facts)
+        return Request(1, HELLO, self._hello.name, b"", facts=facts)
 
     def withdraw(self) -> bytes:
         """All that the client has sent, for whoever ends TLS himself; this inspector is done then."""
