@@ -33,6 +33,7 @@ HOT = (
     "enforcer/proxy/ledger.py",
     "enforcer/proxy/outbox.py",
     "enforcer/proxy/session.py",
+    "enforcer/proxy/silence.py",
     "enforcer/proxy/state.py",
     "enforcer/proxy/switching.py",
     "enforcer/proxy/tunnel.py",

@@ -105,6 +105,30 @@ def may_pass(policies: PolicySet, flow: Flow, host: str | None, protocol: str = 
     return match(policies, flow, protocol, {"host": host} if host else {}).verdict.passes
 
 
+def could_pass(policies: PolicySet, flow: Flow, protocol: str) -> bool:
+    """Could some exchange of `flow` in `protocol` pass, for whatever host and whatever the clauses ask for?"""
+    question = Question(flow, special_class(flow), protocol, None)
+    observable, count, all_observe = not question.special, 0, True
+    for policy in policies.policies:
+        if not applies(policy, flow.executor):
+            continue
+        for rule in policy.rules:
+            count += 1
+            all_observe = all_observe and policy.observe
+            if any(differ(rule, question) for differ in MATCHERS[:-1]):
+                continue
+            if rule.action is Action.ALLOW or (policy.observe and observable):
+                return True
+            if not rule.hosts and not rule.suffixes:
+                return False
+    return count > 0 and all_observe and observable
+
+
+def names_protocol(policies: PolicySet, protocol: str) -> bool:
+    """Does any rule name `protocol`?"""
+    return any(protocol in rule.protocols for policy in policies.policies for rule in policy.rules)
+
+
 def reads_bodies(policies: PolicySet, flow: Flow) -> bool:
     """Does some rule that `flow` may come to, whatever protocol and host, ask for what is in bodies?"""
     asking = [

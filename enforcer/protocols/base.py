@@ -200,3 +200,15 @@ class Protocol(Interface):
 
     def inspector(self) -> Inspector:
         """A fresh parser for one session."""
+
+
+class ServerFirst(Protocol, Interface):
+    """A protocol in which the server greets before the client says anything. Its inspector begins with a `Request` for
+    the connection itself, and `probe` claims no client's bytes. `port`: where its servers usually are; a client that is
+    silent there is taken for one of this protocol at once."""
+
+    port: int
+
+    def greets(self, data: bytes) -> Probe:
+        """Do the server's first bytes `data` (at least one) begin this protocol? Pure; never raises; must be certain
+        within 64 bytes."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from enforcer.masking.masker import Masker, masker_for
-from enforcer.policy.engine import TLS, Match, may_pass, reads_bodies, reads_tls
+from enforcer.policy.engine import TLS, Match, could_pass, may_pass, reads_bodies, reads_tls
 from enforcer.policy.names import match_told
 from enforcer.protocols.base import Request
 from enforcer.proxy.environment import Environment
@@ -45,23 +45,27 @@ class Judge:
         self._verdicts: dict[tuple[str, str | None], Judgement] = {}
 
     def verdict(self, protocol: str, request: Request) -> Judgement:
+        judgement = self._matched(protocol, request.facts)
+        return judgement if judgement.match is None else self._asked(judgement, judgement.match, request)
+
+    def _matched(self, protocol: str, facts: Mapping[str, str]) -> Judgement:
         """The rule and its maskers are remembered per protocol and host until the generation changes."""
         environment, ledger = self._environment, self._ledger
         if self._generation is not environment.generation:
             self._renew()
-        question = protocol, request.facts.get("host")
+        question = protocol, facts.get("host")
         judgement = self._verdicts.get(question)
         if judgement is None:
             if len(self._verdicts) >= VERDICTS_KEPT:
                 self._verdicts.clear()
             flow = ledger.flow
             told = environment.names.of(flow.executor.cgroup_id, str(flow.destination.address))
-            match = match_told(self._policies, flow, protocol, request.facts, told)
+            match = match_told(self._policies, flow, protocol, facts, told)
             verdict = match.verdict
             answers, requests = (masker_for(mask) if mask else None for mask in (verdict.mask, verdict.request_mask))
             judgement = Judgement(verdict, answers, requests, match if match.clauses else None)
             self._verdicts[question] = judgement
-        return judgement if judgement.match is None else self._asked(judgement, judgement.match, request)
+        return judgement
 
     def _asked(self, judgement: Judgement, match: Match, request: Request) -> Judgement:
         verdict = match.on(request)
@@ -87,6 +91,14 @@ class Judge:
     def may_pass(self, protocol: str, host: str | None) -> bool:
         """Could some request to `host` pass, if it is what rules ask for? Then its server may be looked at."""
         return may_pass(self._policies, self._ledger.flow, host, protocol)
+
+    def passes(self, protocol: str) -> bool:
+        """May `protocol` pass, if it is what the clauses ask for, while its host is not known?"""
+        return self._matched(protocol, {}).verdict.passes
+
+    def could_pass(self, protocol: str) -> bool:
+        """Could some request in `protocol` pass, whatever host it is for?"""
+        return could_pass(self._policies, self._ledger.flow, protocol)
 
     def reads(self, protocol: str, facts: Mapping[str, str], verdict: Verdict) -> bool:
         """Is a connection that `verdict` is about ended here and read? Only TLS is, where no rule passes it on unread

@@ -19,7 +19,6 @@ from enforcer.errors import ProtocolError
 from enforcer.flow import Flow, Side
 from enforcer.identify.protocol import identify
 from enforcer.masking.errors import MaskError
-from enforcer.policy.engine import relayed
 from enforcer.protocols.base import (
     Event,
     Forward,
@@ -37,8 +36,8 @@ from enforcer.proxy.denial import denial
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.exchange import Exchange
 from enforcer.proxy.judge import Judgement
+from enforcer.proxy.silence import Silence
 from enforcer.proxy.state import State
-from enforcer.proxy.switching import Switching
 from enforcer.proxy.tls import TlsLayer, agree
 from enforcer.proxy.upstream import dial
 from enforcer.verdict import Action, Reason, Verdict
@@ -50,17 +49,14 @@ LINGER = 2.0
 UNWRITTEN = "requests of this protocol cannot be masked"
 
 
-class Session(Switching):
+class Session(Silence):
     """One flow from accept to close. The `client_*` and `server_*` methods are its two transports' callbacks."""
 
     def __init__(self, flow: Flow, environment: Environment, client: asyncio.Transport) -> None:
         super().__init__(flow, environment, client)
         self._dialling: asyncio.Task[None] | None = None
         self._full: set[Side] = set()
-        # A direct rule settles it whatever the flow carries: it is relayed unread, from its first byte on.
-        self._unread = relayed(environment.policies, flow)
-        patience = 0 if self._unread else environment.identify_timeout
-        self._wait_for_client(patience)
+        self._wait_for_client(self._first_patience())
 
     # --- the client's transport
 
@@ -68,7 +64,9 @@ class Session(Switching):
         if self._state is State.CLOSED:
             return  # what a refused client goes on sending is read, so that it gets to its refusal, and dropped
         try:
-            if self._inspector is not None:
+            if self._greeting is not None:
+                self._client_spoke(data)
+            elif self._inspector is not None:
                 self._inspector.receive_data(Side.CLIENT, data)
                 self._advance()
                 if self._eof:
@@ -118,6 +116,8 @@ class Session(Switching):
         try:
             if self._inspector is None:
                 self._speaks_first(data)
+            elif self._greeting is not None:
+                self._server_greets(data)
             else:
                 self._inspector.receive_data(Side.SERVER, data)
             self._advance()
@@ -147,16 +147,6 @@ class Session(Switching):
         self._set_full(Side.SERVER, full)
 
     # --- identify
-
-    def _client_silent(self) -> None:
-        """No first bytes in time: a protocol in which the server speaks first, which is opaque to us."""
-        if self._state is State.IDENTIFYING:
-            try:
-                if self._secured is not None and not self._secured.version:
-                    raise ProtocolError(Side.CLIENT, "TLS: the handshake takes too long")
-                self._begin(OPAQUE)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._fail(error)
 
     def _identify(self) -> None:
         protocol = OPAQUE if self._unread else identify(self._first)
@@ -430,6 +420,7 @@ class Session(Switching):
         self._throttle()
         try:
             step()
+            self._settle_greeting()
             self._advance()
             self._pass_eof()
         except Exception as error:  # noqa: BLE001 - as above
@@ -441,7 +432,7 @@ class Session(Switching):
                 self._client.close()  # it has read the refusal we lingered for
             return
         self._eof.add(side)
-        if self._inspector is None:
+        if self._inspector is None or self._greeting is not None:
             if not self._first or side is Side.SERVER:
                 self._close(f"{side.value} closed")
             return

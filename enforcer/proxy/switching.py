@@ -12,10 +12,8 @@ import errno
 import ssl
 from abc import abstractmethod
 
-from enforcer.errors import ProtocolError
 from enforcer.flow import Flow, Side
 from enforcer.protocols.base import Inspector, Protocol, Request, Switched
-from enforcer.protocols.registry import OPAQUE
 from enforcer.proxy.client_side import ClientSide
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.exchange import Exchange
@@ -64,6 +62,9 @@ class Switching(ClientSide):
     def _identify(self) -> None: ...
 
     @abstractmethod
+    def _speaks_first(self, data: bytes) -> None: ...
+
+    @abstractmethod
     async def _dial_server(self, tls: tuple[ssl.SSLContext, str] | None) -> asyncio.Transport: ...
 
     @abstractmethod
@@ -108,32 +109,30 @@ class Switching(ClientSide):
 
     def _enter_tunnel(self, event: Switched) -> None:
         """What follows is a flow to the target, in a session of its own."""
-        environment, proxy = self._environment, self._ledger.flow.destination
-        before, self._ledger = self._ledger, Ledger(self._targets[0], environment)
-        via = self._judge.via
-        self._judge = TunnelJudge(self._ledger, environment, self._targets, f"{via} {proxy}".lstrip())
-        before.close(self._protocol, f"tunnel: goes on as session {self._ledger.session}", [])
-        self._out.go_on(self._ledger)
+        via, proxy = self._judge.via, self._ledger.flow.destination
         self._tunnel, self._server = self._server, None
-        self._protocol, self._inspector, self._last_masked = "", None, None
+        self._begin_anew("tunnel", f"{via} {proxy}".lstrip())
         self._first = event.client
-        self._state = State.IDENTIFYING
         if Side.SERVER in self._eof:
             self._close("server closed")
         elif event.server:
             self._speaks_first(event.server)
         else:
-            self._wait_for_client(environment.identify_timeout)
+            self._wait_for_client(self._environment.identify_timeout)
             if self._first:
                 self._identify()
 
-    def _speaks_first(self, data: bytes) -> None:
-        """The server at the tunnel's end, where the client has said nothing that tells a protocol."""
-        if self._state is not State.IDENTIFYING:
-            raise ProtocolError(Side.SERVER, "spoke before the client's handshake was over")
-        self._begin(OPAQUE)
-        if self._inspector is not None:
-            self._inspector.receive_data(Side.SERVER, data)
+    def _begin_anew(self, why: str, via: str = "") -> None:
+        """What follows is identified, judged and recorded for itself: by `via`, to the targets of a tunnel."""
+        environment, before = self._environment, self._ledger
+        via = via or self._judge.via
+        ledger = self._ledger = Ledger(self._targets[0] if via else before.flow, environment)
+        self._judge = TunnelJudge(ledger, environment, self._targets, via) if via else Judge(ledger, environment)
+        before.close(self._protocol, f"{why}: goes on as session {ledger.session}", list(self._exchanges.values()))
+        self._exchanges.clear()
+        self._out.go_on(ledger)
+        self._protocol, self._inspector, self._last_masked = "", None, None
+        self._state = State.IDENTIFYING
 
     async def _reach(self) -> asyncio.Transport:
         """The server, over TLS where the client's TLS ends here."""

@@ -97,6 +97,12 @@ class TunnelJudge(Judge):
     def may_pass(self, protocol: str, host: str | None) -> bool:
         return super().may_pass(protocol, host) and all(judge.may_pass(protocol, host) for judge in self._others)
 
+    def passes(self, protocol: str) -> bool:
+        return super().passes(protocol) and all(judge.passes(protocol) for judge in self._others)
+
+    def could_pass(self, protocol: str) -> bool:
+        return super().could_pass(protocol) and all(judge.could_pass(protocol) for judge in self._others)
+
     def reads(self, protocol: str, facts: Mapping[str, str], verdict: Verdict) -> bool:
         if not super().reads(protocol, facts, verdict):
             return False

@@ -336,7 +336,6 @@ def test_two_hundred_connections_at_once(instance: Instance) -> None:
         import json, socket
         sockets, answer = [], []
         for number in range(200):
-            # Asked at once: who says nothing for a second is taken for one whose server speaks first.
             sock = socket.create_connection((host, 8080), 30)
             sock.sendall(f"GET /number/{number} HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n".encode())
             sockets.append(sock)

@@ -105,7 +105,7 @@ def test_a_silent_client_is_taken_for_a_server_first_protocol() -> None:
 
 def test_a_silent_client_that_no_rule_lets_through_is_reset() -> None:
     """Silence opens nothing."""
-    with Stage(allow(), identify_timeout=0.02) as stage:
+    with Stage(rule("deny"), identify_timeout=0.02) as stage:
         stage.until(lambda: stage.client.ended)
         assert stage.client.ended == "reset"
         assert stage.dials == []

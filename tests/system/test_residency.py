@@ -376,7 +376,7 @@ def test_bytes_of_no_protocol_are_denied(shell: Shell, frankfurt: Watch) -> None
 def test_a_silent_client_reaches_nothing(shell: Shell, frankfurt: Watch) -> None:
     """Where the server would speak first, the client hears nothing and is closed within identify_timeout's second."""
     code = """
-        with socket.create_connection((host, 9000), 10) as sock:
+        with socket.create_connection((host, 22), 10) as sock:
             try:
                 answer = sock.recv(100).decode()
             except ConnectionResetError:
