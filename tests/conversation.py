@@ -29,8 +29,10 @@ from enforcer.protocols.base import (
     Request,
     Rewrite,
     Rows,
+    StartTls,
     Switched,
     Text,
+    TlsOffer,
     Unmaskable,
 )
 from enforcer.verdict import Denial
@@ -52,7 +54,8 @@ class Conversation:
     """Plays the session for `inspector`. `decide` returns the denial of a request or None to allow it; `mask_text` and
     `mask_rows` return what to put in place of a Text's data or a row's cells, and having either means "masked".
     `rewrite` does the same for what requests say, `rewrite_text` for the client's Texts. `switched`: the last one.
-    `quiet` keeps no dialogue (for real peers and megabytes)."""
+    `tls`: TLS is taken up where it can be; `start_tls` is the event, after which both ends send what is inside. `quiet`
+    keeps no dialogue (for real peers and megabytes)."""
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Conversation:
         rewrite: Rewrite | None = None,
         rewrite_text: Callable[[Text], bytes] | None = None,
         quiet: bool = False,
+        tls: bool = False,
     ) -> None:
         self.inspector = inspector
         self.closed = False
@@ -74,6 +78,8 @@ class Conversation:
         self._rewrite_text = rewrite_text or (lambda text: text.data)
         self.switched: Switched | None = None
         self._quiet = quiet
+        self._tls = tls
+        self.start_tls: StartTls | None = None
         self._log: list[str] = []
         self._to_client = b""
         self._to_upstream = b""
@@ -199,6 +205,11 @@ class Conversation:
                 self.outcomes.append(event)
             case Switched():
                 self._switch(event)
+            case TlsOffer():
+                self._write_client(event.accept if self._tls else event.decline)
+            case StartTls():
+                self.start_tls = event
+                self._write_client(event.accept if self._tls else event.decline)
 
     def _switch(self, event: Switched) -> None:
         self.switched = event

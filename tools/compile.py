@@ -32,6 +32,7 @@ HOT = (
     "enforcer/proxy/judge.py",
     "enforcer/proxy/ledger.py",
     "enforcer/proxy/outbox.py",
+    "enforcer/proxy/securing.py",
     "enforcer/proxy/session.py",
     "enforcer/proxy/silence.py",
     "enforcer/proxy/state.py",

@@ -129,7 +129,34 @@ class Switched:
     server: bytes
 
 
-Event = Request | Forward | Reply | Rows | Text | Unmaskable | Outcome | Switched
+@dataclass(slots=True)
+class TlsOffer:
+    """A server that speaks first offers TLS. The client is told `accept` where it may take that up, which is a
+    `StartTls` then, else `decline`."""
+
+    accept: bytes
+    decline: bytes
+
+
+@dataclass(slots=True)
+class StartTls:
+    """The client asks to go on in TLS, with this same inspector inside it, which both ends of it go on to see in clear.
+
+    `ask`: what asks the server for the same; `yes` and `no`: its possible answers, empty where it has agreed already.
+    `accept`: the client is told before its handshake; `decline`: where it has to go on in clear, because policy neither
+    reads nor passes TLS here, or the server has none. `client`: what the client has sent of TLS already. Nothing else
+    may be under way. The session hands on only what is inside, or, after `decline`, what follows in clear.
+    """
+
+    ask: bytes
+    yes: bytes = b""
+    no: bytes = b""
+    accept: bytes = b""
+    decline: bytes = b""
+    client: bytes = b""
+
+
+Event = Request | Forward | Reply | Rows | Text | Unmaskable | Outcome | Switched | TlsOffer | StartTls
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from enforcer.protocols.base import Protocol, ServerFirst
 
 PROTOCOLS: tuple[Protocol, ...] = (http1.PROTOCOL, http2.PROTOCOL, tls.PROTOCOL, postgres.PROTOCOL)
 # What TLS's ALPN calls those that it can agree on (RFC 7301).
-BY_ALPN = {"http/1.1": http1.PROTOCOL, "h2": http2.PROTOCOL}
+BY_ALPN = {"http/1.1": http1.PROTOCOL, "h2": http2.PROTOCOL, "postgresql": postgres.PROTOCOL}
 # Those that no client's bytes tell, because the server speaks first.
 SERVER_FIRST: tuple[ServerFirst, ...] = ()
 # What none of them claims.

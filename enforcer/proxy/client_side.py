@@ -88,18 +88,22 @@ class ClientSide(ABC):
     def _intercept(self, name: str, asked: str, offered: tuple[str, ...]) -> None:
         """Ends TLS here, with a certificate for `name`. `asked`: what the client named, empty where it named nothing;
         `offered`: the protocols that it would speak inside. `_first` holds what it has sent."""
-        read = tuple(one for one in offered if one in READ)
+        read = tuple(one for one in offered if one in self._readable())
         secured = self._secured = Secured(asked, read)
         self._state = State.SECURING
         self._throttle()
         self._environment.certificates.fetch(name, lambda: None)
         if H2 not in read:
-            self._answer(name, HTTP1 if read else "")
+            self._answer(name, read[0] if read else "")
         elif self._may_pass(asked):
             self._meeting = self._environment.loop.create_task(self._meet(name, secured))
         else:
             # It gets to read why. Without a name, the host is known too late to be sure that it will be refused.
             self._answer(name, H2 if asked or HTTP1 not in read else HTTP1)
+
+    def _readable(self) -> tuple[str, ...]:
+        """What is spoken inside that we read (ALPN)."""
+        return READ
 
     async def _meet(self, name: str, secured: Secured) -> None:
         """Learns what the server speaks. It hears its own name and nothing else."""

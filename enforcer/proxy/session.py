@@ -27,8 +27,10 @@ from enforcer.protocols.base import (
     Reply,
     Request,
     Rows,
+    StartTls,
     Switched,
     Text,
+    TlsOffer,
     Unmaskable,
 )
 from enforcer.protocols.registry import OPAQUE
@@ -154,6 +156,7 @@ class Session(Silence):
             self._begin(protocol)
 
     def _begin(self, protocol: Protocol) -> None:
+        self._check_start(protocol)
         self._patience.cancel()
         self._protocol = protocol.name
         self._inspector = protocol.inspector()
@@ -198,6 +201,10 @@ class Session(Silence):
                 self._refuse_exchange(self._answered(event.exchange), event.reason)
             case Switched():
                 self._switch(event)
+            case TlsOffer():
+                self._out.to_client(event.accept if self._takes_tls() else event.decline)
+            case StartTls():
+                self._start_tls(event)
 
     def _answered(self, number: int) -> Exchange:
         """The exchange an answer belongs to. A server may speak after the last one ended (notices, notifications): that
@@ -281,7 +288,7 @@ class Session(Silence):
 
     async def _dial(self, request: Request) -> None:
         try:
-            server = self._met_server() or await self._reach()
+            server = await self._reach()
             if self._secured is not None:
                 agree(self._secured, server)
         except OSError as error:

@@ -13,26 +13,23 @@ import ssl
 from abc import abstractmethod
 
 from enforcer.flow import Flow, Side
-from enforcer.protocols.base import Inspector, Protocol, Request, Switched
-from enforcer.proxy.client_side import ClientSide
+from enforcer.protocols.base import Inspector, Request, Switched
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.exchange import Exchange
 from enforcer.proxy.judge import Judge, Judgement
 from enforcer.proxy.ledger import Ledger
 from enforcer.proxy.outbox import Outbox
+from enforcer.proxy.securing import Securing
 from enforcer.proxy.state import State
 from enforcer.proxy.tunnel import TunnelJudge, denied_target, targets
-from enforcer.proxy.upstream import Upstream, secure
 from enforcer.verdict import Action, Reason, Verdict
 
 
-class Switching(ClientSide):
+class Switching(Securing):
     """The part of a session that outlives its protocol."""
 
     def __init__(self, flow: Flow, environment: Environment, client: asyncio.Transport) -> None:
         super().__init__(environment, client)
-        self._protocol = ""
-        self._inspector: Inspector | None = None
         self._exchanges: dict[int, Exchange] = {}
         self._last_masked: Exchange | None = None
         self._eof: set[Side] = set()
@@ -42,24 +39,6 @@ class Switching(ClientSide):
         # What the tunnel that was asked for last may lead to, and the proxy's connection once it is one.
         self._targets: tuple[Flow, ...] = ()
         self._tunnel: asyncio.Transport | None = None
-
-    @abstractmethod
-    def server_data(self, data: bytes) -> None: ...
-
-    @abstractmethod
-    def server_eof(self) -> None: ...
-
-    @abstractmethod
-    def server_lost(self, error: Exception | None) -> None: ...
-
-    @abstractmethod
-    def server_full(self, full: bool) -> None: ...
-
-    @abstractmethod
-    def _begin(self, protocol: Protocol) -> None: ...
-
-    @abstractmethod
-    def _identify(self) -> None: ...
 
     @abstractmethod
     def _speaks_first(self, data: bytes) -> None: ...
@@ -136,16 +115,25 @@ class Switching(ClientSide):
 
     async def _reach(self) -> asyncio.Transport:
         """The server, over TLS where the client's TLS ends here."""
-        environment, secured = self._environment, self._secured
-        tls = None
-        if secured is not None:
-            tls = environment.certificates.upstream(secured.name, secured.offered), secured.name
-        server, self._tunnel = self._tunnel, None
+        secured = self._secured
+        if self._asks is not None:
+            server = self._met_server() or await self._agreeing(self._asks)
+            return server if secured is None else await self._over_tls(server)
+        met = self._met_server()
+        if met is not None:
+            return met
+        if secured is None:
+            return await self._connect()
+        if self._judge.via:
+            return await self._over_tls(await self._connect())
+        return await self._dial_server(
+            (self._environment.certificates.upstream(secured.name, secured.offered), secured.name)
+        )
+
+    async def _connect(self) -> asyncio.Transport:
         if not self._judge.via:
-            return await self._dial_server(tls)
+            return await self._dial_server(None)
+        server, self._tunnel = self._tunnel, None
         if server is None or server.is_closing():  # never around the proxy
             raise ConnectionResetError(errno.ECONNRESET, "the proxy has closed the tunnel")
-        if tls is None:
-            return server
-        target, patience = self._ledger.flow.destination, environment.connect_timeout
-        return await secure(Upstream(self, environment.inbox, held=True), server, target, patience, tls)
+        return server

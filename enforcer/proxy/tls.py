@@ -28,8 +28,8 @@ PENDING = 256
 # Bytes of plain text taken at once: four records (RFC 8446 section 5.1).
 _CHUNK = 65536
 # What is spoken inside that we read, by the names of RFC 7301's registry.
-H2, HTTP1 = "h2", "http/1.1"
-READ = (H2, HTTP1)
+H2, HTTP1, POSTGRES = "h2", "http/1.1", "postgresql"
+READ = (H2, HTTP1, POSTGRES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,14 @@ class PlainSide(Protocol):
 class Secured:
     """A session whose TLS ends here. `name`: the server's, of the ClientHello, empty where it has none. `offered`: what
     the server is offered (ALPN): what the client offers and we read; after its handshake, what it was answered. `alpn`
-    is that answer, empty where there is none. `version`: of the client's TLS, empty until the handshake is done."""
+    is that answer, empty where there is none. `version`: of the client's TLS, empty until the handshake is done.
+    `within`: a protocol that was spoken in clear goes on inside; its servers need not know ALPN."""
 
     name: str
     offered: tuple[str, ...] = ()
     alpn: str = ""
     version: str = ""
+    within: bool = False
 
 
 def name_inside(secured: Secured, facts: dict[str, str]) -> str:
@@ -89,6 +91,8 @@ def another_address(name: str, address: Address) -> str:
 def agree(secured: Secured, server: asyncio.Transport) -> None:
     """Raises OSError where the server speaks something else than its client was answered."""
     chosen = server.get_extra_info("ssl_object").selected_alpn_protocol()
+    if secured.within and not chosen:
+        return
     if (chosen or HTTP1) != (secured.alpn or HTTP1):
         server.abort()
         raise ConnectionError(errno.EPROTO, f"it does not speak {secured.alpn or HTTP1} (ALPN)")

@@ -56,6 +56,36 @@ class Upstream(asyncio.Protocol):
         self._session.server_full(False)
 
 
+class Asking(asyncio.Protocol):
+    """A connection to a server that was asked one thing, in clear, before anything else."""
+
+    def __init__(self, answer: asyncio.Future[bytes]) -> None:
+        self._answer = answer
+
+    def data_received(self, data: bytes) -> None:
+        if not self._answer.done():
+            self._answer.set_result(data)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(error or ConnectionResetError(errno.ECONNRESET, "the server closed"))
+
+
+async def ask(server: asyncio.Transport, question: bytes, patience: float) -> bytes:
+    """What the server says to `question` within `patience` seconds. It is not read from any further. Raises OSError."""
+    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    server.set_protocol(Asking(answer))
+    server.write(question)
+    server.resume_reading()
+    async with asyncio.timeout(patience):
+        said = await answer
+    server.pause_reading()
+    return said
+
+
 async def dial(
     session: ServerSide,
     inbox: Inbox,
@@ -79,12 +109,12 @@ async def dial(
 async def secure(
     upstream: Upstream, tunnel: asyncio.Transport, target: Endpoint, patience: float, tls: tuple[ssl.SSLContext, str]
 ) -> asyncio.Transport:
-    """TLS over a connection that a proxy has made to `target`; otherwise as `dial`."""
+    """TLS over a connection to `target` that is there already; otherwise as `dial`."""
     loop = asyncio.get_running_loop()
     name = tls[1] or str(target.address)
     async with asyncio.timeout(patience):
         server = await loop.start_tls(tunnel, upstream, tls[0], server_hostname=name, ssl_handshake_timeout=patience)
     if server is None:
-        raise ConnectionResetError(errno.ECONNRESET, "the proxy has closed the tunnel")
+        raise ConnectionResetError(errno.ECONNRESET, "the connection was closed")
     server.pause_reading()
     return server

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from enforcer.errors import LimitExceeded, ProtocolError
-from enforcer.protocols.base import Forward, Outcome, Probe, Reply, Request
+from enforcer.protocols.base import Forward, Outcome, Probe, Reply, Request, StartTls
 from enforcer.protocols.postgres import PROTOCOL
 from enforcer.protocols.postgres.inspector import PostgresInspector
 from tests.protocols import wire_postgres as wire
@@ -66,19 +66,32 @@ def test_database_defaults_to_the_user() -> None:
     assert request.facts == {"user": "ana", "database": "ana"}
 
 
-def test_encryption_is_declined_and_bytes_stuffed_behind_the_question_are_judged() -> None:
-    """SSLRequest and GSSENCRequest get `N`, the server never sees them, and what follows is the startup packet."""
+def test_kerberos_is_declined_and_tls_is_the_sessions_to_agree_on() -> None:
+    """GSSENCRequest gets `N` and the server never sees it; SSLRequest is an event with all that either end is told."""
     talk = fresh()
-    events = talk.feed(C, wire.GSS_REQUEST + wire.SSL_REQUEST + startup(user="ana"))
-    assert events[:2] == [Reply(b"N"), Reply(b"N")]
-    assert isinstance(events[2], Request)
+    assert talk.feed(C, wire.GSS_REQUEST) == [Reply(b"N")]
+    assert talk.feed(C, wire.SSL_REQUEST) == [StartTls(wire.SSL_REQUEST, b"S", b"N", b"S", b"N")]
+    (request,) = talk.feed(C, startup(user="ana"))
+    assert isinstance(request, Request)
     assert talk.sent() == (startup(user="ana"), b"NN")
 
 
-def test_encryption_is_asked_for_once() -> None:
-    """A second SSLRequest is an error, so that nobody keeps a connection busy without opening it."""
+@pytest.mark.parametrize("question", [wire.SSL_REQUEST, wire.GSS_REQUEST])
+def test_bytes_stuffed_behind_a_question_for_encryption_end_the_flow(question: bytes) -> None:
+    """CVE-2021-23222 and its sister: nobody takes them for the first ones inside; the server has seen nothing."""
+    talk = fresh()
+    with pytest.raises(ProtocolError, match="bytes follow a request for encryption"):
+        talk.feed(C, question + startup(user="ana"))
+    assert talk.upstream == b""
+
+
+@pytest.mark.parametrize("question", [wire.SSL_REQUEST, wire.GSS_REQUEST])
+def test_encryption_is_asked_for_once(question: bytes) -> None:
+    """A second question is an error, so that nobody keeps a connection busy without opening it."""
+    talk = fresh()
+    talk.feed(C, question)
     with pytest.raises(ProtocolError, match="encryption is requested twice"):
-        fresh().feed(C, wire.SSL_REQUEST * 2)
+        talk.feed(C, question)
 
 
 def test_cancel_request_is_judged_and_ends_with_the_servers_close() -> None:

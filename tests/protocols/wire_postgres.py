@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from enforcer.flow import Side
-from enforcer.protocols.base import Event, Forward, Inspector, Refusal, Reply, Request, Rows, Text
+from enforcer.protocols.base import Event, Forward, Inspector, Refusal, Reply, Request, Rows, StartTls, Text
 from enforcer.verdict import Denial
 
 CORPUS = Path(__file__).parent.parent / "corpora" / "postgres"
@@ -177,6 +177,8 @@ class Talk:
                 self.client += event.raw
         elif isinstance(event, Reply):
             self.client += event.raw
+        elif isinstance(event, StartTls):
+            self.client += event.decline
         elif isinstance(event, Rows):
             self.client += self.inspector.encode_row(event, upper(event.values, event.binary))
         elif isinstance(event, Text):

@@ -13,7 +13,7 @@ from typing import Final
 
 from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.base import Reply, Request
+from enforcer.protocols.base import Reply, Request, StartTls
 from enforcer.protocols.postgres import messages, startup
 from enforcer.protocols.postgres.conversation import COPY_IN, Awaiting, Client, Conversation, Outstanding
 from enforcer.protocols.postgres.framing import Frames
@@ -148,6 +148,10 @@ class ClientHalf:
             if code in self._encryption_asked:
                 raise ProtocolError(Side.CLIENT, "encryption is requested twice")
             self._encryption_asked.add(code)
+            self._refuse_stuffed()
+            if code == startup.SSL_REQUEST:
+                self._conversation.emit(StartTls(ask=raw, yes=b"S", no=b"N", accept=b"S", decline=b"N"))
+                return False
             self._conversation.emit(Reply(b"N"))
         else:
             parameters = startup.read_parameters(raw)
@@ -156,6 +160,11 @@ class ClientHalf:
             self._identity = {"user": user, "database": parameters.get("database") or user}
             self._ask("Startup", startup.describe(parameters), raw, Outstanding(Awaiting.STARTUP))
         return True
+
+    def _refuse_stuffed(self) -> None:
+        """What follows a question for encryption in clear, before its answer, might be taken for what is encrypted."""
+        if self._frames.unread:
+            raise ProtocolError(Side.CLIENT, "bytes follow a request for encryption before its answer")
 
     def _ask(
         self,

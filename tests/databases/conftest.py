@@ -1,0 +1,38 @@
+"""Servers that the tests of databases share, started once where they are first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from enforcer.tls.authority import Authority
+from tests.fixtures.postgres import running_postgres
+
+SERVER_NAME = "db.example"
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """`port`: where PostgreSQL is, without a password and with TLS. `public`: the authority its certificate, for
+    `db.example`, is signed by."""
+
+    port: int
+    public: Authority
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    directory: Path = tmp_path_factory.mktemp("postgres-server")
+    public = Authority.create(directory / "public")
+    with running_postgres(directory, pem=public.leaf(SERVER_NAME).pem) as (_, port):
+        yield PostgresServer(port, public)
+
+
+@pytest.fixture(scope="session")
+def plain_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of one without TLS."""
+    with running_postgres(tmp_path_factory.mktemp("plain-postgres")) as (_, port):
+        yield port

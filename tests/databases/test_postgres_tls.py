@@ -1,0 +1,113 @@
+"""PostgreSQL's TLS, which is asked for in the protocol's own words: ended here and read, with real clients and servers."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from enforcer.tls.authority import Authority
+from tests.databases.conftest import SERVER_NAME, PostgresServer
+from tests.databases.gateway import Gateway, allow, rule
+
+SSL_REQUEST = struct.pack(">ii", 8, 80877103)
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Path]:
+    directory = tmp_path_factory.mktemp("authority")
+    return Authority.create(directory), directory / "ca.pem"
+
+
+def url(gateway: Gateway, **options: str) -> str:
+    words = " ".join(f"{name}={value}" for name, value in options.items())
+    return f"host={SERVER_NAME} hostaddr=127.0.0.1 port={gateway.port} user=postgres dbname=postgres {words}"
+
+
+def test_tls_ends_here_and_both_ends_are_proven(postgres_server: PostgresServer, ours: tuple[Authority, Path]) -> None:
+    """psycopg verifies our certificate for the server's name, the server's is verified by us, and rows are masked."""
+    authority, path = ours
+    with Gateway(
+        postgres_server.port, allow("credit_card"), authority=authority, trust=postgres_server.public.certificate
+    ) as gateway:
+        with psycopg.connect(url(gateway, sslmode="verify-full", sslrootcert=str(path))) as connection:
+            assert connection.execute("select '4111111111111111'").fetchone() == ("************1111",)
+            assert connection.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone() == (True,)
+        gateway.ended()
+        startup = gateway.exchanges("Startup")[0]
+    assert (startup["facts"]["host"], startup["status"]) == (SERVER_NAME, "AuthenticationOk")
+    assert startup["facts"]["tls"].startswith("TLSv1.")
+
+
+def test_a_server_that_is_not_proven_is_not_spoken_to(
+    postgres_server: PostgresServer, ours: tuple[Authority, Path]
+) -> None:
+    """The client reads why, inside TLS: 08001 with the reason of the verification."""
+    with (
+        Gateway(postgres_server.port, allow(), authority=ours[0]) as gateway,
+        pytest.raises(psycopg.OperationalError, match=r"certificate|issuer"),
+    ):
+        psycopg.connect(url(gateway, sslmode="require"))
+
+
+def test_without_interception_the_client_goes_on_in_clear(postgres_server: PostgresServer) -> None:
+    """SSLRequest is declined; a client that prefers TLS speaks clear, and one that requires it says so."""
+    with Gateway(postgres_server.port, allow()) as gateway:
+        with psycopg.connect(url(gateway, sslmode="prefer")) as connection:
+            assert connection.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone() == (False,)
+        with pytest.raises(psycopg.OperationalError, match="does not support SSL"):
+            psycopg.connect(url(gateway, sslmode="require"))
+
+
+def test_a_rule_for_tls_passes_it_unread(postgres_server: PostgresServer) -> None:
+    """The server's own certificate reaches the client, and only the ClientHello is recorded."""
+    passed = rule(protocols=frozenset({"tls"}))
+    trusted = postgres_server.public
+    with Gateway(postgres_server.port, passed) as gateway:
+        path = Path(f"/tmp/enforcer-test-{gateway.port}.pem")
+        path.write_text(trusted.certificate)
+        try:
+            with psycopg.connect(url(gateway, sslmode="verify-full", sslrootcert=str(path))) as connection:
+                assert connection.execute("select '4111111111111111'").fetchone() == ("4111111111111111",)
+        finally:
+            path.unlink()
+        gateway.ended()
+        assert [row["operation"] for row in gateway.exchanges()] == ["ClientHello"]
+
+
+def test_bytes_stuffed_before_the_handshake_end_the_flow(
+    postgres_server: PostgresServer, ours: tuple[Authority, Path]
+) -> None:
+    """CVE-2021-23222 and its sister: what follows SSLRequest in clear is nobody's first bytes inside TLS."""
+    with Gateway(postgres_server.port, allow(), authority=ours[0]) as gateway:
+        with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+            client.sendall(SSL_REQUEST + struct.pack(">ii", 22, 196608) + b"user\0postgres\0\0")
+            client.settimeout(30)
+            assert b"42501" in client.recv(4096)
+        gateway.ended()
+        assert "bytes follow a request for encryption" in gateway.rows("sessions")[0]["detail"]
+
+
+def test_after_agreeing_only_tls_may_come(postgres_server: PostgresServer, ours: tuple[Authority, Path]) -> None:
+    """A startup packet in clear after our `S` ends the flow; the server has seen nothing of it."""
+    with Gateway(postgres_server.port, allow(), authority=ours[0]) as gateway:
+        with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+            client.settimeout(30)
+            client.sendall(SSL_REQUEST)
+            assert client.recv(1) == b"S"
+            client.sendall(struct.pack(">ii", 23, 196608) + b"user\0postgres\0\0")
+            assert client.recv(1) == b""
+        gateway.ended()
+        assert gateway.rows("sessions")[0]["reason"] == "protocol error"
+
+
+def test_a_server_without_tls_is_said_to_have_none(plain_postgres: int, ours: tuple[Authority, Path]) -> None:
+    """The server is asked before the client is answered, so that psql's default goes on in clear and is read."""
+    with Gateway(plain_postgres, allow("credit_card"), authority=ours[0]) as gateway:
+        command = ["psql", "-X", "-At", "-c", "select '4111111111111111'", url(gateway)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "************1111\n", done.stderr
