@@ -10,21 +10,23 @@ import click
 
 from enforcer.errors import EnforcerError
 
-# Verb -> module and object. Imported when used: `enforcer exec` must not wait for what `policy check` needs.
+# Verb -> module and object, and what the list of commands says. Imported when used: `enforcer exec` must not wait for
+# what `policy check` needs, nor `enforcer --help` for all of them.
 _COMMANDS = {
-    "ca": "ca_cmd:ca",
-    "demo": "demo_cmd:demo",
-    "doctor": "doctor_cmd:doctor",
-    "exec": "exec_cmd:execute",
-    "explain": "explain_cmd:explain",
-    "geo": "geo_cmd:geo",
-    "policy": "policy_cmd:policy",
-    "probe": "probe_cmd:probe",
-    "release": "release_cmd:release",
-    "run": "run_cmd:run",
-    "sessions": "sessions_cmd:sessions",
-    "status": "status_cmd:status",
-    "uninstall": "uninstall_cmd:uninstall",
+    "ca": ("ca_cmd:ca", "Show, export and rotate the authority that executors trust."),
+    "demo": ("demo_cmd:demo", "Run an executor through the enforcer in a small world."),
+    "doctor": ("doctor_cmd:doctor", "Try what this host guarantees, promise by promise."),
+    "exec": ("exec_cmd:execute", "Run a command as an executor."),
+    "explain": ("explain_cmd:explain", "Show how a destination would be judged, and why."),
+    "geo": ("geo_cmd:geo", "Show where addresses are; list and renew the tables."),
+    "mask": ("mask_cmd:mask", "Try out masks."),
+    "policy": ("policy_cmd:policy", "Check and list policy files."),
+    "probe": ("probe_cmd:probe", "Try every known way out of an executor on this host."),
+    "release": ("release_cmd:release", "Let an attached executor go."),
+    "run": ("run_cmd:run", "Run the supervisor."),
+    "sessions": ("sessions_cmd:sessions", "Show and verify what executors sent."),
+    "status": ("status_cmd:status", "Show the running supervisor and what is attached."),
+    "uninstall": ("uninstall_cmd:uninstall", "Take the enforcer off this host."),
 }
 
 
@@ -37,9 +39,13 @@ class LazyGroup(click.Group):
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        module, attribute = _COMMANDS[name].split(":")
+        module, attribute = _COMMANDS[name][0].split(":")
         command: click.Command = getattr(importlib.import_module(f"enforcer.cli.{module}"), attribute)
         return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, said) for name, (_, said) in sorted(_COMMANDS.items())])
 
 
 @click.command(cls=LazyGroup)

@@ -36,7 +36,8 @@ _CELLS = b"\x00\x00"
 
 
 @lru_cache(maxsize=32)
-def _scanner(names: frozenset[str]) -> Scanner:
+def scanner_of(names: frozenset[str]) -> Scanner:
+    """The scanner for these detectors, made once."""
     return Scanner(tuple(detector for detector in DETECTORS if detector.name in names))
 
 
@@ -73,7 +74,7 @@ class Masker:
         unknown = sorted(set(spec.detectors) - NAMES)
         if unknown:
             raise MaskError(detectors.unknown(unknown[0]))
-        self._scanner = _scanner(expand(spec.detectors)) if spec.detectors else None
+        self._scanner = scanner_of(expand(spec.detectors)) if spec.detectors else None
         self._columns = ColumnRules(spec.columns) if spec.columns else None
         try:
             self._paths = tuple(jsonpath.parse(path.path) for path in spec.json_paths)

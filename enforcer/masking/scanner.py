@@ -71,12 +71,14 @@ BEGINNING: Final = Carry()
 
 
 class Hit(NamedTuple):
-    """A value: where in the bytes, what kind, and whether it is spelt there as it is, neither escaped nor encoded."""
+    """A value: where in the bytes, what kind, whether it is spelt there as it is, neither escaped nor encoded, and what
+    confirmed it."""
 
     start: int
     end: int
     detector: Detector
     plain: bool
+    confirm: Confirm
 
 
 _Tails = list[tuple[int, int, int]]
@@ -151,6 +153,7 @@ class Scanner:
         rows = [(pattern, confirm, detector) for detector in detectors for pattern, confirm in detector.candidates]
         patterns = list(dict.fromkeys(pattern for pattern, _, _ in rows))
         self._detectors = [detector for _, _, detector in rows]
+        self._confirms = [confirm for _, confirm, _ in rows]
         # Pattern -> what asks for it, with its row.
         self._asking: list[list[tuple[Confirm, int]]] = [[] for _ in patterns]
         for row, (pattern, confirm, _) in enumerate(rows):
@@ -186,7 +189,8 @@ class Scanner:
         for start, minus_end, row in sorted(found):
             if -minus_end > reached:
                 plain = found[start, minus_end, row] is None
-                hits.append(Hit(max(start, reached), -minus_end, self._detectors[row], plain and start >= reached))
+                spelt = plain and start >= reached
+                hits.append(Hit(max(start, reached), -minus_end, self._detectors[row], spelt, self._confirms[row]))
                 reached = -minus_end
         return hits
 

@@ -1,0 +1,248 @@
+"""`enforcer mask test`: what a rule, or some detectors, would hide of a text, and why. Sends and records nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from enforcer.errors import UsageError
+from enforcer.masking import reasons
+from enforcer.masking.detectors import expand
+from enforcer.masking.fields import ColumnRules
+from enforcer.masking.masker import Masker, scanner_of
+from enforcer.masking.scanner import Hit, Scanner
+from enforcer.policy.compiled import Policy
+from enforcer.policy.loader import read_policy
+from enforcer.policy.names import all_masks
+from enforcer.verdict import MaskSpec
+
+if TYPE_CHECKING:
+    from enforcer.cli.context import Context
+
+LARGEST = 16 << 20
+"""Bytes of a text: it is read, and shown, as a whole."""
+CSV = "text/csv"
+MEDIA = {
+    ".csv": CSV,
+    ".json": "application/json",
+    ".jsonl": "application/x-ndjson",
+    ".ndjson": "application/x-ndjson",
+    ".sse": "text/event-stream",
+    ".urlencoded": "application/x-www-form-urlencoded",
+}
+OTHERWISE = "text/plain"
+_NAMED = ("its column is named", "mask, or null")
+_COLOUR = "red"
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value. `found`: by which detector, or named column. `place`: line and column, or row and name of the column,
+    from 1 on. `offset`: bytes before it in what is read as one: the text, or the cell. `shown`: what is left of it."""
+
+    found: str
+    place: str
+    offset: int
+    length: int
+    shown: str
+    why: str
+    operator: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is asked for, and what does it. `scanner`: of its detectors, if it has any."""
+
+    spec: MaskSpec
+    masker: Masker
+    scanner: Scanner | None
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of it. `counts`: as in the record, by detector and field. `masked`: what the far side would get."""
+
+    media: str
+    values: list[Value]
+    counts: dict[str, int]
+    masked: str
+
+
+@click.group()
+def mask() -> None:
+    """Try out masks."""
+
+
+@mask.command()
+@click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), default=None, required=False)
+@click.option("--policy", "policy_name", default="", metavar="P", help="What this policy masks: its name, or a file.")
+@click.option("--rule", default="", metavar="R", help="Only what this rule of it masks.")
+@click.option("--detectors", default="", metavar="A,B", help="These detectors, or sets of them, instead or as well.")
+@click.option("--media", default="", help="What the text is.  [default: by the name of FILE, else text/plain]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, also on a terminal.")
+@click.pass_obj
+def test(
+    context: Context, *, file: Path | None, policy_name: str, rule: str, detectors: str, media: str, as_json: bool
+) -> None:
+    """Show what would be hidden of FILE, or of standard input, where it is, why it counts as a value, and what is left.
+
+    Without --policy and --detectors: what the enabled policies mask, of requests and answers. A CSV file is masked like
+    the rows of a database, with its first line as the names of the columns. Values are never printed. Where the output
+    is no terminal it is one JSON object.
+
+    Ends with 0 whether something was found or not, with 1 where the text would be refused because it cannot be masked,
+    with 2 or 4 where the command line, or a policy, is wrong.
+    """
+    spec = _spec(context, policy_name, rule, detectors)
+    trial = Trial(spec, Masker(spec), scanner_of(expand(spec.detectors)) if spec.detectors else None)
+    data = _read(file)
+    media = media or (MEDIA.get(file.suffix.lower(), OTHERWISE) if file is not None else OTHERWISE)
+    tried = (_try_table if media.partition(";")[0] == CSV else _try_text)(trial, media, data)
+    if as_json or not sys.stdout.isatty():
+        click.echo(json.dumps(asdict(tried)))
+    else:
+        click.echo("\n".join(_lines(tried, data)))
+
+
+def _spec(context: Context, policy_name: str, rule: str, detectors: str) -> MaskSpec:
+    """What is to be masked. Raises UsageError where that is nothing, PolicyError."""
+    listed = tuple(name.strip() for name in detectors.split(",") if name.strip())
+    if rule and not policy_name:
+        raise UsageError("--rule needs its policy; give --policy P as well")
+    policies: tuple[Policy, ...] = ()
+    if policy_name:
+        policies = (_policy(context, policy_name),)
+    elif not listed:
+        policies = context.policies().policies
+    rules = [one for policy in policies for one in policy.rules if not rule or one.name == rule]
+    if rule and not rules:
+        known = ", ".join(one.name for policy in policies for one in policy.rules)
+        raise UsageError(f"policy {policy_name} has no rule {rule!r}; its rules are {known}")
+    spec = all_masks([MaskSpec(detectors=listed), *(side for one in rules for side in (one.mask, one.request_mask))])
+    if not spec:
+        which = f"{policy_name}/{rule}" if rule else policy_name or "no enabled policy"
+        raise UsageError(f"{which} masks {'anything' if which.startswith('no ') else 'nothing'}; give --detectors")
+    return spec
+
+
+def _policy(context: Context, name: str) -> Policy:
+    path = Path(name)
+    if path.suffix != ".yaml":
+        path = context.settings().policy_dir / f"{name}.yaml"
+    return read_policy(path, context.vocabulary()).policy
+
+
+def _read(file: Path | None) -> bytes:
+    """The text. Raises UsageError where there is none to read."""
+    try:
+        if file is None:
+            data = sys.stdin.buffer.read(LARGEST + 1)
+        else:
+            with file.open("rb") as stream:
+                data = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise UsageError(f"{file or 'standard input'}: {error.strerror}; name a file that can be read") from error
+    if len(data) > LARGEST:
+        raise UsageError(f"{file or 'standard input'} has more than {LARGEST >> 20} MiB; give a part of it")
+    return data
+
+
+# --- trying
+
+
+def _try_text(trial: Trial, media: str, data: bytes) -> Tried:
+    counts: Counter[str] = Counter()
+    masked = trial.masker.text(media).feed(data, True, counts)
+    values, line, begun, seen = [], 1, 0, 0
+    for hit, shown in _found(trial.scanner, data):
+        line += data.count(b"\n", seen, hit.start)
+        begun = max(begun, data.rfind(b"\n", seen, hit.start) + 1)
+        seen = hit.start
+        values.append(_value(hit, f"{line}:{len(_text(data[begun : hit.start])) + 1}", shown))
+    return Tried(media, values, dict(counts), _text(masked))
+
+
+def _try_table(trial: Trial, media: str, data: bytes) -> Tried:
+    """Like the rows of a database. Raises UsageError where it is no table."""
+    try:
+        head, *rows = csv.reader(io.StringIO(_text(data), newline=""), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise UsageError(f"this is no table ({error}); give --media text/plain") from error
+    counts: Counter[str] = Counter()
+    named = ColumnRules(trial.spec.columns).hidden(tuple(head))
+    values: list[Value] = []
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n" if b"\r\n" in data else "\n")
+    writer.writerow(head)
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(head):
+            raise UsageError(f"row {number} has {len(row)} cells, the first has {len(head)}; give each row as many")
+        cells: list[bytes | None] = [cell.encode("utf-8", "surrogateescape") for cell in row]
+        masked = trial.masker.rows(tuple(head), cells, (False,) * len(row), counts) or cells
+        writer.writerow([_text(cell or b"") for cell in masked])
+        for index, (cell, new) in enumerate(zip(cells, masked, strict=True)):
+            place = f"{number}:{head[index]}"
+            if new != cell and index in named:
+                values.append(Value(named[index], place, 0, len(cell or b""), _text(new or b""), *_NAMED))
+            elif new != cell:
+                values += [_value(hit, place, shown) for hit, shown in _found(trial.scanner, cell or b"")]
+    return Tried(media, values, dict(counts), out.getvalue())
+
+
+def _found(scanner: Scanner | None, data: bytes) -> list[tuple[Hit, str]]:
+    """What detectors find, and what is left of each."""
+    if scanner is None:
+        return []
+    hidden = scanner.hide(data, Counter())
+    return [(hit, _text(hidden[hit.start : hit.end])) for hit in scanner.hits(data)]
+
+
+def _value(hit: Hit, place: str, shown: str) -> Value:
+    detector, length = hit.detector, hit.end - hit.start
+    why, how = reasons.why(detector, hit.confirm), reasons.how(detector)
+    return Value(detector.name, place, hit.start, length, shown, why, how)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+# --- printing
+
+
+def _lines(tried: Tried, data: bytes) -> list[str]:
+    places = max((len(value.place) for value in tried.values), default=0)
+    names = max((len(value.found) for value in tried.values), default=0)
+    lines = [
+        f"{click.style(value.place.ljust(places), dim=True)}  {click.style(value.found.ljust(names), bold=True)}  "
+        f"{click.style(_printable(value.shown), fg=_COLOUR)}  {value.why}; {value.operator}"
+        for value in tried.values
+    ]
+    counted = ", ".join(f"{name} {count}" for name, count in sorted(tried.counts.items())) or "nothing to hide"
+    return [*lines, f"{tried.media}: {counted}", "", _coloured(tried.masked, _text(data)).rstrip("\n")]
+
+
+def _printable(text: str) -> str:
+    """In one line, and without what a terminal would obey."""
+    return text.translate(_ESCAPED).encode("utf-8", "backslashreplace").decode()
+
+
+def _coloured(masked: str, text: str) -> str:
+    """What is masked, with what is hidden in colour where its length tells the place."""
+    if len(masked) != len(text):
+        return "\n".join(map(_printable, masked.splitlines()))
+    parts = []
+    for hidden, run in groupby(zip(masked, text, strict=True), lambda pair: pair[0] != pair[1]):
+        piece = "\n".join(_printable(line) for line in "".join(new for new, _ in run).split("\n"))
+        parts.append(click.style(piece, fg=_COLOUR) if hidden else piece)
+    return "".join(parts)
