@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from tests.fuzz import client_hello, dns_answers, dns_questions, http1_requests, http1_responses, postgres
+from tests.fuzz import (
+    client_hello,
+    dns_answers,
+    dns_questions,
+    http1_requests,
+    http1_responses,
+    http2_requests,
+    postgres,
+    websocket,
+)
 
-_MODULES = (http1_requests, http1_responses, client_hello, postgres, dns_questions, dns_answers)
+_MODULES = (
+    http1_requests,
+    http1_responses,
+    http2_requests,
+    client_hello,
+    postgres,
+    websocket,
+    dns_questions,
+    dns_answers,
+)
 TARGETS = {module.TARGET.name: module.TARGET for module in _MODULES}

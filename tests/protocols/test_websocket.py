@@ -269,6 +269,17 @@ def test_long_reasons_are_cut() -> None:
         assert told[2:].decode().endswith("…")
 
 
+def test_what_came_before_a_fault_goes_on_whole() -> None:
+    """A frame that ends in the same read as a fault begins is not cut, so that the refusal is one."""
+    t = talk()
+    t.server_sends(b"\x82\x04ab")
+    t.server_sends(b"cd\x88\x02\x03")
+    assert t.take_client() == b"\x82\x04abcd"
+    t.server_sends(b"\x00")  # 768 is no code of section 7.4
+    ((opcode, reason),) = frames(t.take_client(), Side.SERVER)
+    assert (opcode, reason[:2]) == (0x88, b"\x03\xea")
+
+
 def test_no_refusal_inside_of_a_frame() -> None:
     """While a frame of the server's is half sent, a Close frame would be taken for its payload: there are no words."""
     with talk(decide=lambda _: DENIAL) as t:

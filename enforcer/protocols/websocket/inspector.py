@@ -202,7 +202,7 @@ class WebSocketInspector:
                 self._state, self._message = State.OPEN, None
                 self._replies.append(from_server(Opcode.TEXT, document))
                 return Refusal(b"", close=False)
-        cut = self._messages[_SERVER].frames.in_frame and not self._masked
+        cut = self._messages[_SERVER].cut and not self._masked
         said = self._messages[_SERVER].closed or self._state is State.CLOSED
         self._state = State.CLOSED
         self._events.clear()

@@ -47,6 +47,7 @@ class MessageReader:
         self._pieces: list[bytes] = []
         self._size = 0
         self._control = b""
+        self._fault: ProtocolError | None = None
 
     def receive(self, data: bytes) -> None:
         if not self.closed:
@@ -64,16 +65,36 @@ class MessageReader:
         return None
 
     def passing(self) -> bytes:
-        """The frames, checked, as they go on to the client. Raises ProtocolError."""
+        """The frames, checked, as they go on to the client. Raises ProtocolError, once what came before the fault has
+        gone on: a refusal in the midst of a frame would be taken for a part of it."""
+        if self._fault is not None:
+            raise self._fault
         out: list[bytes] = []
-        while not self.closed and (unit := self.frames.next()) is not None:
-            if type(unit) is Header:
-                self._begin(unit)
-                out.append(head(unit.opcode, unit.length, final=unit.final))
-            elif type(unit) is Payload:
-                self._take(unit)
-                out.append(unit.data)
+        try:
+            while not self.closed and (unit := self.frames.next()) is not None:
+                if type(unit) is Header:
+                    self._begin(unit)
+                    if not unit.control:
+                        out.append(head(unit.opcode, unit.length, final=unit.final))
+                elif type(unit) is Payload:
+                    out.append(self._passing(unit))
+        except ProtocolError as fault:
+            if not out:
+                raise
+            self._fault = fault
         return b"".join(out)
+
+    def _passing(self, piece: Payload) -> bytes:
+        """A control frame goes on as a whole, which is checked; of others each piece."""
+        message = self._take(piece)
+        if self._header is None or not self._header.control:
+            return piece.data
+        return b"" if message is None else head(message.opcode, len(message.payload)) + message.payload
+
+    @property
+    def cut(self) -> bool:
+        """A frame has gone on in part (where frames are handed on as they come)."""
+        return self.frames.in_frame and self._header is not None and not self._header.control
 
     def _begin(self, header: Header) -> None:
         self._header = header
