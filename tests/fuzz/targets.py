@@ -9,6 +9,7 @@ from tests.fuzz import (
     http1_requests,
     http1_responses,
     http2_requests,
+    http2_responses,
     postgres,
     websocket,
 )
@@ -17,6 +18,7 @@ _MODULES = (
     http1_requests,
     http1_responses,
     http2_requests,
+    http2_responses,
     client_hello,
     postgres,
     websocket,
