@@ -1,0 +1,193 @@
+"""Step 4 of 6, inspect: a statement without its literals and comments, so that statements that differ only in values
+share one reading.
+
+Gets the text as it goes to the server; hands on its shape, or what is in doubt. It follows the lexical rules of the
+server (PostgreSQL 15 manual 4.1; MySQL 8.0 manual 9.1 and 9.7). Where servers or their settings may read the text in
+two ways it is in doubt: a literal must never hide a second statement. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+POSTGRES: Final = "postgres"
+MYSQL: Final = "mysql"
+
+MAX_TEXT: Final = 1 << 20
+"""Characters of a text that is looked at. mysqldump writes rows in statements of up to 1 MiB."""
+
+MAX_SHAPE: Final = 64 << 10
+"""Characters of a shape that is parsed: some 20,000 words, half a second of work."""
+
+MAX_DEPTH: Final = 64
+"""Parentheses and brackets within each other: the parser recurses through them."""
+
+EXECUTED_BELOW: Final = 50700
+"""MySQL runs what is in `/*!50699 ... */` where it is of that version or newer, and so do all that are still in use.
+MariaDB passes over 50700 to 50999."""
+
+# Characters that continue a name: to both servers, all beyond ASCII do.
+_WORD = r"A-Za-z0-9_$\x80-\U0010ffff"
+# A literal that ends at the same quote whether a backslash escapes or not; and one in which it does. Neither may end
+# before a quote. (No possessive quantifiers around alternatives: Python 3.11.2 takes some of them wrong.)
+_PLAIN = r"'[^'\\]*(?:(?:''|\\[^'])[^'\\]*)*'(?!')"
+_ESCAPED = r"'[^'\\]*(?:(?:''|\\.)[^'\\]*)*'(?!')"
+_NUMBER = rf"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?(?![{_WORD}.])"
+# The white space of both servers is without \v, which not all take for it. Letters beyond ASCII are no others' either.
+_ODD = "\\\\`{}\\x00-\\x08\\x0b\\x0e-\\x1f\\x7f-\\U0010ffff"
+
+
+def _nested(depth: int) -> str:
+    inner = f"|{_nested(depth - 1)}" if depth else ""
+    return rf"/\*(?:[^*/]|\*(?!/)|/(?!\*){inner})*\*/"
+
+
+# Where something may begin that is not simply a word or a sign.
+_BEGINS: Final = {
+    POSTGRES: re.compile(rf"['\"$/0-9\-{_ODD}]"),
+    MYSQL: re.compile(rf"['\"/0-9\-#?*{_ODD}]"),
+}
+# What is there. `cut` characters before it belong to it.
+_TOKENS: Final = {
+    POSTGRES: re.compile(
+        rf"""(?P<literal>(?<![eExXbBnN&]){_PLAIN}
+            |\$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?)\$.*?\$(?P=tag)\$)
+          | (?P<number>{_NUMBER})
+          | (?P<cut1>(?<![{_WORD}][eE])(?<=[eE]){_ESCAPED}|(?<![{_WORD}][xXbBnN])(?<=[xXbBnN]){_PLAIN})
+          | (?P<cut2>(?<![{_WORD}][uU]&)(?<=[uU]&){_PLAIN})
+          | (?P<glued>(?<=[eExXbBnN&]){_PLAIN})
+          | (?P<parameter>\$[0-9]+(?![{_WORD}]))
+          | (?P<name>(?<!&)"(?:[^"]|"")+")
+          | (?P<comment>--[^\n\r]*|{_nested(4)})
+          | (?P<sign>-|/(?!\*))
+        """,
+        re.VERBOSE | re.DOTALL,
+    ),
+    MYSQL: re.compile(
+        rf"""(?P<literal>(?<![xXbBnN]){_ESCAPED}|"[^"\\]*(?:(?:""|\\.)[^"\\]*)*"(?!"))
+          | (?P<number>0x[0-9A-Fa-f]+(?![{_WORD}.])|0b[01]+(?![{_WORD}.])|{_NUMBER})
+          | (?P<cut1>(?<![{_WORD}][xXbBnN])(?<=[xXbBnN]){_ESCAPED})
+          | (?P<glued>(?<=[xXbBnN]){_ESCAPED})
+          | (?P<parameter>\?)
+          | (?P<name>`(?:[^`]|``)+`)
+          | (?P<comment>--(?=[\x00-\x20\x7f]|\Z)[^\n]*|\#[^\n]*|/\*(?!!|M!).*?\*/)
+          | (?P<minus>--)
+          | (?P<version>/\*!(?:[0-9]{{5}}(?![0-9])|(?![0-9])))
+          | (?P<end>\*/)
+          | (?P<sign>-|\*|/(?!\*))
+        """,
+        re.VERBOSE | re.DOTALL,
+    ),
+}
+_WORD_RUN: Final = re.compile(rf"[{_WORD}]+")
+_WORD_BEFORE: Final = re.compile(rf"[{_WORD}]")
+_NAME_DOT: Final = re.compile(rf"[{_WORD}\"`]\.")
+
+# Rows of literals, and lists of them: how many there are makes no difference.
+_SAME_ROWS = re.compile(r"(\([^()\"`]*\))(?: ?, ?\1)+")
+_SAME_WORDS = re.compile(r"(\b[iI][nN] ?\( ?)('s'|1)(?: ?, ?('s'|1))+(?= ?\))")
+_SAME_STRINGS = re.compile(r"'s'(?: ?'s')+")
+
+
+class Doubtful(Exception):
+    """The statement may be read in two ways, or not at all; `str()` says why in a few words."""
+
+
+# Of what may begin something: goes on where a word was before it.
+_IN_WORDS: Final = frozenset("$0123456789")
+
+
+class _Shaper:
+    """Reads one text from its beginning to its end."""
+
+    __slots__ = ("odd_names", "parameters", "versions")
+
+    def __init__(self) -> None:
+        self.parameters = 0
+        self.odd_names = False
+        self.versions = False
+
+    def read(self, text: str, dialect: str) -> str:
+        begins, token_at = _BEGINS[dialect].search, _TOKENS[dialect].match
+        out: list[str] = []
+        taken = at = 0
+        while (begin := begins(text, at)) is not None:
+            at = begin.start()
+            if text[at] > "\x7f" or (at and _WORD_BEFORE.match(text, at - 1) and text[at] in _IN_WORDS):
+                at = self._word(text, at)
+                continue
+            token = token_at(text, at)
+            if token is None:
+                raise Doubtful(f"{text[at]!a} may be read in several ways here")
+            kind, at = token.lastgroup, token.end()
+            if kind == "sign":
+                continue
+            if kind == "number" and at - len(token[0]) > 1 and _NAME_DOT.match(text, token.start() - 2):
+                raise Doubtful("a name that begins with a digit")
+            cut = 1 if kind == "cut1" else 2 if kind == "cut2" else 0
+            out.append(text[taken : token.start() - cut])
+            out.append("1" if kind == "number" else self._replace(kind or "", token[0]))
+            taken = at
+        out.append(text[taken:])
+        return "".join(out)
+
+    def _word(self, text: str, at: int) -> int:
+        """The end of the word that goes on or begins here."""
+        run = _WORD_RUN.match(text, at)
+        if run is None or not (run[0].isascii() or all(letter.isascii() or letter.isalpha() for letter in run[0])):
+            raise Doubtful("a sign that is not an ASCII one")
+        return run.end()
+
+    def _replace(self, kind: str, token: str) -> str:
+        if kind in ("literal", "glued", "cut1", "cut2"):
+            return "'s'"
+        if kind == "name":
+            return self._name(token)
+        if kind == "comment":
+            if self.versions and token.startswith("/*"):
+                raise Doubtful("comments within each other")
+            return " "
+        if kind == "parameter":
+            self.parameters += 1
+            return f'"{token}"' if token != "?" else f"`${self.parameters}`"
+        if kind == "minus":
+            return "- -"
+        return self._version(kind, token)
+
+    def _version(self, kind: str, token: str) -> str:
+        """The beginning or the end of a comment that servers execute."""
+        if self.versions is (kind == "version"):
+            raise Doubtful("comments within each other")
+        if kind == "version" and token > f"/*!{EXECUTED_BELOW - 1}":
+            raise Doubtful("a comment that only some servers execute")
+        self.versions = kind == "version"
+        return " "
+
+    def _name(self, name: str) -> str:
+        if ";" in name or name[1] == "$":
+            raise Doubtful("a name that is no plain name")
+        self.odd_names = self.odd_names or not name[1:-1].isidentifier()
+        return name
+
+
+def shape_of(text: str, dialect: str) -> str:
+    """The text with `'s'` for every string, `1` for every number, a space for every comment, and
+    parameters as quoted names: `"$1"`. Raises Doubtful."""
+    if len(text) > MAX_TEXT:
+        raise Doubtful(f"it is longer than {MAX_TEXT} characters")
+    shaper = _Shaper()
+    shape = shaper.read(text, dialect).strip()
+    if shaper.versions:
+        raise Doubtful("a comment without its end")
+    if not shape.isascii() and any(
+        letter.upper().isascii() or letter.lower().isascii() for letter in set(shape) if not letter.isascii()
+    ):
+        raise Doubtful("a letter that is nearly an ASCII one")
+    if not shaper.odd_names:
+        shape = _SAME_STRINGS.sub("'s'", shape)
+        if "," in shape and "(" in shape:
+            shape = _SAME_WORDS.sub(r"\1\2", _SAME_ROWS.sub(r"\1", shape))
+    if len(shape) > MAX_SHAPE:
+        raise Doubtful(f"it is longer than {MAX_SHAPE} characters without its values")
+    return shape

@@ -1,0 +1,371 @@
+"""Step 4 of 6, inspect: what kind of statement each is, by its first words; queries and changes of data go to `reading`.
+
+`read` is what a read-only transaction may do and what only concerns the session's own state; what a statement's words
+do not settle is `unknown`. Raises `Doubtful`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from enforcer.sql.names import folded, folded_column
+from enforcer.sql.parsing import parse
+from enforcer.sql.reading import ADMIN, DDL, READ, WRITE, Reader, Reading
+from enforcer.sql.scopes import NOTHING, Output
+from enforcer.sql.shape import MYSQL, POSTGRES, Doubtful
+
+ANY: Final = "*"
+"""A table or column that is not known: only a rule that allows all of them lets it through."""
+
+_WORDS: Final = re.compile(r"[A-Za-z_]+")
+_HEAD: Final = re.compile(r"[\s(]*([A-Za-z_]+)")
+_NAME: Final = r"""(?:[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*|"(?:[^"]|"")+"|`(?:[^`]|``)+`)"""
+_QUALIFIED: Final = rf"{_NAME}(?:\s*\.\s*{_NAME})*"
+_COPY: Final = re.compile(
+    rf"copy\s+(?:binary\s+)?(?:(?P<table>{_QUALIFIED})\s*(?:\((?P<columns>[^()]*)\))?|\((?P<query>.*)\))\s*"
+    r"(?P<way>from|to)\s+(?P<end>program\b|stdin\b|stdout\b|'s'|\w+)(?P<options>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_EXPLAIN: Final = re.compile(
+    r"(?:explain|describe|desc)\s*(?P<options>\((?:[^()]|\([^()]*\))*\)(?=\s*[A-Za-z(])"
+    r"|(?:(?:analyze|analyse|verbose|extended|partitions|format\s*=\s*\w+)\b\s*)*)\s*(?P<rest>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_CURSOR: Final = re.compile(
+    rf"declare\s+{_NAME}\s+(?:[a-z]+\s+)*?cursor\s+(?:(?:with|without)\s+hold\s+)?for\s+(.*)", re.I | re.S
+)
+_PREPARE: Final = re.compile(rf"prepare\s+{_NAME}\s*(?:\((?:[^()]|\([^()]*\))*\)\s*)?as\s+(.*)", re.I | re.S)
+_TRUNCATE: Final = re.compile(
+    rf"truncate\s+(?:table\s+)?((?:only\s+)?{_QUALIFIED}\s*\*?(?:\s*,\s*(?:only\s+)?{_QUALIFIED}\s*\*?)*)"
+    r"(?:\s+(?:restart|continue)\s+identity)?(?:\s+(?:cascade|restrict))?",
+    re.IGNORECASE,
+)
+_OUTFILE: Final = re.compile(r"\binto\s+(?:outfile|dumpfile)\b", re.IGNORECASE)
+_SETTING: Final = re.compile(
+    rf"(?:session\s+|local\s+|@@(?:session\s*\.|local\s*\.)?\s*)?({_NAME}(?:\.{_NAME})*)", re.I
+)
+
+# Session settings that change neither what names mean, nor how statements are read, nor what one may do.
+_HARMLESS: Final = frozenset(
+    [
+        "application_name",
+        "datestyle",
+        "intervalstyle",
+        "timezone",
+        "time",
+        "bytea_output",
+        "extra_float_digits",
+        "client_min_messages",
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
+        "transaction",
+        "default_transaction_isolation",
+        "default_transaction_deferrable",
+        "default_transaction_read_only",
+        "transaction_read_only",
+        "transaction_isolation",
+        "transaction_deferrable",
+        "characteristics",
+        "constraints",
+        "random_page_cost",
+        "work_mem",
+        "enable_seqscan",
+        "enable_indexscan",
+        "enable_bitmapscan",
+        "enable_hashjoin",
+        "enable_mergejoin",
+        "enable_nestloop",
+        "jit",
+        "synchronize_seqscans",
+        "lc_messages",
+        "lc_monetary",
+        "lc_numeric",
+        "lc_time",
+        "xmloption",
+        "geqo",
+        "plan_cache_mode",
+        "autocommit",
+        "names",
+        "time_zone",
+        "net_write_timeout",
+        "net_read_timeout",
+        "wait_timeout",
+        "interactive_timeout",
+        "sql_quote_show_create",
+        "max_execution_time",
+        "max_statement_time",
+        "group_concat_max_len",
+        "tx_isolation",
+        "tx_read_only",
+        "optimizer_switch",
+        "sql_auto_is_null",
+        "sql_safe_updates",
+        "sql_select_limit",
+        "sql_big_selects",
+        "profiling",
+        "lock_wait_timeout",
+        "innodb_lock_wait_timeout",
+        "lc_time_names",
+        "collation_connection",
+    ]
+)
+# Those after which later statements are read otherwise than before.
+READS_OTHERWISE: Final = frozenset(
+    [
+        "client_encoding",
+        "standard_conforming_strings",
+        "backslash_quote",
+        "escape_string_warning",
+        "names",
+        "sql_mode",
+        "character",
+        "charset",
+        "character_set_client",
+        "character_set_connection",
+        "character_set_results",
+        "search_path",
+    ]
+)
+
+_ADMIN_OBJECTS: Final = frozenset(
+    [
+        "role",
+        "user",
+        "group",
+        "database",
+        "tablespace",
+        "extension",
+        "server",
+        "subscription",
+        "publication",
+        "language",
+        "system",
+        "foreign",
+        "transform",
+        "access",
+        "instance",
+        "resource",
+        "event",
+        "spatial",
+        "undo",
+        "logfile",
+        "policy",
+        "conversion",
+        "large",
+        "default",
+    ]
+)
+
+
+def read(shape: str, dialect: str) -> Reading:
+    """One statement, without the semicolon that ends it."""
+    head = _HEAD.match(shape)
+    if head is None:
+        raise Doubtful("it does not begin with a word")
+    word = head[1].lower()
+    if word in _QUERIES[dialect]:
+        return _query(shape, dialect)
+    if shape.lstrip()[0] == "(":
+        raise Doubtful("it is not a query in parentheses")
+    handler = _HANDLERS[dialect].get(word)
+    if handler is None:
+        raise Doubtful(f"{word[:20]} is not a statement that is read")
+    return handler(shape, dialect) if callable(handler) else _simply(handler)
+
+
+def _simply(operation: str, tables: str = "") -> Reading:
+    reading = Reading({operation: None})
+    if tables:
+        reading.tables[tables] = reading.columns[tables] = None
+    return reading
+
+
+def _query(shape: str, dialect: str) -> Reading:
+    if dialect == MYSQL:
+        if _OUTFILE.search(shape):
+            return _simply(ADMIN, ANY)
+        shape = re.sub(r"^\s*replace\b", "INSERT", shape, count=1, flags=re.IGNORECASE)
+    try:
+        return Reader(dialect).read(parse(shape, dialect))
+    except RecursionError:
+        raise Doubtful("it is nested too deep") from None
+
+
+def _unknown(shape: str, dialect: str) -> Reading:
+    word = _words(shape)[0]
+    raise Doubtful(f"{word} does what its words do not say")
+
+
+def _ddl(shape: str, dialect: str) -> Reading:
+    """Of the tables of a definition only that they are not known."""
+    words = set(_words(shape)[1:5])
+    return _simply(ADMIN if words & _ADMIN_OBJECTS else DDL, ANY)
+
+
+def _set(shape: str, dialect: str) -> Reading:
+    """`SET name = value, ...`: what is set decides. A value may be computed."""
+    if "(" in shape or re.search(r"\bselect\b|:=", shape, re.IGNORECASE):
+        raise Doubtful("it sets what it computes")
+    words = _words(shape)
+    if "statement" in words[:3] and dialect == MYSQL:
+        raise Doubtful("it sets something for a statement")
+    if dialect == POSTGRES and words[1:3] == ["session", "characteristics"]:
+        return _simply(READ)
+    entries = shape[3:].split(",") if dialect == MYSQL else [shape[3:]]
+    names = [found[1].lower() for entry in entries if (found := _SETTING.match(entry.strip())) is not None]
+    harmless = len(names) == len(entries) and all(name in _HARMLESS for name in names)
+    return _simply(READ if harmless else ADMIN)
+
+
+def _show(shape: str, dialect: str) -> Reading:
+    reading = _simply(READ)
+    if "." not in shape:  # a setting of the client's own may hold anything
+        reading.result = (Output("", NOTHING),) if dialect == POSTGRES and _words(shape)[1:] != ["all"] else None
+    return reading
+
+
+def _explain(shape: str, dialect: str) -> Reading:
+    found = _EXPLAIN.fullmatch(shape)
+    if found is None:
+        raise Doubtful("an EXPLAIN that is not read")
+    if (dialect == MYSQL and not _HEAD.match(found["rest"])) or _words(found["rest"])[0] not in _EXPLAINED:
+        if dialect == MYSQL:  # the columns of a table, or of a connection
+            return _simply(READ)
+        raise Doubtful("it explains what is not read")
+    inner = read(found["rest"], dialect)
+    if not re.search(r"analy[sz]e", found["options"], re.IGNORECASE):
+        inner.operations = {READ: None}
+    inner.result = (Output("QUERY PLAN", NOTHING),) if dialect == POSTGRES else None
+    return inner
+
+
+def _copy(shape: str, dialect: str) -> Reading:
+    found = _COPY.fullmatch(shape)
+    if found is None:
+        raise Doubtful("a COPY that is not read")
+    if found["query"] is not None:
+        reading = read(found["query"], dialect)
+    else:
+        table = _qualified(found["table"], dialect)
+        reading = Reading({WRITE if found["way"].lower() == "from" else READ: None}, {table: None})
+        columns = [_one(name, dialect, column=True) for name in (found["columns"] or "").split(",") if name.strip()]
+        reading.columns.update(dict.fromkeys(f"{table}.{name}" for name in columns or [ANY]))
+        if "where" in found["options"].lower():
+            reading.columns[f"{table}.{ANY}"] = None
+    reading.result = None
+    end = found["end"].lower()
+    if end not in ("stdin", "stdout"):
+        reading.operations[ADMIN] = None
+    return reading
+
+
+def _declare(shape: str, dialect: str) -> Reading:
+    return _within(_CURSOR, shape, dialect)
+
+
+def _prepare(shape: str, dialect: str) -> Reading:
+    if dialect == MYSQL or _words(shape)[1:2] == ["transaction"]:
+        return _unknown(shape, dialect) if dialect == MYSQL else _simply(ADMIN)
+    return _within(_PREPARE, shape, dialect)
+
+
+def _within(pattern: re.Pattern[str], shape: str, dialect: str) -> Reading:
+    """A statement that another one names; its rows come at another time."""
+    found = pattern.fullmatch(shape)
+    if found is None:
+        raise Doubtful("a statement within another that is not read")
+    reading = read(found[1], dialect)
+    reading.result = None
+    return reading
+
+
+def _truncate(shape: str, dialect: str) -> Reading:
+    found = _TRUNCATE.fullmatch(shape)
+    if found is None:
+        return _simply(WRITE, ANY)
+    reading = Reading({WRITE: None})
+    for part in found[1].split(","):
+        name = re.sub(r"^\s*only\s+(?=[\w\"])", "", part, flags=re.IGNORECASE).strip(" \t\r\n\f*")
+        table = _qualified(name, dialect)
+        reading.tables[table] = reading.columns[f"{table}.{ANY}"] = None
+    return reading
+
+
+def _transaction(shape: str, dialect: str) -> Reading:
+    """BEGIN, COMMIT and the like; two-phase commit is administration."""
+    words = _words(shape)
+    two_phase = "prepared" in words or (words[0] == "start" and words[1:2] != ["transaction"])
+    return _simply(ADMIN if two_phase else READ)
+
+
+def _values_of(
+    words: str, meaning: str | Callable[[str, str], Reading]
+) -> dict[str, str | Callable[[str, str], Reading]]:
+    return dict.fromkeys(words.split(), meaning)
+
+
+def _words(shape: str) -> list[str]:
+    return [word.lower() for word in _WORDS.findall(shape[:400])] or [""]
+
+
+def _qualified(name: str, dialect: str) -> str:
+    return ".".join(_one(part, dialect) for part in re.findall(_NAME, name))
+
+
+def _one(name: str, dialect: str, *, column: bool = False) -> str:
+    name = name.strip()
+    quoted = name[:1] in ('"', "`")
+    plain = name[1:-1].replace(name[0] * 2, name[0]) if quoted else name
+    if not plain or any(sign in plain for sign in ".,*\0"):
+        raise Doubtful("a name that is no plain name")
+    return (folded_column if column else folded)(plain, quoted, dialect)
+
+
+_QUERIES: Final = {
+    POSTGRES: frozenset(["select", "with", "values", "table", "insert", "update", "delete", "merge"]),
+    MYSQL: frozenset(["select", "with", "values", "table", "insert", "update", "delete", "replace"]),
+}
+_EXPLAINED: Final = _QUERIES[POSTGRES] | _QUERIES[MYSQL] | {"declare", "execute", "create", "refresh"}
+
+_Handlers = dict[str, str | Callable[[str, str], Reading]]
+_BOTH: Final[_Handlers] = {
+    **_values_of("begin commit rollback savepoint release start", _transaction),
+    **_values_of("create alter drop comment", _ddl),
+    **_values_of("grant revoke lock load vacuum reindex checkpoint", ADMIN),
+    **_values_of("do call execute", _unknown),
+    "set": _set,
+    "show": _show,
+    "explain": _explain,
+    "prepare": _prepare,
+    "truncate": _truncate,
+    "deallocate": READ,
+}
+_HANDLERS: Final[dict[str, _Handlers]] = {
+    POSTGRES: {
+        **_BOTH,
+        **_values_of("end abort", _transaction),
+        **_values_of("close fetch move listen unlisten discard reset", READ),
+        **_values_of("analyze analyse cluster reassign", ADMIN),
+        **_values_of("security import", _ddl),
+        "copy": _copy,
+        "declare": _declare,
+        "notify": WRITE,
+        "refresh": lambda shape, dialect: _simply(WRITE, ANY),
+    },
+    MYSQL: {
+        **_BOTH,
+        **_values_of("use help", READ),
+        **_values_of("describe desc", _explain),
+        "rename": _ddl,
+        "handler": lambda shape, dialect: _simply(READ, ANY),
+        **_values_of(
+            "analyze optimize repair check checksum cache kill flush purge reset shutdown restart install uninstall "
+            "change stop unlock xa binlog clone backup import",
+            ADMIN,
+        ),
+    },
+}

@@ -1,0 +1,95 @@
+"""Step 4 of 6, inspect: all that is known of a statement, cached by its text and by its shape.
+
+The one entrance of this package that imports sqlglot, when the first statement is read. Never raises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from enforcer.sql.scopes import Items
+from enforcer.sql.shape import Doubtful, shape_of
+
+TEXTS_CACHED: Final = 2048
+"""Texts whose reading is remembered: prepared statements and those without values."""
+
+TEXT_CACHED: Final = 2048
+"""Characters of a text that is remembered as a whole."""
+
+SHAPES_CACHED: Final = 4096
+"""Shapes that are remembered: the statements of the applications behind one worker, with room. Some 4 KiB each."""
+
+STATEMENTS: Final = 100
+"""Statements in one text."""
+
+UNKNOWN: Final = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Understanding:
+    """What one text does. `result`: the output columns, where it is one statement and they are known. `parameters`: the
+    columns that each of them meets, in order. `doubt`: why it is not understood; then there is nothing else."""
+
+    operations: tuple[str, ...]
+    tables: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    result: Items | None = None
+    parameters: tuple[tuple[str, ...], ...] = ()
+    doubt: str = ""
+    facts: dict[str, str] = field(default_factory=dict, compare=False)
+    """For `statement_facts`, which fills it."""
+
+
+_texts: dict[tuple[str, str], Understanding] = {}
+_shapes: dict[tuple[str, str], Understanding] = {}
+
+
+def understand(text: str, dialect: str) -> Understanding:
+    """What `text` does, sent to a server of `dialect`."""
+    key = (dialect, text)
+    known = _texts.get(key)
+    if known is not None:
+        return known
+    try:
+        shape = shape_of(text, dialect)
+    except Doubtful as doubt:
+        return Understanding((UNKNOWN,), doubt=str(doubt))
+    by_shape = (dialect, shape)
+    known = _shapes.get(by_shape)
+    if known is None:
+        if len(_shapes) >= SHAPES_CACHED:
+            _shapes.clear()
+        known = _shapes[by_shape] = _read(shape, dialect)
+    if len(text) <= TEXT_CACHED:
+        if len(_texts) >= TEXTS_CACHED:
+            _texts.clear()
+        _texts[key] = known
+    return known
+
+
+def _read(shape: str, dialect: str) -> Understanding:
+    from enforcer.sql import statements
+    from enforcer.sql.reading import Reading
+
+    parts = [part for part in shape.split(";") if part.strip()]
+    if len(parts) > STATEMENTS:
+        return Understanding((UNKNOWN,), doubt=f"it is more than {STATEMENTS} statements")
+    reading = Reading()
+    try:
+        for part in parts:
+            one = statements.read(part.strip(), dialect)
+            reading.add(one)
+            reading.result = one.result if len(parts) == 1 else None
+    except Doubtful as doubt:
+        return Understanding((UNKNOWN,), doubt=str(doubt))
+    count = max(reading.parameters, default=0)
+    return Understanding(
+        tuple(reading.operations),
+        tuple(reading.tables),
+        tuple(name for name in reading.columns if name),
+        tuple(reading.functions),
+        reading.result,
+        tuple(tuple(sorted(reading.parameters.get(number, ()))) for number in range(1, count + 1)),
+    )
