@@ -7,8 +7,6 @@ import time
 
 import click
 
-from enforcer.demo.story import tell
-
 
 @click.command()
 def demo() -> None:
@@ -16,6 +14,8 @@ def demo() -> None:
 
     Exits with 1 if anything differed from what is promised. Leaves nothing behind, also on Ctrl-C.
     """
+    from enforcer.demo.story import tell  # noqa: PLC0415 - the whole world
+
     begun = time.monotonic()
     held = tell(click.echo)
     click.echo(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from enforcer import compiled, log
-from enforcer.supervisor.service import supervise
 
 if TYPE_CHECKING:
     from enforcer.cli.context import Context
@@ -26,4 +25,7 @@ def run(context: Context) -> None:
     tree = compiled.find_tree()
     if tree is not None and compiled.running_from() != tree:
         compiled.run_from(tree)
+    # Not sooner: a second's work, which neither a wrong setting nor the tree that is left needs.
+    from enforcer.supervisor.service import supervise  # noqa: PLC0415
+
     asyncio.run(supervise(settings))

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from enforcer.supervisor.uninstall import uninstall as take_off
-
 if TYPE_CHECKING:
     from enforcer.cli.context import Context
 
@@ -20,6 +18,8 @@ def uninstall(context: Context, yes: bool) -> None:
 
     Records and configuration stay. Refused while a supervisor runs.
     """
+    from enforcer.supervisor.uninstall import uninstall as take_off  # noqa: PLC0415 - the kernel's tools
+
     settings = context.settings()
     if not yes:
         click.confirm(f"Kill all executors of '{settings.instance}' and detach its kernel programs?", abort=True)

@@ -7,11 +7,9 @@ way of the Python port): one pattern per region, compiled when first asked for, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from typing import Final
-
-from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
 Plan = Callable[[str], bool]
 
@@ -37,6 +35,8 @@ class _Region:
     """One region's plan."""
 
     def __init__(self, code: str) -> None:
+        from phonenumbers import PhoneMetadata  # noqa: PLC0415 - only where a detector of numbers is in force
+
         metadata = PhoneMetadata.metadata_for_region_or_calling_code(1, code)
         kinds = [getattr(metadata, kind, None) for kind in _KINDS]
         patterns = {kind.national_number_pattern for kind in kinds if kind is not None}
@@ -60,6 +60,14 @@ class _Region:
 
 
 @cache
+def _regions() -> Mapping[int, tuple[str, ...]]:
+    """Country code -> the regions that have it."""
+    from phonenumbers import COUNTRY_CODE_TO_REGION_CODE  # noqa: PLC0415 - ditto
+
+    return COUNTRY_CODE_TO_REGION_CODE
+
+
+@cache
 def _region(code: str) -> _Region:
     return _Region(code)
 
@@ -69,7 +77,7 @@ def _international(digits: str) -> bool:
     if len(digits) < _SHORTEST:
         return False
     for length in (1, 2, 3):
-        regions = COUNTRY_CODE_TO_REGION_CODE.get(int(digits[:length]))
+        regions = _regions().get(int(digits[:length]))
         if regions is not None:
             rest = digits[length:]
             return any(_region(code).significant(rest) for code in regions)
@@ -99,7 +107,9 @@ def in_region(code: str, number: str) -> bool:
 
 def load() -> None:
     """Reads every plan, so that none is read from disk while a scanner works."""
-    for codes in COUNTRY_CODE_TO_REGION_CODE.values():
+    from phonenumbers import PhoneMetadata  # noqa: PLC0415 - ditto
+
+    for codes in _regions().values():
         for code in codes:
             if code != "001":
                 PhoneMetadata.metadata_for_region(code)
