@@ -4,7 +4,7 @@
         psycopg.connect(f"postgresql://postgres@127.0.0.1:{gateway.port}/postgres")
 
 Clients connect to `port`; their flows go to `server_port` of the loopback, which the rules of `tests.proxy.stage` with
-region HOST are for. `rows` holds what was recorded. Sessions run in a thread of their own, with the worker's event loop.
+region HOST are for. `rows` holds what was recorded. Sessions run in a thread of their own, with the worker's loop.
 """
 
 from __future__ import annotations

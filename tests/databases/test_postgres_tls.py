@@ -1,10 +1,11 @@
-"""PostgreSQL's TLS, which is asked for in the protocol's own words: ended here and read, with real clients and servers."""
+"""PostgreSQL's TLS, which is asked for in the protocol's own words, ended here and read: real clients and servers."""
 
 from __future__ import annotations
 
 import socket
 import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -13,6 +14,7 @@ import pytest
 from enforcer.tls.authority import Authority
 from tests.databases.conftest import SERVER_NAME, PostgresServer
 from tests.databases.gateway import Gateway, allow, rule
+from tests.fixtures.postgres import running_postgres
 
 SSL_REQUEST = struct.pack(">ii", 8, 80877103)
 
@@ -111,3 +113,36 @@ def test_a_server_without_tls_is_said_to_have_none(plain_postgres: int, ours: tu
         command = ["psql", "-X", "-At", "-c", "select '4111111111111111'", url(gateway)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == "************1111\n", done.stderr
+
+
+@pytest.fixture(scope="module")
+def scram(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """One that asks for a password."""
+    directory = tmp_path_factory.mktemp("scram")
+    public = Authority.create(directory / "public")
+    with running_postgres(directory, password="not-a-secret", pem=public.leaf(SERVER_NAME).pem) as (_, port):
+        yield PostgresServer(port, public)
+
+
+@pytest.mark.parametrize("mode", ["disable", "require"])
+def test_passwords_pass_where_they_are_bound_to_no_tls_connection(
+    scram: PostgresServer, ours: tuple[Authority, Path], mode: str
+) -> None:
+    """SCRAM-SHA-256 from a client in clear, and from one in TLS that was told not to bind."""
+    with Gateway(scram.port, allow(), authority=ours[0], trust=scram.public.certificate) as gateway:
+        settings = url(gateway, sslmode=mode, password="not-a-secret", channel_binding="disable")
+        with psycopg.connect(settings) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(url(gateway, sslmode=mode, password="wrong", channel_binding="disable"))
+
+
+def test_a_password_that_would_be_bound_to_tls_is_refused_with_what_to_set(
+    scram: PostgresServer, ours: tuple[Authority, Path]
+) -> None:
+    """libpq's default inside TLS: the server would take us for an attacker; we say how it works."""
+    with (
+        Gateway(scram.port, allow(), authority=ours[0], trust=scram.public.certificate) as gateway,
+        pytest.raises(psycopg.OperationalError, match="set channel_binding=disable"),
+    ):
+        psycopg.connect(url(gateway, sslmode="require", password="not-a-secret"))

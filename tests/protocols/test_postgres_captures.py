@@ -112,7 +112,7 @@ def test_psql_is_read_as_it_was_typed() -> None:
         ("ROLLBACK", None),
         ("DROP TABLE", None),
     ]
-    first = next(event for event in talk.events if isinstance(event, Rows))
+    first = next(event for event in talk.events if isinstance(event, Rows) and any(event.columns))
     assert (first.columns, first.values) == (("id", "name", "card"), [b"1", b"Ana", b"4111 1111 1111 1111"])
 
 

@@ -203,7 +203,8 @@ def test_a_broken_copy_swallows_the_data_still_under_way() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (msg("F", wire.i32(1)), "message 'F' is not inspected"),
+        (msg("F", wire.i32(1)), "reaches past its end"),
+        (wire.function_call(1, b"a", formats=(2,)), "neither text nor binary"),
         (msg("d", b"x"), "message 'd' is not inspected while ready"),
         (b"?\0\0\0\4", "message '\\?' is not inspected"),
         (b"Q\0\0\0\3", "length 3 is below 4"),

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from enforcer.errors import ProtocolError
-from enforcer.protocols.base import Forward, Rows, Text, Unmaskable
+from enforcer.protocols.base import Forward, Outcome, Request, Rows, Text, Unmaskable
 from enforcer.protocols.postgres import server
 from enforcer.protocols.postgres.inspector import PostgresInspector
 from tests.protocols import wire_postgres as wire
@@ -117,10 +117,10 @@ def test_a_row_with_another_number_of_cells_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("code", ["N", "A", "S"])
-def test_notices_notifications_and_free_settings_are_texts_of_the_last_masked_exchange(code: str) -> None:
-    """They may quote data and may come when nothing is asked."""
+def test_notices_notifications_and_free_settings_are_cells_of_the_last_masked_exchange(code: str) -> None:
+    """They may be data and may come when nothing is asked; a cell without a column is hidden by any column's rule."""
     made = {
-        "N": wire.error(M="4111").replace(b"E", b"N", 1),
+        "N": wire.error("P0001", M="4111").replace(b"E", b"N", 1),
         "A": msg("A", wire.i32(7), b"channel\0", b"4111\0"),
         "S": msg("S", b"application_name\0", b"4111\0"),
     }[code]
@@ -128,10 +128,60 @@ def test_notices_notifications_and_free_settings_are_texts_of_the_last_masked_ex
     talk.feed(C, query("select 1"))
     talk.feed(S, columns("a") + complete("SELECT 0") + ready())
     talk.sent()
-    (text,) = talk.feed(S, made)
-    assert isinstance(text, Text)
-    assert (text.exchange, text.data) == (2, b"4111")
+    (cells,) = talk.feed(S, made)
+    assert isinstance(cells, Rows)
+    assert (cells.exchange, cells.columns, cells.values, cells.binary) == (2, ("",), [b"4111"], (False,))
     assert talk.client == made
+    assert talk.inspector.encode_row(cells, [None]) == made[:1] + wire.i32(len(made) - 5) + made[5:].replace(
+        b"4111", b""
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "media"),
+    [
+        ({"sqlstate": "42P01", "M": 'relation "4" does not exist', "P": "15"}, "diagnostic"),
+        ({"sqlstate": "23505", "M": 'violates "t_key"', "D": "Key (a)=(4) already exists."}, "error"),
+        ({"sqlstate": "25P02", "M": "current transaction is aborted"}, "error"),
+        ({"sqlstate": "42P01", "M": 'relation "4" does not exist'}, ""),
+        ({"sqlstate": "22P02", "M": 'invalid input syntax for type integer: "4"'}, ""),
+        ({"sqlstate": "P0001", "M": "4"}, ""),
+        ({"sqlstate": "42601", "M": 'at or near "4"', "P": "1", "W": "SQL statement"}, ""),
+        ({"sqlstate": "23505", "M": 'violates "t_key"', "W": "COPY t, line 1"}, ""),
+    ],
+)
+def test_what_an_error_may_quote_decides_how_it_is_masked(fields: dict[str, str], media: str) -> None:
+    """One about the statement quotes the statement, one about names quotes names and, in its detail, values in
+    brackets; any other may be a value of any column: a conversion at run time, a function's own words."""
+    talk = masking()
+    talk.feed(C, query("select 1"))
+    (event,) = talk.feed(S, wire.error(**fields))
+    quoted = [value.encode() for name, value in fields.items() if name in "MDHWq"]
+    if media:
+        assert isinstance(event, Text)
+        assert (event.media, event.data) == (media, b"\0".join(quoted))
+    else:
+        assert isinstance(event, Rows)
+        assert (event.columns, event.values) == (("",) * len(quoted), quoted)
+
+
+def test_a_functions_result_is_a_cell_without_a_column() -> None:
+    """FunctionCall names a function by its OID: what it does is unknown to policy, and its result is of any table."""
+    talk = masking()
+    (request,) = talk.feed(C, wire.function_call(1598, b"\0\0\0\x07", b"x", formats=(1, 0), result=1))
+    assert isinstance(request, Request)
+    assert (request.operation, request.text) == ("FunctionCall", "function 1598")
+    assert request.params == ("\\x00000007", "x")
+    assert request.facts["operation"] == "unknown"
+    answer = msg("V", wire.i32(4), b"secr")
+    talk.sent()
+    talk.feed(S, answer + ready())
+    assert rows(talk) == [(("",), [b"secr"], (True,))]
+    assert talk.client == answer + ready()
+    cells = talk.of(Rows)[0]
+    assert isinstance(cells, Rows)
+    assert talk.inspector.encode_row(cells, [None]) == msg("V", wire.i32(-1))
+    assert talk.of(Outcome)[-1] == Outcome(2, "FunctionCallResponse")
 
 
 def test_copied_text_may_be_cut_anywhere_and_ends_before_copy_done() -> None:

@@ -141,7 +141,6 @@ def test_failed_authentication_is_the_startups_outcome() -> None:
 @pytest.mark.parametrize(
     ("packet", "reason"),
     [
-        (startup(user="a", replication="database"), "replication is not inspected"),
         (startup(user="a", client_encoding="SJIS"), "client_encoding 'SJIS' is not inspected"),
         (struct.pack(">ii", 15, 196608) + b"user\0a\0", "has no end"),
         (struct.pack(">ii", 17, 196608) + b"user\0a\0\0x", "longer than its parts"),
@@ -160,9 +159,51 @@ def test_startup_packets_that_end_the_flow(packet: bytes, reason: str) -> None:
     assert fault.value.side is C
 
 
+@pytest.mark.parametrize("kind", ["database", "true", "ON", "1", ""])
+def test_replication_is_refused_in_words(kind: str) -> None:
+    """Physical or logical, it is at fault whatever rules say; a value PostgreSQL would not take is no way around."""
+    (request,) = fresh().feed(C, startup(user="a", replication=kind))
+    assert isinstance(request, Request)
+    assert "replication connections carry whole databases" in request.fault
+
+
 def test_replication_off_is_an_ordinary_session() -> None:
     """`replication=false` asks for nothing special."""
-    assert fresh().feed(C, startup(user="a", replication="false"))
+    (request,) = fresh().feed(C, startup(user="a", replication="false"))
+    assert isinstance(request, Request)
+    assert request.fault == ""
+
+
+def sasl(*mechanisms: str) -> bytes:
+    return msg("R", i32(10), *map(z, mechanisms), b"\0")
+
+
+def test_channel_binding_is_taken_out_of_the_servers_offer() -> None:
+    """Two TLS connections cannot be one; what else the server offers stays, and so do other messages."""
+    talk = fresh()
+    talk.feed(C, startup(user="ana"))
+    talk.sent()
+    talk.feed(S, sasl("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256") + msg("R", i32(11), b"r=more"))
+    assert talk.client == sasl("SCRAM-SHA-256") + msg("R", i32(11), b"r=more")
+    talk.feed(C, msg("p", z("SCRAM-SHA-256"), i32(8), b"n,,n=,r="))
+    assert talk.upstream == msg("p", z("SCRAM-SHA-256"), i32(8), b"n,,n=,r=")
+
+
+def test_a_client_that_could_have_bound_its_password_is_told_what_to_set() -> None:
+    """RFC 5802: with `y` the server, who offered it, would take us for an attacker, in words that help nobody."""
+    talk = fresh()
+    talk.feed(C, startup(user="ana"))
+    talk.feed(S, sasl("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"))
+    with pytest.raises(ProtocolError, match="channel_binding=disable"):
+        talk.feed(C, msg("p", z("SCRAM-SHA-256"), i32(8), b"y,,n=,r="))
+
+
+def test_a_server_that_insists_on_channel_binding_ends_the_flow() -> None:
+    """An empty offer would leave the client without a word."""
+    talk = fresh()
+    talk.feed(C, startup(user="ana"))
+    with pytest.raises(ProtocolError, match="only with channel binding"):
+        talk.feed(S, sasl("SCRAM-SHA-256-PLUS"))
 
 
 @pytest.mark.parametrize("name", ["UTF8", "'utf-8'", "LATIN1", "SQL_ASCII", "WIN1252", "ISO_8859_5", "KOI8R"])

@@ -86,6 +86,10 @@ def close(kind: str, name: str = "") -> bytes:
     return msg("C", kind.encode(), z(name))
 
 
+def function_call(oid: int, *cells: bytes | None, formats: tuple[int, ...] = (), result: int = 0) -> bytes:
+    return msg("F", i32(oid), i16(len(formats), *formats), values(*cells), i16(result))
+
+
 SYNC = msg("S")
 FLUSH = msg("H")
 TERMINATE = msg("X")

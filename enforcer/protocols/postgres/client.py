@@ -33,7 +33,14 @@ MAX_PASSWORD: Final = 65_535
 STREAMED_FROM: Final = 64 << 10
 """CopyData of more bytes goes on in pieces instead of being gathered first."""
 
-_COMMANDS: Final = b"QPBEDCHS"
+_COMMANDS: Final = b"QPBEDCHSF"
+
+UNBOUND: Final = (
+    "its password is bound to one TLS connection and the enforcer makes that two; "
+    "set channel_binding=disable for the client (PGCHANNELBINDING=disable), or have a rule pass tls unread"
+)
+
+REPLICATION: Final = "replication connections carry whole databases that nobody can read here"
 
 
 def _each(state: Client, codes: bytes, then: Client) -> dict[tuple[Client, int], Client]:
@@ -52,12 +59,11 @@ NEXT: Final[dict[tuple[Client, int], Client]] = {
     **_each(Client.COPY_BROKEN, b"cf", Client.READY),
     **_each(Client.COPY_BROKEN, _COMMANDS, Client.READY),
     **_each(Client.COPY_BROKEN, b"X", Client.CLOSED),
-    **_each(Client.DISCARDING, b"QPBEDCHdcf", Client.DISCARDING),
+    **_each(Client.DISCARDING, b"QPBEDCHFdcf", Client.DISCARDING),
     **_each(Client.DISCARDING, b"S", Client.READY),
     **_each(Client.DISCARDING, b"X", Client.CLOSED),
 }
-"""What the client may send, and what it may send then; an absent key is a protocol error. FunctionCall is absent
-everywhere: it names a function by OID, which no rule can read."""
+"""What the client may send, and what it may send then; an absent key is a protocol error."""
 
 
 @dataclass(slots=True)
@@ -114,6 +120,8 @@ class ClientHalf:
             return False
         conversation.client = then
         if code in b"pX":
+            if conversation.unbound and messages.claims_channel_binding(raw):
+                raise ProtocolError(Side.CLIENT, UNBOUND)
             conversation.forward(Side.CLIENT, raw)
         elif state is Client.DISCARDING:
             if then is not state:
@@ -158,7 +166,8 @@ class ClientHalf:
             check_encoding(parameters.get("client_encoding", ""), Side.CLIENT)
             user = parameters["user"]
             self._identity = {"user": user, "database": parameters.get("database") or user}
-            self._ask("Startup", startup.describe(parameters), raw, Outstanding(Awaiting.STARTUP))
+            fault = REPLICATION if startup.replicates(parameters) else ""
+            self._ask("Startup", startup.describe(parameters), raw, Outstanding(Awaiting.STARTUP), fault=fault)
         return True
 
     def _refuse_stuffed(self) -> None:
@@ -175,9 +184,10 @@ class ClientHalf:
         *,
         params: tuple[str | None, ...] = (),
         facts: dict[str, str] | None = None,
+        fault: str = "",
     ) -> None:
         self._exchanges += 1
-        request = Request(self._exchanges, operation, text, raw, params, self._identity | (facts or {}))
+        request = Request(self._exchanges, operation, text, raw, params, self._identity | (facts or {}), fault=fault)
         self.asked = Asked(request, item)
         self._conversation.end_block()
         self._conversation.events.append(request)
@@ -200,13 +210,20 @@ class ClientHalf:
         if statement is None:  # prepared by SQL's PREPARE, or not at all: then the server will say so
             statement = Statement(f"EXECUTE {decode(bind.statement)}")
         count = len(bind.values)
-        codes = bind.parameter_formats or (0,)
-        codes = codes * count if len(codes) == 1 else codes
+        codes = messages.each_format(bind.parameter_formats, count)
         oids = statement.oids + (0,) * (count - len(statement.oids))
         params = tuple(map(parameter_text, bind.values, codes, oids))
         portal = Portal(bind.portal, statement, bind.result_formats)
         item = Outstanding(Awaiting.BIND, portal=portal, names=self._conversation.portals, name=bind.portal)
         self._ask("Execute", statement.text, raw, item, params=params, facts=statement.facts)
+
+    def _function_call(self, raw: bytes) -> None:
+        """A function by its OID: nobody knows what it does."""
+        call = messages.read_function_call(raw)
+        codes = messages.each_format(call.formats, len(call.values))
+        params = tuple(parameter_text(value, code, 0) for value, code in zip(call.values, codes, strict=True))
+        item = Outstanding(Awaiting.FUNCTION, binary=call.result_format == 1)
+        self._ask("FunctionCall", f"function {call.oid}", raw, item, params=params, facts={"operation": "unknown"})
 
     def _execute(self, raw: bytes) -> None:
         """Carries out a portal that was judged at Bind. One whose exchange is over (fetched from in an earlier
@@ -281,4 +298,5 @@ _TAKE: Final[dict[int, Callable[[ClientHalf, bytes], None]]] = {
     ord("C"): ClientHalf._close,
     ord("H"): ClientHalf._flush,
     ord("S"): ClientHalf._sync,
+    ord("F"): ClientHalf._function_call,
 }

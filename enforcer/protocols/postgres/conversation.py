@@ -45,6 +45,7 @@ class Awaiting(Enum):
     QUERY = auto()
     QUERY_COPY_OUT = auto()
     QUERY_COPY_IN = auto()
+    FUNCTION = auto()
     PARSE = auto()
     BIND = auto()
     STATEMENT = auto()  # Describe of a statement: its parameters ...
@@ -71,6 +72,8 @@ ANSWERS: Final[dict[tuple[Awaiting, int], Awaiting]] = {
     (Awaiting.QUERY, ord("H")): Awaiting.QUERY_COPY_OUT,
     (Awaiting.QUERY, ord("G")): Awaiting.QUERY_COPY_IN,
     (Awaiting.QUERY, ord("Z")): Awaiting.DONE,
+    **_stays(Awaiting.FUNCTION, b"V"),
+    (Awaiting.FUNCTION, ord("Z")): Awaiting.DONE,
     **_stays(Awaiting.QUERY_COPY_OUT, b"d"),
     (Awaiting.QUERY_COPY_OUT, ord("c")): Awaiting.QUERY,
     (Awaiting.PARSE, ord("1")): Awaiting.DONE,
@@ -95,9 +98,19 @@ ANSWERS: Final[dict[tuple[Awaiting, int], Awaiting]] = {
 NoticeResponse, NotificationResponse, ParameterStatus, which may come at any time once the startup packet is up."""
 
 ENDS_WITH_READY: Final = frozenset(
-    {Awaiting.STARTUP, Awaiting.QUERY, Awaiting.QUERY_COPY_OUT, Awaiting.QUERY_COPY_IN, Awaiting.SYNC}
+    {
+        Awaiting.STARTUP,
+        Awaiting.QUERY,
+        Awaiting.QUERY_COPY_OUT,
+        Awaiting.QUERY_COPY_IN,
+        Awaiting.FUNCTION,
+        Awaiting.SYNC,
+    }
 )
 """An error leaves these waiting for ReadyForQuery; after any other the server skips to the next Sync."""
+
+SIMPLE: Final = frozenset({Awaiting.QUERY, Awaiting.FUNCTION})
+"""Asked outside the extended protocol: a ReadyForQuery of its own follows the answer."""
 
 COPY_IN: Final = {Awaiting.QUERY_COPY_IN: Awaiting.QUERY, Awaiting.EXECUTE_COPY_IN: Awaiting.EXECUTE}
 """Copying in -> what is awaited once the client ended it."""
@@ -108,7 +121,7 @@ class Outstanding:
     """One message that the server has yet to answer. `names`, `name`: the meaning it proposes.
 
     `exchange`: whose answer this is, where it belongs to one. `text`: a Query's statement. `reply`: our own error, for
-    REFUSAL and LOCAL; `ready`: a ReadyForQuery of ours follows it.
+    REFUSAL and LOCAL; `ready`: a ReadyForQuery of ours follows it. `binary`: a function's result is in binary format.
     """
 
     awaiting: Awaiting
@@ -120,6 +133,7 @@ class Outstanding:
     text: str = ""
     reply: bytes = b""
     ready: bool = False
+    binary: bool = False
 
 
 class Conversation:
@@ -136,6 +150,7 @@ class Conversation:
         self.executed = False  # an Execute was among them: there is something to roll back
         self.skipping = False  # the server failed and ignores everything until the Sync still to come
         self.last_masked: Exchange | None = None
+        self.unbound = False  # the server's offer to bind passwords to its TLS connection was taken out
         self._bound: dict[int, Exchange] = {}  # bound and not finished, by number
         self._block: list[bytes] = []
         self._block_side = Side.CLIENT

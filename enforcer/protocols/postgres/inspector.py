@@ -13,14 +13,17 @@ from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Inspector, Probe, Refusal, Request, Rewrite, Rows, Text
 from enforcer.protocols.postgres import messages, startup
 from enforcer.protocols.postgres.client import ClientHalf
-from enforcer.protocols.postgres.conversation import Awaiting, Client, Conversation, Outstanding
+from enforcer.protocols.postgres.conversation import SIMPLE, Awaiting, Client, Conversation, Outstanding
 from enforcer.protocols.postgres.names import Exchange
 from enforcer.protocols.postgres.server import ServerHalf
-from enforcer.protocols.postgres.texts import is_copied, write_text
+from enforcer.protocols.postgres.texts import is_copied, write_text, write_values
 from enforcer.verdict import Denial
 
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 """SQLSTATE of every denial: class 42 makes drivers report it, where class 08 would make pools retry."""
+
+_DATA_ROW: Final = ord("D")
+_FUNCTION_RESULT: Final = ord("V")
 
 UNREACHABLE: Final = "08001"
 """SQLSTATE (the client cannot establish the connection) where policy allowed it and the server is not there."""
@@ -33,7 +36,8 @@ just as if the refused statement itself had failed there. It can execute nothing
 class PostgresInspector:
     """Parser of one connection; see `enforcer.protocols.base.Inspector` for the contract.
 
-    Operations: `Startup`, `CancelRequest`, `Query`, `Parse`, `Execute` (a Bind, with its parameters). Everything the
+    Operations: `Startup`, `CancelRequest`, `Query`, `Parse`, `Execute` (a Bind, with its parameters), `FunctionCall`.
+    Everything the
     client pipelines is judged in order, without waiting for answers of what came before.
     """
 
@@ -140,7 +144,7 @@ class PostgresInspector:
         """The part of the refusal that goes out at once. What the server executed of this batch is rolled back; where
         it executed nothing, the transaction the client is in goes on."""
         conversation = self._conversation
-        simple = item.awaiting is Awaiting.QUERY
+        simple = item.awaiting in SIMPLE
         if not simple or conversation.skipping:
             conversation.client = Client.DISCARDING
         if conversation.skipping:
@@ -173,10 +177,13 @@ class PostgresInspector:
         return asked.item
 
     def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:
-        """A DataRow of `values`. Raises ProtocolError where their number changed."""
+        """The message that `rows` came in, with `values`. Raises ProtocolError where their number changed."""
         if len(values) != len(rows.values):
             raise ProtocolError(Side.SERVER, "a masked row has another number of cells")
-        return messages.data_row(values)
+        code = rows.raw[0]
+        if code == _FUNCTION_RESULT:
+            return messages.function_result(values[0])
+        return messages.data_row(values) if code == _DATA_ROW else write_values(rows.raw, values)
 
     def encode_text(self, text: Text, data: bytes) -> bytes:
         """Copied text as CopyData of any cut, nothing for no data; any other text as the message it came in, rebuilt.

@@ -21,6 +21,8 @@ _UINT16: Final = struct.Struct(">H")
 INT32: Final = struct.Struct(">i")
 _FIELD: Final = struct.Struct(">IhIhih")  # table OID, attribute, type OID, type size, modifier, format
 _NULL: Final = b"\xff\xff\xff\xff"
+_SASL: Final = 10
+"""AuthenticationSASL, among the Authentication messages."""
 
 MASKABLE_FIELDS: Final = frozenset(b"MDHWq")
 """Error fields that can quote data: message, detail (prints whole rows), hint, where, internal query."""
@@ -102,6 +104,16 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionCall:
+    """A function by its OID, its arguments, and the format of its result. Format codes as in Bind."""
+
+    oid: int
+    formats: tuple[int, ...]
+    values: tuple[bytes | None, ...]
+    result_format: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bind:
     """A Bind message. Format codes: none = all text, one = for all, else one each."""
 
@@ -136,11 +148,32 @@ def read_bind(raw: bytes) -> Bind:
     values = tuple(reader.value() for _ in range(reader.uint16()))
     results = tuple(reader.int16() for _ in range(reader.uint16()))
     reader.end()
-    if any(code not in (0, 1) for code in formats + results):
-        raise ProtocolError(Side.CLIENT, "Bind holds a format code that is neither text nor binary")
-    if len(formats) > 1 and len(formats) != len(values):
-        raise ProtocolError(Side.CLIENT, "Bind holds another number of format codes than of parameters")
+    _check_formats(formats, len(values), results)
     return Bind(portal, statement, formats, values, results)
+
+
+def read_function_call(raw: bytes) -> FunctionCall:
+    reader = Reader(raw, Side.CLIENT)
+    oid = reader.uint32()
+    formats = tuple(reader.int16() for _ in range(reader.uint16()))
+    values = tuple(reader.value() for _ in range(reader.uint16()))
+    result = reader.int16()
+    reader.end()
+    _check_formats(formats, len(values), (result,))
+    return FunctionCall(oid, formats, values, result)
+
+
+def _check_formats(formats: tuple[int, ...], count: int, results: tuple[int, ...]) -> None:
+    if any(code not in (0, 1) for code in formats + results):
+        raise ProtocolError(Side.CLIENT, "a message holds a format code that is neither text nor binary")
+    if len(formats) > 1 and len(formats) != count:
+        raise ProtocolError(Side.CLIENT, "a message holds another number of format codes than of values")
+
+
+def each_format(formats: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The format code of each of `count` values: none = all text, one = for all."""
+    codes = formats or (0,)
+    return codes * count if len(codes) == 1 else codes
 
 
 def read_target(raw: bytes) -> tuple[int, bytes]:
@@ -178,6 +211,42 @@ def read_parameter_description(raw: bytes) -> tuple[int, ...]:
     oids = tuple(reader.uint32() for _ in range(reader.uint16()))
     reader.end()
     return oids
+
+
+def without_channel_binding(raw: bytes) -> bytes:
+    """AuthenticationSASL without the mechanisms that bind a password to one TLS connection, which here are two; any
+    other Authentication message, and one without such mechanisms, as it is."""
+    reader = Reader(raw, Side.SERVER)
+    if reader.int32() != _SASL:
+        return raw
+    kept, mechanisms = b"", 0
+    while name := reader.string():
+        if not name.endswith(b"-PLUS"):
+            kept += name + b"\x00"
+            mechanisms += 1
+    reader.end()
+    if not mechanisms:
+        raise ProtocolError(Side.SERVER, "it takes passwords only with channel binding, which needs TLS unread")
+    return message(b"R", INT32.pack(_SASL) + kept + b"\x00")
+
+
+def claims_channel_binding(raw: bytes) -> bool:
+    """Is this SASLInitialResponse of a client that could have bound its password to TLS (RFC 5802 section 6, `y`)?"""
+    mechanism, _, rest = raw[BODY:].partition(b"\x00")
+    return mechanism.startswith(b"SCRAM-") and rest[4:6] == b"y,"
+
+
+def read_function_result(raw: bytes) -> bytes | None:
+    """FunctionCallResponse: its value."""
+    reader = Reader(raw, Side.SERVER)
+    value = reader.value()
+    reader.end()
+    return value
+
+
+def function_result(value: bytes | None) -> bytes:
+    """A FunctionCallResponse of `value`."""
+    return message(b"V", _NULL if value is None else INT32.pack(len(value)) + value)
 
 
 def read_copy_format(raw: bytes) -> int:

@@ -14,7 +14,7 @@ from typing import Final
 from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Reply, Rows, Text, Unmaskable
-from enforcer.protocols.postgres import messages
+from enforcer.protocols.postgres import messages, texts
 from enforcer.protocols.postgres.conversation import (
     ANSWERS,
     COPY_IN,
@@ -26,7 +26,6 @@ from enforcer.protocols.postgres.conversation import (
 )
 from enforcer.protocols.postgres.framing import Frames
 from enforcer.protocols.postgres.names import Exchange, Portal, Statement
-from enforcer.protocols.postgres.texts import read_text
 from enforcer.protocols.postgres.values import check_encoding, decode
 
 MAX_ROW: Final = 64 << 20
@@ -176,6 +175,21 @@ class ServerHalf:
 
     def _forward(self, raw: bytes, _head: Outstanding) -> None:
         self._conversation.forward(Side.SERVER, raw)
+
+    def _authentication(self, raw: bytes, _head: Outstanding) -> None:
+        offered = messages.without_channel_binding(raw)
+        self._conversation.unbound |= offered != raw
+        self._conversation.forward(Side.SERVER, offered)
+
+    def _function_result(self, raw: bytes, head: Outstanding) -> None:
+        """A cell that has no column: of which table it is, nobody can tell."""
+        value, exchange = messages.read_function_result(raw), head.exchange
+        if exchange is None or not exchange.masked:
+            self._conversation.forward(Side.SERVER, raw)
+        else:
+            self._conversation.emit(Rows(exchange.number, ("",), [value], (head.binary,), raw))
+        if exchange is not None:
+            exchange.status = "FunctionCallResponse"
 
     def _row_description(self, raw: bytes, head: Outstanding) -> None:
         fields = messages.read_row_description(raw)
@@ -333,25 +347,32 @@ class ServerHalf:
         reader.end()
         if name == b"client_encoding":
             check_encoding(decode(value), Side.SERVER)
-        if name in _FREE_PARAMETERS:
+        head = self._conversation.head()
+        starting = head is not None and head.awaiting is Awaiting.STARTUP  # as the client or the configuration set it
+        if name in _FREE_PARAMETERS and not starting:
             self._text(raw)
         else:
             self._conversation.forward(Side.SERVER, raw)
 
     def _text(self, raw: bytes) -> None:
-        """A message that can quote data: a Text where its exchange is masked. One outside any exchange belongs to
-        the last masked one, if there ever was one."""
+        """A message that can quote data: where its exchange is masked a Text, or cells of no column where it may be
+        nothing but data. One outside any exchange belongs to the last masked one, if there ever was one."""
         conversation, head = self._conversation, self._conversation.head()
         exchange = head.exchange if head is not None and head.exchange is not None else conversation.last_masked
         if exchange is None or not exchange.masked:
             conversation.forward(Side.SERVER, raw)
             return
-        media, data = read_text(raw)
-        conversation.emit(Text(exchange.number, media, data, final=True, raw=raw))
+        media = texts.kind(raw)
+        if media:
+            conversation.emit(Text(exchange.number, media, texts.read_text(raw), final=True, raw=raw))
+            return
+        values: list[bytes | None] = [*texts.values_of(raw)]
+        conversation.emit(Rows(exchange.number, ("",) * len(values), values, (False,) * len(values), raw))
 
 
 _TAKE: Final[dict[int, Callable[[ServerHalf, bytes, Outstanding], None]]] = {
-    ord("R"): ServerHalf._forward,
+    ord("R"): ServerHalf._authentication,
+    ord("V"): ServerHalf._function_result,
     ord("K"): ServerHalf._forward,
     ord("v"): ServerHalf._forward,
     ord("1"): ServerHalf._forward,

@@ -32,7 +32,7 @@ LARGEST: Final = {CANCEL_REQUEST: 12 + 256, SSL_REQUEST: 8, GSSENC_REQUEST: 8}
 """Bytes per request; protocol 3.2 lets a cancel key have up to 256 bytes."""
 
 _SECRET_WORDS: Final = ("password", "secret", "token")
-_NO_REPLICATION: Final = frozenset({b"false", b"off", b"no", b"0"})
+_NO_REPLICATION: Final = frozenset({"false", "off", "no", "0"})
 
 
 def check(length: int, code: int) -> None:
@@ -46,21 +46,24 @@ def check(length: int, code: int) -> None:
 
 
 def read_parameters(raw: bytes) -> dict[str, str]:
-    """The parameters of a StartupMessage. Raises ProtocolError for a replication connection, a missing user, a
-    parameter given twice (servers differ in which one counts), or a wrong end."""
+    """The parameters of a StartupMessage. Raises ProtocolError for a missing user, a parameter given twice (servers
+    differ in which one counts), or a wrong end."""
     reader = Reader(raw, Side.CLIENT, STARTUP.size)
     parameters: dict[str, str] = {}
     while name := reader.string():
         key, value = decode(name), reader.string()
         if key in parameters:
             raise ProtocolError(Side.CLIENT, "a startup parameter is given twice")
-        if key == "replication" and value.lower() not in _NO_REPLICATION:
-            raise ProtocolError(Side.CLIENT, "replication is not inspected")
         parameters[key] = decode(value)
     reader.end()
     if not parameters.get("user"):
         raise ProtocolError(Side.CLIENT, "the startup packet names no user")
     return parameters
+
+
+def replicates(parameters: dict[str, str]) -> bool:
+    """Is it a connection for replication, physical or logical, in which the server streams its log?"""
+    return parameters.get("replication", "off").lower() not in _NO_REPLICATION
 
 
 def describe(parameters: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -20,6 +21,9 @@ _FLOAT8: Final = struct.Struct(">d")
 
 TEXT_TYPES: Final = frozenset({18, 19, 25, 114, 142, 705, 1042, 1043})
 """OIDs of "char", name, text, json, xml, unknown, bpchar, varchar: their binary form is their text."""
+
+MAX_SCALE: Final = 100
+"""Decimals of a numeric that are written out for the record, and groups of four digits before them."""
 
 ENCODED: Final = "latin-1"
 """What a text that is not UTF-8 is read as: loses nothing, and ASCII stays ASCII in every permitted encoding."""
@@ -63,6 +67,53 @@ def _hex(raw: bytes) -> str:
     return "\\x" + raw.hex()
 
 
+_EPOCH: Final = datetime(2000, 1, 1)
+"""Where both kinds of timestamp begin."""
+_NUMERIC: Final = struct.Struct(">HhHH")
+"""Digits of four decimals each, weight of the first, sign, decimals shown."""
+_SIGNS: Final = {0x0000: "", 0x4000: "-"}
+
+
+def _date(raw: bytes) -> str:
+    return (_EPOCH.date() + timedelta(days=int.from_bytes(raw, "big", signed=True))).isoformat()
+
+
+def _instant(raw: bytes) -> datetime:
+    return _EPOCH + timedelta(microseconds=int.from_bytes(raw, "big", signed=True))
+
+
+def _short(text: str) -> str:
+    """A time without the zeros that end its fraction."""
+    return text.rstrip("0") if "." in text else text
+
+
+def _timestamp(raw: bytes) -> str:
+    return _short(_instant(raw).isoformat(" "))
+
+
+def _time(raw: bytes) -> str:
+    return _short(_instant(raw).time().isoformat())
+
+
+def _numeric(raw: bytes) -> str:
+    count, weight, sign, scale = _NUMERIC.unpack_from(raw)
+    whole = weight + 1  # groups before the point, or, below zero, zero groups behind it
+    if sign not in _SIGNS or len(raw) != _NUMERIC.size + 2 * count or scale > MAX_SCALE or abs(whole) > MAX_SCALE:
+        return _hex(raw)  # also NaN and the infinities
+    groups = ["0000"] * -whole + [f"{group:04d}" for (group,) in struct.iter_unpack(">H", raw[_NUMERIC.size :])]
+    groups += ["0000"] * (whole - count)
+    split = max(whole, 0)
+    digits, decimals = "".join(groups[:split]).lstrip("0") or "0", "".join(groups[split:]).ljust(scale, "0")
+    return _SIGNS[sign] + digits + ("." + decimals[:scale] if scale else "")
+
+
+def _jsonb(raw: bytes) -> str:
+    return decode(raw[1:]) if raw[:1] == b"\x01" else _hex(raw)
+
+
+_ANY_SIZE: Final[dict[int, Callable[[bytes], str]]] = {1700: _numeric, 3802: _jsonb}
+"""Type OID -> reader, of types whose values differ in size: numeric, jsonb."""
+
 _BY_OID: Final[dict[int, tuple[int, Callable[[bytes], str]]]] = {
     16: (1, lambda raw: "true" if raw[0] else "false"),
     20: (8, _integer),
@@ -71,19 +122,27 @@ _BY_OID: Final[dict[int, tuple[int, Callable[[bytes], str]]]] = {
     26: (4, lambda raw: str(int.from_bytes(raw, "big"))),
     700: (4, lambda raw: f"{_FLOAT4.unpack(raw)[0]:.9g}"),
     701: (8, lambda raw: repr(_FLOAT8.unpack(raw)[0])),
+    1082: (4, _date),
+    1083: (8, _time),
+    1114: (8, _timestamp),
+    1184: (8, lambda raw: _timestamp(raw) + "+00"),
     2950: (16, lambda raw: str(UUID(bytes=raw))),
 }
-"""Type OID -> size in bytes and reader: bool, int8, int2, int4, oid, float4, float8, uuid."""
+"""Type OID -> size in bytes and reader: bool, int8, int2, int4, oid, float4, float8, date, time, timestamp,
+timestamptz, uuid."""
 
 
 def parameter_text(raw: bytes | None, code: int, oid: int) -> str | None:
     """A Bind parameter as text. `code`: 0 text, 1 binary; `oid`: its type, 0 where unknown.
 
-    A binary value of a type not known here, or of the wrong size for its type, is `\\x` and hex digits.
+    A binary value of a type not known here, or of the wrong size for its type, is `\\x` and hex digits, as bytea is.
     """
     if raw is None:
         return None
     if code == 0 or oid in TEXT_TYPES:
         return decode(raw)
-    size, read = _BY_OID.get(oid, (len(raw), _hex))
-    return read(raw) if len(raw) == size else _hex(raw)
+    size, read = _BY_OID.get(oid, (len(raw), _ANY_SIZE.get(oid, _hex)))
+    try:
+        return read(raw) if len(raw) == size else _hex(raw)
+    except (OverflowError, struct.error):  # a date beyond Python's years, infinity; a numeric without its head
+        return _hex(raw)
