@@ -89,6 +89,16 @@ DIALOGUES: dict[str, Dialogue] = {
             + READY,
         ),
     ],
+    "redis": [
+        (C, b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n*2\r\n$7\r\nHGETALL\r\n$1\r\nh\r\n"),
+        (S, b"%1\r\n$5\r\nproto\r\n:3\r\n%2\r\n$1\r\na\r\n$5\r\nhello\r\n$1\r\nb\r\n=7\r\ntxt:two\r\n"),
+        (C, b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\nc\r\n*1\r\n$6\r\nNOSUCH\r\n"),
+        (
+            S,
+            b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n-ERR unknown command\r\n"
+            b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n",
+        ),
+    ],
     "tls": [(C, client_hello("db.example.org")), (S, b"\x16\3\3\0\1\2"), (C, b"\x17\3\3\0\1x")],
     "opaque": [(C, b"hello"), (S, b"world"), (C, b"again")],
 }
@@ -249,7 +259,7 @@ def test_refused_flow_ends(name: str) -> None:
     assert inspector.next_event() is None
 
 
-@pytest.mark.parametrize("name", ["http", "http/2", "opaque", "postgres"])
+@pytest.mark.parametrize("name", ["http", "http/2", "opaque", "postgres", "redis"])
 def test_memory_is_bounded_while_a_verdict_is_awaited(name: str) -> None:
     """A client that goes on sending while its request is held hits a limit instead of filling the memory."""
     inspector = PROTOCOLS[name].inspector()
