@@ -57,10 +57,10 @@ def _glob(pattern: str, star: str) -> str:
 
 def _matcher(pattern: str) -> re.Pattern[str]:
     """Matches the columns that `pattern` means: `column` (of any table), `schema.table.column`, in any case. A column
-    that names no table may be of the right one."""
+    that names no table may be of the right one, and one of `table.*` the right one."""
     table, _, column = pattern.rpartition(".")
-    prefix = rf"(?:(?:.*\.)?{_glob(table, '.*')}\.)?" if table else r"(?:.*\.)?"
-    return re.compile(prefix + _glob(column, "[^.]*"), re.IGNORECASE | re.DOTALL)
+    prefix = rf"(?:.*\.)?{_glob(table, '.*')}\." if table else r"(?:.*\.)?"
+    return re.compile(rf"(?:{prefix})?{_glob(column, '[^.]*')}|{prefix}\*|\*", re.IGNORECASE | re.DOTALL)
 
 
 class ColumnRules:
@@ -71,7 +71,8 @@ class ColumnRules:
         self._hidden: dict[tuple[str, ...], dict[int, str]] = {}
 
     def hidden(self, names: tuple[str, ...]) -> dict[int, str]:
-        """Index -> pattern of the columns to hide. A column without a name is hidden by any rule."""
+        """Index -> pattern of the columns to hide. What comes from several columns has their names with NUL between,
+        and is hidden where one of them is meant. A column without a name is hidden by any rule."""
         known = self._hidden.get(names)
         if known is None:
             if len(self._hidden) >= _RULES_CACHED:
@@ -82,4 +83,8 @@ class ColumnRules:
         return known
 
     def _rule(self, name: str) -> str | None:
-        return next((pattern for pattern, matcher in self._rules if not name or matcher.fullmatch(name)), None)
+        for one in name.split("\0"):
+            for pattern, matcher in self._rules:
+                if not one or matcher.fullmatch(one):
+                    return pattern
+        return None

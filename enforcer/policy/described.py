@@ -6,11 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from enforcer.policy.only import values_of
+from enforcer.policy.only_http import values_of
 from enforcer.protocols.body_facts import GRAPHQL, MODEL, RPC, SEPARATOR, TOOL, TOOLS_CALL, facts_of
+from enforcer.protocols.statement_facts import COLUMN, COMMAND, DATABASE, FUNCTION, OPERATION, TABLE, USER
+from enforcer.protocols.statement_facts import facts_of as facts_of_statement
 
-# The facts of bodies that a person may state.
-STATED = (GRAPHQL, RPC, TOOL, MODEL)
+# The facts of statements, and of bodies, that a person may state.
+OF_STATEMENTS = (OPERATION, COMMAND, TABLE, COLUMN, FUNCTION, DATABASE)
+STATED = (GRAPHQL, RPC, TOOL, MODEL, *OF_STATEMENTS)
+# The protocols whose statements are read from their text.
+DIALECTS = ("postgres", "mysql")
 # Methods whose requests usually have no body: taken so where none is described.
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
@@ -34,20 +39,29 @@ def described(
     content_type: str | None = None,
     grpc: str | None = None,
     stated: Mapping[str, str] | None = None,
+    statement: str | None = None,
+    protocol: str = "",
+    database_user: str | None = None,
 ) -> Described:
     """`path` may have a query; what it says is read as of a real request. `grpc`: `package.Service/Method`,
-    short for its path and content type. `stated`: facts of its body by name (`STATED`), several in one with commas."""
+    short for its path and content type. `stated`: facts of its body by name (`STATED`), several in one with commas.
+    `statement`: SQL as it is sent to a server of `protocol`, whose facts come before those that are stated."""
     if grpc:
         method, path, content_type = method or "POST", path or f"/{grpc}", content_type or "application/grpc"
     header_fields = [(name.encode("utf-8"), value.encode("utf-8")) for name, value in (header or {}).items()]
     if content_type:
         header_fields.append((b"content-type", content_type.encode("utf-8")))
     facts = _facts(path or "", dict(stated or {}))
-    for name, value in (("host", host), ("method", method), ("path", path and path.partition("?")[0])):
+    target = f"{method or ''} {path or ''}".strip()
+    if statement is not None and protocol in DIALECTS:
+        database = facts.pop(DATABASE, "")
+        facts = {**facts, **facts_of_statement(statement, protocol, database=database)}
+    path = path and path.partition("?")[0]
+    for name, value in (("host", host), ("method", method), ("path", path), (USER, database_user)):
         if value:
             facts[name] = value
     bodiless = not stated and method in _WITHOUT_BODY and not values_of(header_fields, "content-type")
-    return Described(f"{method or ''} {path or ''}".strip(), facts, header_fields, bodiless)
+    return Described(statement or target, facts, header_fields, bodiless)
 
 
 def _facts(target: str, stated: dict[str, str]) -> dict[str, str]:

@@ -29,6 +29,9 @@ def run_expectations(source: PolicySource, lookup: Callable[[Address], Region]) 
             header=expectation.header,
             content_type=expectation.content_type,
             grpc=expectation.grpc,
+            statement=expectation.statement,
+            protocol=expectation.protocol,
+            database_user=expectation.database_user,
             stated={name: text for name in STATED if (text := getattr(expectation, name))},
         )
         verdict = match(alone, _flow(expectation, region), expectation.protocol, asked.facts).on(asked)

@@ -37,7 +37,6 @@ _MESSAGES = {
 # Keys that a reader of the design may expect.
 _NOT_YET = {
     ("mask", "reversible"): "is not there yet: what a request hides stays hidden in the answer; remove it",
-    ("only", "statements"): "is not there yet: statements of databases are not told apart; remove it",
 }
 _CONTROL = {code: f"\\x{code:02x}" for code in chain(range(0x20), range(0x7F, 0xA0))}
 
@@ -210,4 +209,11 @@ def _compile_only(entry: OnlyEntry) -> Only:
         rpc=entry.rpc,
         tool=entry.tool,
         model=entry.model,
+        operation=entry.operation,
+        command=entry.command,
+        table=entry.table,
+        column=entry.column,
+        function=entry.function,
+        database=entry.database,
+        user=entry.user,
     )

@@ -154,6 +154,20 @@ def _name_glob(value: object) -> str:
     return name
 
 
+def _column_glob(value: object) -> str:
+    column = _name_glob(value)
+    if "." not in column and "*" not in column:
+        raise ValueError(f'{column!r} is not a column; write "table.column", with * for any table or any column')
+    return column
+
+
+def _statement(value: object) -> str:
+    # Of any length, and over several lines.
+    if not isinstance(value, str) or not value:
+        raise ValueError("is not text; write text")
+    return value
+
+
 def _some_key(value: object) -> object:
     if value == {}:
         raise ValueError("names nothing; write at least one condition, or remove it")
@@ -178,6 +192,10 @@ HeaderName = Annotated[str, PlainValidator(_header_name)]
 MediaGlob = Annotated[str, PlainValidator(_media_glob)]
 GrpcGlob = Annotated[str, PlainValidator(_grpc)]
 NameGlob = Annotated[str, PlainValidator(_name_glob)]
+CommandGlob = Annotated[str, PlainValidator(lambda value: _name_glob(value).lower())]
+ColumnGlob = Annotated[str, PlainValidator(_column_glob)]
+Operation = Literal["read", "write", "ddl", "admin", "unknown"]
+Statement = Annotated[str, PlainValidator(_statement)]
 NotEmpty = BeforeValidator(_not_empty)
 SomeKey = BeforeValidator(_some_key)
 
@@ -231,6 +249,13 @@ class OnlyEntry(_Model):
     rpc: Annotated[tuple[NameGlob, ...], NotEmpty] = ()
     tool: Annotated[tuple[NameGlob, ...], NotEmpty] = ()
     model: Annotated[tuple[NameGlob, ...], NotEmpty] = ()
+    operation: Annotated[tuple[Operation, ...], NotEmpty] = ()
+    command: Annotated[tuple[CommandGlob, ...], NotEmpty] = ()
+    table: Annotated[tuple[NameGlob, ...], NotEmpty] = ()
+    column: Annotated[tuple[ColumnGlob, ...], NotEmpty] = ()
+    function: Annotated[tuple[NameGlob, ...], NotEmpty] = ()
+    database: Annotated[tuple[NameGlob, ...], NotEmpty] = ()
+    user: Annotated[tuple[NameGlob, ...], NotEmpty] = ()
 
 
 class RuleEntry(_Model):
@@ -259,6 +284,14 @@ class Expectation(_Model):
     rpc: Text | None = None
     tool: Text | None = None
     model: Text | None = None
+    statement: Statement | None = None
+    operation: Text | None = None
+    command: Text | None = None
+    table: Text | None = None
+    column: Text | None = None
+    function: Text | None = None
+    database: Text | None = None
+    database_user: Text | None = None
     executor: Text = "any"
     user: Text | None = None
     cgroup: CgroupPath | None = None

@@ -1,8 +1,8 @@
 """Step 4 of 6, inspect: what a statement of SQL says of itself that a rule's `only` and column masks may ask for.
 
-Gets a statement's text and its dialect (`postgres`, `mysql`); hands on a few short texts by name. What cannot be read is
-`unknown` and has no other facts but why (`statement`). Pure but for a cache; never raises. sqlglot is imported with the
-first statement.
+Gets a statement's text and its dialect (`postgres`, `mysql`); hands on a few short texts by name. What cannot be read
+is `unknown` and has no other facts but why (`statement`). Pure but for a cache; never raises. sqlglot is imported with
+the first statement.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from enforcer.sql.understanding import UNKNOWN, Understanding, understand
 
 OPERATION, TABLE, COLUMN, FUNCTION = "operation", "table", "column", "function"
 DATABASE, USER = "database", "user"
+COMMAND = "command"
+"""What databases of commands call theirs. A request that carries a statement has an operation; one with neither is of
+the connection itself."""
 DOUBT = "statement"
 
 # Characters of one list of names.
@@ -26,14 +29,18 @@ JOINED = "\0"
 def facts_of(text: str, dialect: str, *, database: str = "", user: str = "") -> dict[str, str]:
     """The facts of one request's text, which may hold several statements.
 
-    `operation`: read, write, ddl, admin, unknown, in the order in which they appear. `table`: `schema.table` as written,
-    `*` where a definition's tables are not known. `column`: `table.column`, `table.*`, or `column` of no known table.
-    `function`: functions that are none of the server's own, and so may do anything. `database`, `user`: as given."""
+    `operation`: read, write, ddl, admin, unknown, in order of appearance. `table`: `schema.table` as written, `*` where
+    a definition's tables are not known. `column`: `table.column`, `table.*`, or `column` of no known table. `function`:
+    functions that are none of the server's own, and so may do anything. `database`: the one given, and those that a
+    statement of MySQL names. `user`: as given."""
     understood = understand(text, dialect)
-    facts = understood.facts or _facts(understood)
-    if not database and not user:
-        return dict(facts)
-    return {**facts, **({DATABASE: database} if database else {}), **({USER: user} if user else {})}
+    facts = {**(understood.facts or _facts(understood))}
+    if database:
+        named = facts.get(DATABASE)
+        facts[DATABASE] = f"{database}{SEPARATOR}{named}" if named and named != database else database
+    if user:
+        facts[USER] = user
+    return facts
 
 
 def lineage_of(text: str, dialect: str) -> tuple[tuple[str, ...], ...] | None:
@@ -92,6 +99,7 @@ def _facts(understood: Understanding) -> dict[str, str]:
         TABLE: understood.tables,
         COLUMN: understood.columns,
         FUNCTION: understood.functions,
+        DATABASE: understood.databases,
     }
     for name, words in lists.items():
         joined = SEPARATOR.join(words)

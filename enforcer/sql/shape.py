@@ -150,7 +150,7 @@ class _Shaper:
             return " "
         if kind == "parameter":
             self.parameters += 1
-            return f'"{token}"' if token != "?" else f"`${self.parameters}`"
+            return f"`${self.parameters}`" if token == "?" else f'"{token}"'  # noqa: S105
         if kind == "minus":
             return "- -"
         return self._version(kind, token)

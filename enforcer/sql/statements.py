@@ -1,4 +1,4 @@
-"""Step 4 of 6, inspect: what kind of statement each is, by its first words; queries and changes of data go to `reading`.
+"""Step 4 of 6, inspect: what kind of statement each is, by its first words. Queries and changes of data: `reading`.
 
 `read` is what a read-only transaction may do and what only concerns the session's own state; what a statement's words
 do not settle is `unknown`. Raises `Doubtful`.
@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from enforcer.sql.expressions import Reading
+from enforcer.sql.functions import ADMIN, READ, WRITE
 from enforcer.sql.names import folded, folded_column
 from enforcer.sql.parsing import parse
-from enforcer.sql.reading import ADMIN, DDL, READ, WRITE, Reader, Reading
+from enforcer.sql.reading import DDL, Reader
 from enforcer.sql.scopes import NOTHING, Output
 from enforcer.sql.shape import MYSQL, POSTGRES, Doubtful
 
@@ -42,6 +44,7 @@ _TRUNCATE: Final = re.compile(
     r"(?:\s+(?:restart|continue)\s+identity)?(?:\s+(?:cascade|restrict))?",
     re.IGNORECASE,
 )
+_USE: Final = re.compile(rf"use\s+({_NAME})", re.IGNORECASE)
 _OUTFILE: Final = re.compile(r"\binto\s+(?:outfile|dumpfile)\b", re.IGNORECASE)
 _SETTING: Final = re.compile(
     rf"(?:session\s+|local\s+|@@(?:session\s*\.|local\s*\.)?\s*)?({_NAME}(?:\.{_NAME})*)", re.I
@@ -195,12 +198,20 @@ def _query(shape: str, dialect: str) -> Reading:
         raise Doubtful("it is nested too deep") from None
 
 
-def _unknown(shape: str, dialect: str) -> Reading:
+def _writes_any(_shape: str, _dialect: str) -> Reading:
+    return _simply(WRITE, ANY)
+
+
+def _reads_any(_shape: str, _dialect: str) -> Reading:
+    return _simply(READ, ANY)
+
+
+def _unknown(shape: str, _dialect: str) -> Reading:
     word = _words(shape)[0]
     raise Doubtful(f"{word} does what its words do not say")
 
 
-def _ddl(shape: str, dialect: str) -> Reading:
+def _ddl(shape: str, _dialect: str) -> Reading:
     """Of the tables of a definition only that they are not known."""
     words = set(_words(shape)[1:5])
     return _simply(ADMIN if words & _ADMIN_OBJECTS else DDL, ANY)
@@ -267,6 +278,13 @@ def _declare(shape: str, dialect: str) -> Reading:
     return _within(_CURSOR, shape, dialect)
 
 
+def _use(shape: str, dialect: str) -> Reading:
+    found = _USE.fullmatch(shape)
+    if found is None:
+        raise Doubtful("a USE that is not read")
+    return Reading({READ: None}, databases={_one(found[1], dialect): None})
+
+
 def _prepare(shape: str, dialect: str) -> Reading:
     if dialect == MYSQL or _words(shape)[1:2] == ["transaction"]:
         return _unknown(shape, dialect) if dialect == MYSQL else _simply(ADMIN)
@@ -295,7 +313,7 @@ def _truncate(shape: str, dialect: str) -> Reading:
     return reading
 
 
-def _transaction(shape: str, dialect: str) -> Reading:
+def _transaction(shape: str, _dialect: str) -> Reading:
     """BEGIN, COMMIT and the like; two-phase commit is administration."""
     words = _words(shape)
     two_phase = "prepared" in words or (words[0] == "start" and words[1:2] != ["transaction"])
@@ -354,14 +372,15 @@ _HANDLERS: Final[dict[str, _Handlers]] = {
         "copy": _copy,
         "declare": _declare,
         "notify": WRITE,
-        "refresh": lambda shape, dialect: _simply(WRITE, ANY),
+        "refresh": _writes_any,
     },
     MYSQL: {
         **_BOTH,
-        **_values_of("use help", READ),
+        "use": _use,
+        "help": READ,
         **_values_of("describe desc", _explain),
         "rename": _ddl,
-        "handler": lambda shape, dialect: _simply(READ, ANY),
+        "handler": _reads_any,
         **_values_of(
             "analyze optimize repair check checksum cache kill flush purge reset shutdown restart install uninstall "
             "change stop unlock xa binlog clone backup import",

@@ -6,10 +6,13 @@ The one entrance of this package that imports sqlglot, when the first statement 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from enforcer.sql.scopes import Items
-from enforcer.sql.shape import Doubtful, shape_of
+from enforcer.sql.shape import MYSQL, Doubtful, shape_of
+
+if TYPE_CHECKING:
+    from enforcer.sql.expressions import Reading as ReadingType
 
 TEXTS_CACHED: Final = 2048
 """Texts whose reading is remembered: prepared statements and those without values."""
@@ -35,6 +38,7 @@ class Understanding:
     tables: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
+    databases: tuple[str, ...] = ()
     result: Items | None = None
     parameters: tuple[tuple[str, ...], ...] = ()
     doubt: str = ""
@@ -70,8 +74,8 @@ def understand(text: str, dialect: str) -> Understanding:
 
 
 def _read(shape: str, dialect: str) -> Understanding:
-    from enforcer.sql import statements
-    from enforcer.sql.reading import Reading
+    from enforcer.sql import statements  # noqa: PLC0415 - sqlglot, when the first statement comes
+    from enforcer.sql.expressions import Reading  # noqa: PLC0415
 
     parts = [part for part in shape.split(";") if part.strip()]
     if len(parts) > STATEMENTS:
@@ -90,6 +94,14 @@ def _read(shape: str, dialect: str) -> Understanding:
         tuple(reading.tables),
         tuple(name for name in reading.columns if name),
         tuple(reading.functions),
+        (*reading.databases, *(_databases(reading) if dialect == MYSQL else ())),
         reading.result,
         tuple(tuple(sorted(reading.parameters.get(number, ()))) for number in range(1, count + 1)),
+    )
+
+
+def _databases(reading: ReadingType) -> list[str]:
+    """MySQL's schemas are its databases, and any statement may name one."""
+    return list(
+        dict.fromkeys(table.rpartition(".")[0] or table for table in reading.tables if "." in table or table == "*")
     )

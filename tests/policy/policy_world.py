@@ -60,7 +60,7 @@ def check_json_path(path: str) -> object:
 
 VOCABULARY = Vocabulary(
     regions=expand,
-    protocols=frozenset({"http", "tls", "postgres", "opaque"}),
+    protocols=frozenset({"http", "tls", "postgres", "mysql", "mongodb", "redis", "opaque"}),
     detectors=frozenset({"credit_card", "iban", "email", "us_ssn"}),
     check_json_path=check_json_path,
 )

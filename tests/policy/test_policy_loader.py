@@ -137,10 +137,7 @@ def test_norway_is_a_country(tmp_path: Path) -> None:
             "name: a, to: {region: [DE]}, action: approve",
             "3: rules[0].action: 'approve' is not accepted; write 'allow' or",
         ),
-        (
-            RULE + ", only: {statements: [read]}",
-            "3: rules[0].only.statements: is not there yet: statements of databases are not told apart; remove it",
-        ),
+        (RULE + ", only: {operations: [read]}", "3: rules[0].only.operations: unknown key; did you mean 'operation'?"),
         (RULE + ", record: sometimes", "3: rules[0].record: 'sometimes' is not accepted; write 'durable' or 'batched'"),
         (
             RULE + ", mask: {request: [email], reversible: true}",
