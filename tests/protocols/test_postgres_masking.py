@@ -45,7 +45,7 @@ def test_cells_of_a_simple_query_have_the_names_of_its_row_description() -> None
     talk.feed(C, query("select name, card from t"))
     talk.sent()
     talk.feed(S, columns("name", "card") + row(b"ana", None) + complete("SELECT 1") + ready())
-    assert rows(talk) == [(("name", "card"), [b"ana", None], (False, False))]
+    assert rows(talk) == [(("t.name", "t.card"), [b"ana", None], (False, False))]
     assert talk.client == columns("name", "card") + row(b"ANA", None) + complete("SELECT 1") + ready()
 
 
@@ -83,12 +83,12 @@ def test_formats_come_from_bind_because_a_described_statement_always_says_text()
     assert rows(talk) == [(("n", "s"), [b"\0\0\0\1", b"x"], (True, False))]
 
 
-def test_a_statement_nobody_described_has_empty_names() -> None:
-    """Unknown names are empty, and the formats still come from Bind."""
+def test_a_statement_nobody_described_has_the_names_of_its_text() -> None:
+    """What no statement says is empty, as is all that comes of a function nobody knows; formats come from Bind."""
     talk = masking()
-    talk.feed(C, parse("select a, b") + bind(results=(0, 1)) + execute() + SYNC)
+    talk.feed(C, parse("select mine(a), b from t") + bind(results=(0, 1)) + execute() + SYNC)
     talk.feed(S, PARSED + BOUND + row(b"x", b"y") + complete("SELECT 1") + ready())
-    assert rows(talk) == [(("", ""), [b"x", b"y"], (False, True))]
+    assert rows(talk) == [(("", "t.b"), [b"x", b"y"], (False, True))]
 
 
 def test_errors_are_texts_whose_values_can_be_replaced() -> None:

@@ -18,7 +18,9 @@ from enforcer.protocols.postgres import messages, startup
 from enforcer.protocols.postgres.conversation import COPY_IN, Awaiting, Client, Conversation, Outstanding
 from enforcer.protocols.postgres.framing import Frames
 from enforcer.protocols.postgres.names import Portal, Statement
-from enforcer.protocols.postgres.values import check_encoding, decode, facts_of, parameter_text
+from enforcer.protocols.postgres.results import DIALECT
+from enforcer.protocols.postgres.values import check_encoding, decode, encoding_of, parameter_text
+from enforcer.protocols.statement_facts import OPERATION, facts_of
 
 MAX_MESSAGE: Final = 16 << 20
 """Bytes of a client message, which is held whole for its verdict. PostgreSQL allows 1 GiB; statements and parameters
@@ -192,14 +194,23 @@ class ClientHalf:
         self._conversation.end_block()
         self._conversation.events.append(request)
 
+    def _statement(self, query: bytes, oids: tuple[int, ...] = ()) -> Statement:
+        """What a text means when it is sent now."""
+        text, definitions = decode(query), self._conversation.definitions
+        facts = facts_of(text, DIALECT, **self._identity) | encoding_of(query)
+        queries = definitions.behind(text)
+        definitions.judged(text, facts)
+        return Statement(text, len(query), facts, oids, queries=queries)
+
     def _query(self, raw: bytes) -> None:
-        query = messages.read_string(raw, Side.CLIENT)
-        text = decode(query)
-        self._ask("Query", text, raw, Outstanding(Awaiting.QUERY, text=text), facts=facts_of(query))
+        statement = self._statement(messages.read_string(raw, Side.CLIENT))
+        item = Outstanding(Awaiting.QUERY, statement=statement)
+        self._ask("Query", statement.text, raw, item, facts=statement.facts)
 
     def _parse(self, raw: bytes) -> None:
         name, query, oids = messages.read_parse(raw)
-        statement = Statement(decode(query), len(query), facts_of(query), oids)
+        statement = self._statement(query, oids)
+        self._conversation.definitions.statement(name, statement.text)
         names = self._conversation.statements
         item = Outstanding(Awaiting.PARSE, statement=statement, names=names, name=name)
         self._ask("Parse", statement.text, raw, item, facts=statement.facts)
@@ -213,6 +224,7 @@ class ClientHalf:
         codes = messages.each_format(bind.parameter_formats, count)
         oids = statement.oids + (0,) * (count - len(statement.oids))
         params = tuple(map(parameter_text, bind.values, codes, oids))
+        self._conversation.definitions.portal(bind.portal, statement.text)
         portal = Portal(bind.portal, statement, bind.result_formats)
         item = Outstanding(Awaiting.BIND, portal=portal, names=self._conversation.portals, name=bind.portal)
         self._ask("Execute", statement.text, raw, item, params=params, facts=statement.facts)
@@ -223,7 +235,7 @@ class ClientHalf:
         codes = messages.each_format(call.formats, len(call.values))
         params = tuple(parameter_text(value, code, 0) for value, code in zip(call.values, codes, strict=True))
         item = Outstanding(Awaiting.FUNCTION, binary=call.result_format == 1)
-        self._ask("FunctionCall", f"function {call.oid}", raw, item, params=params, facts={"operation": "unknown"})
+        self._ask("FunctionCall", f"function {call.oid}", raw, item, params=params, facts={OPERATION: "unknown"})
 
     def _execute(self, raw: bytes) -> None:
         """Carries out a portal that was judged at Bind. One whose exchange is over (fetched from in an earlier

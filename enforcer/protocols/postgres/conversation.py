@@ -17,6 +17,7 @@ from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Outcome, Reply
 from enforcer.protocols.postgres.messages import ready_for_query
 from enforcer.protocols.postgres.names import Exchange, Names, Portal, Statement
+from enforcer.protocols.postgres.results import Definitions
 
 MAX_OUTSTANDING: Final = 100_000
 """Messages the server has yet to answer (about 20 MB of memory). Pipelining drivers stay far below: they stop when
@@ -120,7 +121,7 @@ COPY_IN: Final = {Awaiting.QUERY_COPY_IN: Awaiting.QUERY, Awaiting.EXECUTE_COPY_
 class Outstanding:
     """One message that the server has yet to answer. `names`, `name`: the meaning it proposes.
 
-    `exchange`: whose answer this is, where it belongs to one. `text`: a Query's statement. `reply`: our own error, for
+    `exchange`: whose answer this is, where it belongs to one. `reply`: our own error, for
     REFUSAL and LOCAL; `ready`: a ReadyForQuery of ours follows it. `binary`: a function's result is in binary format.
     """
 
@@ -130,7 +131,6 @@ class Outstanding:
     statement: Statement | None = None
     names: Names[Statement] | Names[Portal] | None = None
     name: bytes = b""
-    text: str = ""
     reply: bytes = b""
     ready: bool = False
     binary: bool = False
@@ -145,6 +145,7 @@ class Conversation:
         self.outstanding: deque[Outstanding] = deque()
         self.statements: Names[Statement] = Names()
         self.portals: Names[Portal] = Names()
+        self.definitions = Definitions()
         self.status = b"I"  # transaction status as the server last said it
         self.unsynced = False  # extended messages went upstream and no Sync after them
         self.executed = False  # an Execute was among them: there is something to roll back

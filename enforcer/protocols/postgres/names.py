@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 from enforcer.errors import LimitExceeded
 from enforcer.flow import Side
 from enforcer.protocols.postgres.messages import Field
-from enforcer.protocols.postgres.values import TEXT_TYPES, decode
+from enforcer.protocols.postgres.results import Layout, lay_out
 
 MAX_NAMES: Final = 10_000
 """Statements, and portals, remembered per connection. Drivers keep some hundred (psycopg 100, asyncpg 100, pgjdbc
@@ -45,13 +45,15 @@ class Exchange:
 
 @dataclass(slots=True, eq=False)
 class Statement:
-    """A prepared statement. `fields`: the columns it returns once the server described them, () for none."""
+    """A prepared statement. `fields`: the columns it returns once the server described them, () for none. `queries`:
+    whose columns those are (`results.Definitions.behind`)."""
 
     text: str
     size: int = 0
     facts: dict[str, str] = field(default_factory=dict)
     oids: tuple[int, ...] = ()
     fields: tuple[Field, ...] | None = None
+    queries: tuple[str, ...] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -65,18 +67,10 @@ class Portal:
     fields: tuple[Field, ...] | None = None
     size: int = 0
 
-    def layout(self, cells: int) -> tuple[tuple[str, ...], tuple[bool, ...]]:
-        """Column names, and which cells are binary, of a row with so many cells. Names nobody described, and those
-        of a description that does not fit the row, are empty."""
+    def layout(self, cells: int) -> Layout:
+        """Of a row with so many cells."""
         described = self.fields if self.fields is not None else self.statement.fields
-        fields = described if described is not None and len(described) == cells else None
-        names = tuple(decode(column.name) for column in fields) if fields else ("",) * cells
-        formats = self.formats or (0,)
-        codes = formats * cells if len(formats) == 1 else formats
-        if len(codes) != cells:
-            codes = (1,) * cells  # cannot be: the server refuses such a Bind; binary is the careful reading
-        types = tuple(column.type_oid for column in fields) if fields else (0,) * cells
-        return names, tuple(code == 1 and oid not in TEXT_TYPES for code, oid in zip(codes, types, strict=True))
+        return lay_out(self.statement.queries, described, self.formats, cells)
 
 
 Named = TypeVar("Named", Statement, Portal)

@@ -25,7 +25,8 @@ from enforcer.protocols.postgres.conversation import (
     Outstanding,
 )
 from enforcer.protocols.postgres.framing import Frames
-from enforcer.protocols.postgres.names import Exchange, Portal, Statement
+from enforcer.protocols.postgres.names import Exchange
+from enforcer.protocols.postgres.results import Layout, lay_out
 from enforcer.protocols.postgres.values import check_encoding, decode
 
 MAX_ROW: Final = 64 << 20
@@ -55,9 +56,9 @@ class ServerHalf:
         self.halted = False  # an answer that cannot be masked: nothing more is handed on
         self._conversation = conversation
         self._frames = Frames(Side.SERVER)
-        self._query_layout: tuple[tuple[str, ...], tuple[bool, ...]] | None = None
+        self._query_fields: tuple[messages.Field, ...] | None = None
         self._layout_of: Outstanding | None = None  # whose rows `_layout` describes
-        self._layout: tuple[tuple[str, ...], tuple[bool, ...]] = ((), ())
+        self._layout: Layout = ((), ())
 
     def receive(self, data: bytes) -> None:
         self._frames.feed(data)
@@ -166,12 +167,14 @@ class ServerHalf:
             raise LimitExceeded(Side.SERVER, f"a row of {size} bytes is over the limit of {MAX_ROW} for masking")
         return frames.has(size)
 
-    def _lay_out(self, head: Outstanding, cells: int) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+    def _lay_out(self, head: Outstanding, cells: int) -> Layout:
         if head.portal is not None:
             return head.portal.layout(cells)
-        if self._query_layout is None or len(self._query_layout[0]) != cells:
+        fields = self._query_fields
+        if fields is None or len(fields) != cells:
             raise ProtocolError(Side.SERVER, "a DataRow does not fit the RowDescription before it")
-        return self._query_layout
+        queries = head.statement.queries if head.statement is not None else None
+        return lay_out(queries, fields, tuple(field.format for field in fields), cells)
 
     def _forward(self, raw: bytes, _head: Outstanding) -> None:
         self._conversation.forward(Side.SERVER, raw)
@@ -194,9 +197,9 @@ class ServerHalf:
     def _row_description(self, raw: bytes, head: Outstanding) -> None:
         fields = messages.read_row_description(raw)
         if head.awaiting is Awaiting.QUERY:
-            described = Portal(b"", Statement(""), tuple(field.format for field in fields) or (0,), fields=fields)
-            self._query_layout, self._layout_of = described.layout(len(fields)), None
-        self._describe(head, fields)
+            self._query_fields, self._layout_of = fields, None
+        else:
+            self._describe(head, fields)
         self._conversation.forward(Side.SERVER, raw)
 
     def _no_data(self, raw: bytes, head: Outstanding) -> None:
@@ -225,9 +228,10 @@ class ServerHalf:
         if tag["counts"]:
             head.exchange.add_rows(int(tag["counts"].split()[-1]))
         head.exchange.counted = 0
-        self._query_layout = None
+        self._query_fields = None
         if "DEALLOCATE" in tag["word"] or tag["word"] == "DISCARD ALL":
-            self._deallocate(tag["word"], head.portal.statement.text if head.portal is not None else head.text)
+            statement = head.portal.statement if head.portal is not None else head.statement
+            self._deallocate(tag["word"], statement.text if statement is not None else "")
         self._conversation.forward(Side.SERVER, raw)
 
     def _deallocate(self, tag: str, text: str) -> None:
@@ -289,7 +293,7 @@ class ServerHalf:
             raise ProtocolError(Side.SERVER, "ReadyForQuery holds an unknown transaction status")
         conversation.status = status
         conversation.forward(Side.SERVER, raw)
-        self._query_layout = None
+        self._query_fields = None
         if head.awaiting is Awaiting.STARTUP:
             conversation.client = Client.READY
             if head.exchange is not None:
@@ -328,7 +332,7 @@ class ServerHalf:
             conversation.emit(Reply(head.reply))
         else:
             self._text(raw)
-        self._query_layout = None
+        self._query_fields = None
         if head.awaiting not in ENDS_WITH_READY:
             if head.exchange is not None:
                 conversation.finish(head.exchange, sqlstate, failed=True)

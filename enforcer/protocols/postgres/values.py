@@ -43,14 +43,14 @@ def check_encoding(name: str, side: Side) -> None:
 
 
 def decode(raw: bytes) -> str:
-    """`raw` as text: UTF-8, else Latin-1 (`facts_of` says so)."""
+    """`raw` as text: UTF-8, else Latin-1 (`encoding_of` says so)."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
         return raw.decode(ENCODED)
 
 
-def facts_of(raw: bytes) -> dict[str, str]:
+def encoding_of(raw: bytes) -> dict[str, str]:
     """`{"encoding": "latin-1"}` for a text that is not UTF-8, so that nobody takes its letters at face value."""
     try:
         raw.decode()
