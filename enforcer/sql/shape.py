@@ -84,10 +84,27 @@ _WORD_RUN: Final = re.compile(rf"[{_WORD}]+")
 _WORD_BEFORE: Final = re.compile(rf"[{_WORD}]")
 _NAME_DOT: Final = re.compile(rf"[{_WORD}\"`]\.")
 
+# What most statements are made of, in one pass: strings without a backslash, plain names in quotes, and the code
+# between them, if that holds nothing that may begin anything else.
+_SIMPLE_TOKENS: Final = {
+    POSTGRES: re.compile(r"""('[^'\\]*'|"[A-Za-z_][A-Za-z0-9_]*")"""),
+    MYSQL: re.compile(r"""('[^'\\]*'|`[A-Za-z_][A-Za-z0-9_]*`)"""),
+}
+_NOT_SIMPLE: Final = {
+    POSTGRES: re.compile(r"['\"$\\`{}\x00-\x08\x0b\x0e-\x1f\x7f]"),
+    MYSQL: re.compile(r"['\"#?\\`{}\x00-\x08\x0b\x0e-\x1f\x7f]"),
+}
+_SIMPLE_NUMBER: Final = re.compile(r"[0-9](?<![\w$.][0-9])[0-9]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![\w$.])", re.ASCII)
+_NO_NUMBER: Final = re.compile(r"[0-9](?<![\w$][0-9])(?:[\w$.]|(?<!1))", re.ASCII)
+_GLUED: Final = re.compile(r"[\w$&]\Z", re.ASCII)
+
 # Rows of literals, and lists of them: how many there are makes no difference.
-_SAME_ROWS = re.compile(r"(\([^()\"`]*\))(?: ?, ?\1)+")
-_SAME_WORDS = re.compile(r"(\b[iI][nN] ?\( ?)('s'|1)(?: ?, ?('s'|1))+(?= ?\))")
-_SAME_STRINGS = re.compile(r"'s'(?: ?'s')+")
+_LITERAL = r"[-+]?(?:'s'|1|null|true|false|default)"
+_ROW = rf"\( ?{_LITERAL}(?: ?, ?{_LITERAL})* ?\)"
+_ROWS: Final = re.compile(rf"({_ROW})(?: ?, ?{_ROW})+", re.IGNORECASE)
+_VALUES: Final = re.compile(r"\bvalues? ?\(", re.IGNORECASE)
+_LIST: Final = re.compile(rf"(\bin ?\( ?{_LITERAL})(?: ?, ?{_LITERAL})+(?= ?\))", re.IGNORECASE)
+_STRINGS: Final = re.compile(r"'s'(?: ?'s')+")
 
 
 class Doubtful(Exception):
@@ -172,22 +189,55 @@ class _Shaper:
 
 
 def shape_of(text: str, dialect: str) -> str:
-    """The text with `'s'` for every string, `1` for every number, a space for every comment, and
-    parameters as quoted names: `"$1"`. Raises Doubtful."""
+    """The text with `'s'` for every string, `1` for every number, a space for every comment, and parameters as quoted
+    names: `"$1"`. Raises Doubtful."""
     if len(text) > MAX_TEXT:
         raise Doubtful(f"it is longer than {MAX_TEXT} characters")
+    shape = _simple_shape(text, dialect) or _shape(text, dialect)
+    if len(shape) > MAX_SHAPE:
+        raise Doubtful(f"it is longer than {MAX_SHAPE} characters without its values")
+    return shape
+
+
+def _simple_shape(text: str, dialect: str) -> str | None:
+    """The shape of a text that has nothing of what takes care to read; None of any other."""
+    parts = _SIMPLE_TOKENS[dialect].split(text)
+    # With something between them that joins no two signs.
+    code = text if len(parts) == 1 else "\n".join(parts[::2])
+    if not code.isascii() or _NOT_SIMPLE[dialect].search(code) is not None:
+        return None
+    if "--" in code or "/*" in code or "*/" in code:
+        return None
+    for number in range(1, len(parts), 2):
+        if _GLUED.search(parts[number - 1]) is not None:  # of a literal of another kind, or the second part of a name
+            return None
+        if parts[number][0] == "'":
+            parts[number] = "'s'"
+    shape = _SIMPLE_NUMBER.sub("1", text if len(parts) == 1 else "".join(parts))
+    return None if _NO_NUMBER.search(shape) is not None else _shortened(shape)
+
+
+def _shape(text: str, dialect: str) -> str:
     shaper = _Shaper()
-    shape = shaper.read(text, dialect).strip()
+    shape = shaper.read(text, dialect)
     if shaper.versions:
         raise Doubtful("a comment without its end")
     if not shape.isascii() and any(
         letter.upper().isascii() or letter.lower().isascii() for letter in set(shape) if not letter.isascii()
     ):
         raise Doubtful("a letter that is nearly an ASCII one")
-    if not shaper.odd_names:
-        shape = _SAME_STRINGS.sub("'s'", shape)
-        if "," in shape and "(" in shape:
-            shape = _SAME_WORDS.sub(r"\1\2", _SAME_ROWS.sub(r"\1", shape))
-    if len(shape) > MAX_SHAPE:
-        raise Doubtful(f"it is longer than {MAX_SHAPE} characters without its values")
-    return shape
+    return shape.strip() if shaper.odd_names else _shortened(shape)
+
+
+def _shortened(shape: str) -> str:
+    """Without the repetitions that come with values. Within quoted names must be nothing that looks like these."""
+    if "'s''s'" in shape or "'s' 's'" in shape:
+        shape = _STRINGS.sub("'s'", shape)
+    folded = shape.lower()
+    if "in (" in folded or "in(" in folded:
+        shape = _LIST.sub(r"\1", shape)
+    if "),(" in folded or "), (" in folded:
+        values = _VALUES.search(shape)
+        if values is not None:
+            shape = shape[: values.end() - 1] + _ROWS.sub(r"\1", shape[values.end() - 1 :])
+    return shape.strip()

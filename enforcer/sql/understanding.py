@@ -66,11 +66,16 @@ def understand(text: str, dialect: str) -> Understanding:
         if len(_shapes) >= SHAPES_CACHED:
             _shapes.clear()
         known = _shapes[by_shape] = _read(shape, dialect)
-    if len(text) <= TEXT_CACHED:
+    if len(text) <= TEXT_CACHED and _is_general(text, shape):
         if len(_texts) >= TEXTS_CACHED:
             _texts.clear()
         _texts[key] = known
     return known
+
+
+def _is_general(text: str, shape: str) -> bool:
+    """May the very same text come again? Prepared statements and those without values do."""
+    return "$" in shape or shape == text
 
 
 def _read(shape: str, dialect: str) -> Understanding:

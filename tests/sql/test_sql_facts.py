@@ -163,7 +163,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize(
     ("statement", "dialect", "operations"),
-    [*((text, "postgres", said) for text, said in POSTGRES.items()), *((t, "mysql", said) for t, said in MYSQL.items())],
+    [(text, name, said) for name, texts in (("postgres", POSTGRES), ("mysql", MYSQL)) for text, said in texts.items()],
 )
 def test_a_statement_is_what_it_does(statement: str, dialect: str, operations: str) -> None:
     """However a change is wrapped, it is told, and what only looks like one is not."""
