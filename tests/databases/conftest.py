@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from enforcer.tls.authority import Authority
+from tests.databases.mysql_server import MariaDb, running_mariadb
 from tests.fixtures.postgres import running_postgres
 
 SERVER_NAME = "db.example"
@@ -36,3 +37,17 @@ def plain_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of one without TLS."""
     with running_postgres(tmp_path_factory.mktemp("plain-postgres")) as (_, port):
         yield port
+
+
+@pytest.fixture(scope="session")
+def mysql_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who signed the certificate of `mysql_server`, for `db.example`."""
+    return Authority.create(tmp_path_factory.mktemp("mysql-authority"))
+
+
+@pytest.fixture(scope="session")
+def mysql_server(tmp_path_factory: pytest.TempPathFactory, mysql_authority: Authority) -> Iterator[MariaDb]:
+    """MariaDB, with passwords and with TLS."""
+    directory = tmp_path_factory.mktemp("mariadb")
+    with running_mariadb(directory, pem=mysql_authority.leaf(SERVER_NAME).pem) as server:
+        yield server

@@ -59,7 +59,7 @@ def test_any_bytes(data: bytes) -> None:
 
 def test_names() -> None:
     """Policies may name each protocol of the registry, and nothing else."""
-    assert NAMES == ("http", "tls", "postgres", "redis", "opaque")
+    assert NAMES == ("http", "tls", "postgres", "redis", "mysql", "opaque")
     assert [by_name(name).name for name in NAMES] == list(NAMES)
     assert by_name("opaque") is OPAQUE
     with pytest.raises(UsageError, match="gopher"):

@@ -32,7 +32,7 @@ from enforcer.protocols.base import (
 from enforcer.protocols.registry import NAMES as WORDS
 from enforcer.protocols.registry import by_name
 from tests.conversation import DENIAL
-from tests.protocols import wire_http2
+from tests.protocols import wire_http2, wire_mysql
 from tests.protocols.wire_tls import client_hello
 
 C, S = Side.CLIENT, Side.SERVER
@@ -98,6 +98,24 @@ DIALOGUES: dict[str, Dialogue] = {
             b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n-ERR unknown command\r\n"
             b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n",
         ),
+    ],
+    "mysql": [
+        (S, wire_mysql.greeting()),
+        (C, wire_mysql.login(database=b"shop")),
+        (S, wire_mysql.ok(2)),
+        (C, wire_mysql.query(b"SELECT name FROM customers")),
+        (S, wire_mysql.result(b"Ada", names=(b"name",))),
+        (C, wire_mysql.command(0x16, b"SELECT name FROM customers WHERE id = ?")),
+        (S, wire_mysql.prepared(1, 1, 1, 1) + wire_mysql.column(2, b"?") + wire_mysql.eof(3)),
+        (S, wire_mysql.column(4, b"name", b"name", b"customers") + wire_mysql.eof(5)),
+        (C, wire_mysql.execute(1, b"\0\1\x08\0" + (7).to_bytes(8, "little"))),
+        (S, wire_mysql.count(1, 1) + wire_mysql.column(2, b"name", b"name", b"customers") + wire_mysql.eof(3)),
+        (S, wire_mysql.binary_row(4, b"\0", b"\3Bob") + wire_mysql.eof(5)),
+        (C, wire_mysql.command(0x0E)),
+        (S, wire_mysql.ok(1)),
+        (C, wire_mysql.query(b"INSERT INTO customers VALUES (1)")),
+        (S, wire_mysql.err(1, 1062, b"23000", b"Duplicate entry '1' for key 'PRIMARY'")),
+        (C, wire_mysql.command(1)),
     ],
     "tls": [(C, client_hello("db.example.org")), (S, b"\x16\3\3\0\1\2"), (C, b"\x17\3\3\0\1x")],
     "opaque": [(C, b"hello"), (S, b"world"), (C, b"again")],
@@ -259,7 +277,7 @@ def test_refused_flow_ends(name: str) -> None:
     assert inspector.next_event() is None
 
 
-@pytest.mark.parametrize("name", ["http", "http/2", "opaque", "postgres", "redis"])
+@pytest.mark.parametrize("name", ["http", "http/2", "mysql", "opaque", "postgres", "redis"])
 def test_memory_is_bounded_while_a_verdict_is_awaited(name: str) -> None:
     """A client that goes on sending while its request is held hits a limit instead of filling the memory."""
     inspector = PROTOCOLS[name].inspector()

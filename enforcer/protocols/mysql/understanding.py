@@ -1,0 +1,48 @@
+"""Step 4 of 6, inspect: what is known of a MySQL statement, and of the columns it returns.
+
+Gets a statement's bytes, and what the server says of its result; hands on facts and names. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from enforcer.protocols import statement_facts
+from enforcer.protocols.mysql.handshake import decode
+from enforcer.protocols.mysql.results import Definition
+
+DIALECT: Final = "mysql"
+
+_SHOWS_SETTINGS: Final = re.compile(
+    rb"(?is)\s*SHOW\s+(?:(?:GLOBAL|SESSION|LOCAL|FULL|EXTENDED)\s+)*"
+    rb"(?:VARIABLES|STATUS|TABLES|DATABASES|SCHEMAS|COLUMNS|FIELDS|INDEX|INDEXES|KEYS|COLLATION|CHARACTER|CHARSET|ENGINES|"
+    rb"PLUGINS|TABLE\s+STATUS|CREATE|TRIGGERS|GRANTS|PRIVILEGES|FUNCTION|PROCEDURE|EVENTS)\b[^;]*;?\s*"
+)
+"""Statements whose answers hold names and settings. Not SHOW WARNINGS or PROCESSLIST, which quote data."""
+
+
+def facts_of(text: bytes, database: str, user: str) -> dict[str, str]:
+    """Those of a statement; `encoding` for one that is not UTF-8, so that nobody takes its letters at face value."""
+    facts = statement_facts.facts_of(decode(text), DIALECT, database=database, user=user)
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        facts["encoding"] = "latin-1"
+    return facts
+
+
+def names_of(text: bytes, definitions: list[Definition]) -> tuple[str, ...]:
+    """For masking: of each column all columns that it may come from, by the statement and by what the server says;
+    empty where that is not known."""
+    told = [one.shown for one in definitions]
+    names = tuple(told)
+    if not _SHOWS_SETTINGS.fullmatch(text):
+        called = [one.rpartition(".")[2] for one in told]
+        names = statement_facts.columns_of(decode(text), DIALECT, called)
+    return tuple(_joined(name, one) if name else "" for name, one in zip(names, definitions, strict=True))
+
+
+def _joined(name: str, definition: Definition) -> str:
+    said = (name, definition.origin, definition.shown)
+    return statement_facts.JOINED.join(dict.fromkeys(filter(None, said)))

@@ -1,0 +1,75 @@
+"""MySQL's clients and a real MariaDB, through whole sessions: greeted, judged, masked, recorded."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pymysql
+import pytest
+
+from enforcer.verdict import Column, MaskSpec
+from tests.databases.gateway import Gateway, rule
+from tests.databases.mysql_server import DATABASE, PASSWORD, USER, MariaDb
+from tests.proxy.stage import MASKED_CARD
+
+MYSQL = frozenset({"mysql"})
+Connect = Callable[..., "pymysql.connections.Connection[pymysql.cursors.Cursor]"]
+
+
+def connect(port: int, **how: object) -> pymysql.connections.Connection[pymysql.cursors.Cursor]:
+    options = {"user": USER, "password": PASSWORD, "database": DATABASE, "autocommit": True, **how}
+    return pymysql.connect(host="127.0.0.1", port=port, read_timeout=30, **options)  # type: ignore[call-overload]
+
+
+def cli(port: int, *arguments: str, program: str = "mariadb") -> subprocess.CompletedProcess[str]:
+    line = [program, "--no-defaults", "-h127.0.0.1", f"-P{port}", f"-u{USER}", f"-p{PASSWORD}", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def masked(mysql_server: MariaDb) -> Iterator[Gateway]:
+    """Through which card numbers and the column `ssn` are masked."""
+    spec = MaskSpec(detectors=("credit_card",), columns=(Column("*.ssn"),))
+    with Gateway(mysql_server.port, rule(mask=spec, protocols=MYSQL)) as gateway:
+        yield gateway
+
+
+def test_a_result_is_masked_by_column_and_by_detector(masked: Gateway) -> None:
+    """Text comes masked, a number or date that is to be hidden as NULL, all else as it is."""
+    with connect(masked.port) as db, db.cursor() as cursor:
+        cursor.execute("SELECT name, card, ssn, digits, born FROM customers ORDER BY id")
+        ada, grace = cursor.fetchall()
+    assert ada[:2] == ("Ada", MASKED_CARD)
+    assert "1120" not in str(ada[2])
+    assert ada[3] is None
+    assert str(ada[4]) == "1815-12-10"
+    assert grace[1:] == (None, None, None, None)
+
+
+def test_what_is_recorded_of_a_connection(mysql_server: MariaDb) -> None:
+    """The greeting, the login with user and database, and each statement with what it did and how it ended."""
+    with Gateway(mysql_server.port, rule(protocols=MYSQL)) as gateway:
+        with connect(gateway.port) as db, db.cursor() as cursor:
+            cursor.execute("SELECT name FROM customers WHERE card = '4111111111111111'")
+            with pytest.raises(pymysql.IntegrityError):
+                cursor.execute("INSERT INTO customers (id) VALUES (1)")
+        (end,) = gateway.ended()
+        assert end["cause"] == "client closed"
+        greeted, login, select, insert = gateway.exchanges()
+        assert (greeted["operation"], "MariaDB" in greeted["status"]) == ("Connect", True)
+        assert login["facts"] == {"user": USER, "database": DATABASE}
+        assert PASSWORD not in str(gateway.rows("exchanges"))
+        assert select["text"] == f"SELECT name FROM customers WHERE card = '{MASKED_CARD}'"
+        assert (select["status"], select["rows"], select["failed"]) == ("OK", 1, False)
+        assert (insert["status"], insert["failed"], insert["facts"]["operation"]) == ("1062", True, "write")
+
+
+def test_the_command_line_client(masked: Gateway) -> None:
+    """`mariadb` prints what is left."""
+    done = cli(masked.port, DATABASE, "-Ne", "SELECT card, ssn FROM customers WHERE id = 1; SELECT 'and more'")
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first.split("\t")[0] == MASKED_CARD
+    assert "078-05" not in first
+    assert second == "and more"
