@@ -28,7 +28,7 @@ _TYPED: Final = re.compile(
       | [0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}                                # uuid
       | (?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/[0-9]+)?                                  # inet
       | \\x[0-9a-f]*                                                               # bytea
-      | [{\[].*                                                                    # json, array, range
+      | [{\[(].*                                                                   # json, array, range, record
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )

@@ -86,7 +86,7 @@ def test_formats_come_from_bind_because_a_described_statement_always_says_text()
 def test_a_statement_nobody_described_has_the_names_of_its_text() -> None:
     """What no statement says is empty, as is all that comes of a function nobody knows; formats come from Bind."""
     talk = masking()
-    talk.feed(C, parse("select mine(a), b from t") + bind(results=(0, 1)) + execute() + SYNC)
+    talk.feed(C, parse("select mine(), b from t") + bind(results=(0, 1)) + execute() + SYNC)
     talk.feed(S, PARSED + BOUND + row(b"x", b"y") + complete("SELECT 1") + ready())
     assert rows(talk) == [(("", "t.b"), [b"x", b"y"], (False, True))]
 
@@ -185,9 +185,9 @@ def test_a_functions_result_is_a_cell_without_a_column() -> None:
 
 
 def test_copied_text_may_be_cut_anywhere_and_ends_before_copy_done() -> None:
-    """Each CopyData is a piece of one text; what the masker holds back comes with its last, empty piece."""
+    """CSV: each CopyData is a piece of one text; what the masker holds back comes with its last, empty piece."""
     talk = masking()
-    talk.feed(C, query("copy t to stdout"))
+    talk.feed(C, query("copy t to stdout csv"))
     begun = talk.feed(S, msg("H", b"\0", wire.i16(1, 0)) + msg("d", b"41") + msg("d", b"11\n"))
     assert [e.data for e in begun if isinstance(e, Text)] == [b"41", b"11\n"]
     ended = talk.feed(S, msg("c") + complete("COPY 1") + ready())
@@ -200,9 +200,26 @@ def test_copied_text_may_be_cut_anywhere_and_ends_before_copy_done() -> None:
 def test_copied_text_also_ends_before_an_error() -> None:
     """What the masker holds back is asked for before the message that breaks the copy off."""
     talk = masking()
-    talk.feed(C, query("copy t to stdout"))
+    talk.feed(C, query("copy t to stdout csv"))
     events = talk.feed(S, msg("H", b"\0", wire.i16(1, 0)) + msg("d", b"x") + wire.error("57014") + ready())
     assert [e.media for e in events if isinstance(e, Text)] == ["copy", "copy", "error"]
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_copied_lines_are_rows_however_they_are_cut(cut: int) -> None:
+    """COPY's text format: cells without escapes, NULL, names of the table's columns; written again as it came."""
+    talk = masking()
+    talk.feed(C, query("COPY shop.t (a, b) TO STDOUT"))
+    text = b"x\\ty\\\\\t\\N\n\t1\n"
+    talk.feed(S, msg("H", b"\0", wire.i16(2, 0, 0)))
+    talk.sent()
+    for at in range(0, len(text), cut):
+        talk.feed(S, msg("d", text[at : at + cut]))
+    talk.feed(S, msg("c") + complete("COPY 2") + ready())
+    names = ("shop.t.a", "shop.t.b")
+    assert rows(talk) == [(names, [b"x\ty\\", None], (False, False)), (names, [b"", b"1"], (False, False))]
+    first, second = b"X\\tY\\\\\t\\N\n", b"\t1\n"
+    assert talk.client == msg("d", first) + msg("d", second) + msg("c") + complete("COPY 2") + ready()
 
 
 def test_binary_copy_cannot_be_masked_and_nothing_of_it_is_handed_on() -> None:

@@ -14,6 +14,7 @@ from enforcer.protocols.base import Event, Forward, Inspector, Probe, Refusal, R
 from enforcer.protocols.postgres import messages, startup
 from enforcer.protocols.postgres.client import ClientHalf
 from enforcer.protocols.postgres.conversation import SIMPLE, Awaiting, Client, Conversation, Outstanding
+from enforcer.protocols.postgres.copying import line_of
 from enforcer.protocols.postgres.names import Exchange
 from enforcer.protocols.postgres.server import ServerHalf
 from enforcer.protocols.postgres.texts import is_copied, write_text, write_values
@@ -23,6 +24,7 @@ INSUFFICIENT_PRIVILEGE: Final = "42501"
 """SQLSTATE of every denial: class 42 makes drivers report it, where class 08 would make pools retry."""
 
 _DATA_ROW: Final = ord("D")
+_COPIED: Final = ord("d")
 _FUNCTION_RESULT: Final = ord("V")
 
 UNREACHABLE: Final = "08001"
@@ -183,6 +185,8 @@ class PostgresInspector:
         code = rows.raw[0]
         if code == _FUNCTION_RESULT:
             return messages.function_result(values[0])
+        if code == _COPIED:
+            return messages.copy_data(line_of(values))
         return messages.data_row(values) if code == _DATA_ROW else write_values(rows.raw, values)
 
     def encode_text(self, text: Text, data: bytes) -> bytes:

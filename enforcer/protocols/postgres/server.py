@@ -24,6 +24,7 @@ from enforcer.protocols.postgres.conversation import (
     Conversation,
     Outstanding,
 )
+from enforcer.protocols.postgres.copying import Lines, cells_of
 from enforcer.protocols.postgres.framing import Frames
 from enforcer.protocols.postgres.names import Exchange
 from enforcer.protocols.postgres.results import Layout, lay_out
@@ -57,6 +58,7 @@ class ServerHalf:
         self._conversation = conversation
         self._frames = Frames(Side.SERVER)
         self._query_fields: tuple[messages.Field, ...] | None = None
+        self._lines: Lines | None = None  # of the text that is being copied, where it is masked by rows
         self._layout_of: Outstanding | None = None  # whose rows `_layout` describes
         self._layout: Layout = ((), ())
 
@@ -259,20 +261,41 @@ class ServerHalf:
             self._conversation.emit(Unmaskable(head.exchange.number, "COPY in binary format; ask for text or CSV"))
             self.halted = True
             return
+        if head.exchange is not None and head.exchange.masked:
+            statement = head.portal.statement if head.portal is not None else head.statement
+            lines = Lines(statement.text if statement is not None else "")
+            self._lines = lines if lines.readable else None
         self._conversation.forward(Side.SERVER, raw)
 
     def _copy_data(self, raw: bytes, head: Outstanding) -> None:
-        if head.exchange is not None:
-            data = raw[messages.BODY :]
-            self._conversation.emit(Text(head.exchange.number, "copy", data, final=False, raw=raw))
+        exchange = head.exchange
+        if exchange is None:
+            return
+        data = raw[messages.BODY :]
+        if self._lines is None:
+            self._conversation.emit(Text(exchange.number, "copy", data, final=False, raw=raw))
+        else:
+            self._copied_rows(exchange, self._lines, self._lines.feed(data))
+
+    def _copied_rows(self, exchange: Exchange, copied: Lines, lines: list[bytes]) -> None:
+        for line in lines:
+            cells = cells_of(line)
+            binary = (False,) * len(cells)
+            whole = messages.copy_data(line + b"\n")
+            self._conversation.emit(Rows(exchange.number, copied.columns(len(cells)), cells, binary, whole))
 
     def _copy_done(self, raw: bytes, head: Outstanding) -> None:
         self._end_copied_text(head)
         self._conversation.forward(Side.SERVER, raw)
 
     def _end_copied_text(self, head: Outstanding) -> None:
-        if head.exchange is not None and head.exchange.masked:
+        lines, self._lines = self._lines, None
+        if head.exchange is None or not head.exchange.masked:
+            return
+        if lines is None:
             self._conversation.emit(Text(head.exchange.number, "copy", b"", final=True, raw=b""))
+        else:
+            self._copied_rows(head.exchange, lines, lines.end())
 
     def _copy_in(self, raw: bytes, head: Outstanding) -> None:
         """The client's data come next. The server ignores any Sync that was sent behind the COPY."""

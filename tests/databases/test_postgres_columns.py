@@ -1,0 +1,278 @@
+"""A column that a rule hides is hidden on every way out of a real server, by which a real client may ask for it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from enforcer.verdict import Column, MaskSpec
+from tests.databases.conftest import PostgresServer
+from tests.databases.gateway import Gateway, rule
+
+SECRET = "Kx7-zebra-quartz"
+"""A value that no detector knows, so that only its column gives it away."""
+PARTS = ("zebra", "quartz", SECRET[::-1], SECRET.upper(), SECRET.encode().hex())
+SCHEMA = f"""
+    create table users (id int primary key, name text not null, secret text unique);
+    insert into users values (1, 'Ana', '{SECRET}'), (2, 'Bo', null);
+    create view everyone as select id, secret from users;
+    create function teller() returns text language sql as 'select secret from users limit 1';
+    create function shout() returns void language plpgsql as
+      $$ begin raise notice '%', (select secret from users limit 1); end $$;
+    create table copies (secret text check (length(secret) < 3));
+"""
+
+
+@pytest.fixture(scope="module")
+def database(postgres_server: PostgresServer) -> Iterator[int]:
+    """The server's port; the tables are in a database of their own."""
+    direct = f"host=127.0.0.1 port={postgres_server.port} user=postgres"
+    with psycopg.connect(direct, autocommit=True) as connection:
+        connection.execute("create database columns")
+        with psycopg.connect(f"{direct} dbname=columns", autocommit=True) as inside:
+            inside.execute(SCHEMA)
+        yield postgres_server.port
+        connection.execute("drop database columns with (force)")
+
+
+@pytest.fixture(scope="module")
+def gateway(database: int) -> Iterator[Gateway]:
+    hidden = MaskSpec(columns=(Column("users.secret"), Column("everyone.secret"), Column("copies.secret")))
+    with Gateway(database, rule(mask=hidden)) as running:
+        yield running
+
+
+def url(gateway: Gateway) -> str:
+    return f"host=127.0.0.1 port={gateway.port} user=postgres dbname=columns"
+
+
+QUERIES = (
+    "select secret from users",
+    "select * from users",
+    "select * from users order by secret desc",
+    "select u.* from users u",
+    "select secret as x from users",
+    'select secret as "name" from users',
+    "select upper(secret) from users",
+    "select reverse(secret) from users",
+    "select encode(secret::bytea, 'hex') from users",
+    "select string_agg(secret, ',') from users",
+    "select case when true then secret end from users",
+    "select coalesce(secret, 'none') || '!' from users",
+    "select u from users u",
+    "select users from users",
+    "select row_to_json(u) from users u",
+    "select to_jsonb(u) from users u",
+    "select json_agg(users) from users",
+    "select row(secret) from users",
+    "select array_agg(secret) from users",
+    "select (select secret from users limit 1)",
+    "select x from (select secret as x from users) q",
+    "with q as (select secret as x from users) select x from q",
+    "with q(a, b) as (select id, secret from users) select b as a, a as b from q",
+    "with recursive r as (select secret s, 1 n from users union all select s, 2 from r where n < 2) select s from r",
+    "select name from users union all select secret from users",
+    "select id::text, name from users union select secret, name from users",
+    "select x from users, lateral (select secret as x) l",
+    "select e.secret as mine from everyone e",
+    "select teller()",
+    "select * from teller()",
+    "table users",
+    "update users set name = name returning secret",
+    "insert into copies (secret) select null returning (select secret from users limit 1)",
+    "delete from users where false returning *",
+    "with d as (update users set name = name returning secret as y) select y from d",
+    "select query_to_xml('select secret from users', true, false, '')",
+    "select min(secret), max(secret) from users group by id",
+    "select first_value(secret) over (order by id) from users",
+    "values ((select secret from users limit 1))",
+    "explain (analyze, costs off) select secret from users",
+    "select secret::varchar(4000) from users",
+    "select substr(secret, 1, 9), substr(secret, 10) from users",
+    "select xmlelement(name a, secret) from users",
+    "select format('%s', secret) from users",
+    "select unnest(array[secret]) from users",
+    "select (u).secret from users u",
+    "select jsonb_build_object('a', secret) from users",
+    "select name, (select string_agg(secret, '') from users) as name from users",
+)
+
+
+def shown(rows: object) -> str:
+    return repr(rows)
+
+
+def assert_hidden(text: str) -> None:
+    assert not [part for part in PARTS if part in text], text
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("query", QUERIES)
+def test_no_query_shows_it(gateway: Gateway, query: str, binary: bool) -> None:
+    """By alias, function, row, union, view, subquery, RETURNING; in text and in binary, first and prepared again."""
+    with psycopg.connect(url(gateway), autocommit=True) as connection:
+        assert_hidden(shown(connection.execute(query).fetchall()))
+        for _ in range(2):
+            assert_hidden(shown(connection.execute(query, prepare=True, binary=binary).fetchall()))
+
+
+def test_other_columns_are_shown(gateway: Gateway) -> None:
+    """The rule hides its column and no more: names, numbers and NULLs of the others arrive, in both formats."""
+    with psycopg.connect(url(gateway)) as connection:
+        for binary in (False, True):
+            found = connection.execute("select * from users order by id", binary=binary).fetchall()
+            assert found == [(1, "Ana", "*" * 16), (2, "Bo", None)]
+            found = connection.execute(
+                "select name, count(*) from users group by name order by 1", binary=binary
+            ).fetchall()
+            assert found == [("Ana", 1), ("Bo", 1)]
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("declare c cursor for select secret from users", "fetch all from c"),
+        ("declare c cursor for select secret as x from users", "fetch 1 from c", "fetch next in c", "move c"),
+        ("declare c cursor for select name from users", "close c", "declare c cursor for table users", "fetch all c"),
+        ('declare "C" no scroll cursor with hold for select secret as y from users', 'fetch forward all from "C"'),
+        ("prepare p as select secret as x from users", "execute p"),
+        ("prepare p (int) as select secret as x from users where id = $1", "execute p (1)"),
+        ("prepare p as select 1", "deallocate p", "prepare p as select secret from users", "execute p"),
+    ],
+)
+def test_cursors_and_prepared_statements_keep_their_columns(gateway: Gateway, statements: tuple[str, ...]) -> None:
+    """What FETCH and EXECUTE give back has the columns of the query they name."""
+    with psycopg.connect(url(gateway)) as connection:
+        for statement in statements:
+            found = connection.execute(statement, prepare=False)
+            assert_hidden(shown(found.fetchall() if found.description else ""))
+        connection.rollback()
+        connection.execute("deallocate all")
+
+
+def test_a_cursor_shows_other_columns(gateway: Gateway) -> None:
+    """A named cursor of psycopg, whose query is known, is not hidden wholly."""
+    with psycopg.connect(url(gateway)) as connection, connection.cursor(name="mine") as cursor:
+        cursor.execute("select id, name, secret from users order by id")
+        assert cursor.fetchall() == [(1, "Ana", "*" * 16), (2, "Bo", None)]
+
+
+ERRORS = (
+    "insert into users select 3, 'x', secret from users where id = 1",
+    "insert into copies select secret from users",
+    "select secret::int from users",
+    "select secret::regclass from users",
+    "select secret::date from users",
+    "select to_number(secret, 'XX') / 0 from users",
+    "select current_setting(secret) from users",
+    "select date_trunc(secret, now()) from users",
+    "select secret::json from users",
+    "select secret::xml is document, xmlparse(document secret) from users",
+    "select pg_read_file(secret) from users",
+    "select query_to_xml(secret, true, false, '') from users",
+    "do $$ begin raise exception '%', (select secret from users limit 1); end $$",
+    "do $$ begin raise notice '%', (select secret from users limit 1); end $$",
+    "select shout()",
+    "insert into users values (1, 'x', (select secret || 'y' from users limit 1))",
+    "update users set name = null where id = 1",
+)
+
+
+@pytest.mark.parametrize("statement", ERRORS)
+def test_no_error_or_notice_quotes_it(gateway: Gateway, statement: str) -> None:
+    """Message, detail, hint and context of errors that came about at run time are hidden; the SQLSTATE is not."""
+    notices: list[str] = []
+    states: list[str | None] = []
+    with psycopg.connect(url(gateway), autocommit=True) as connection:
+        connection.add_notice_handler(
+            lambda told: notices.append(f"{told.message_primary} {told.message_detail} {told.context}")
+        )
+        try:
+            connection.execute(statement)
+        except psycopg.Error as error:
+            told = error.diag
+            states.append(error.sqlstate)
+            notices.append(f"{told.message_primary} {told.message_detail} {told.message_hint} {told.context}")
+    assert notices
+    assert all(states)
+    assert_hidden(" ".join(notices))
+
+
+def test_errors_about_the_statement_stay_readable(gateway: Gateway) -> None:
+    """They were made before there were data: a name that does not exist, a syntax error."""
+    with psycopg.connect(url(gateway), autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.UndefinedTable, match='relation "nowhere" does not exist'):
+            connection.execute("select * from nowhere")
+        with pytest.raises(psycopg.errors.SyntaxError, match='at or near "selec"'):
+            connection.execute("selec 1")
+        with pytest.raises(psycopg.errors.UniqueViolation, match='violates unique constraint "users_pkey"'):
+            connection.execute("insert into users values (1, 'x')")
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        "copy users to stdout",
+        "copy users (id, secret) to stdout",
+        "copy (select id, secret as x from users) to stdout",
+        "copy (select * from users) to stdout",
+        "copy users to stdout (format csv)",
+        "copy users to stdout (format binary)",
+        "copy users to stdout with (delimiter ',', null 'x')",
+    ],
+)
+def test_no_copy_shows_it(gateway: Gateway, copy: str) -> None:
+    """As text it is masked cell by cell; what is in another format is refused."""
+    told = b""
+    try:
+        with psycopg.connect(url(gateway), autocommit=True) as connection, connection.cursor().copy(copy) as out:
+            for piece in out:
+                told += bytes(piece)
+    except psycopg.Error as error:
+        told += f"{error.sqlstate}: {error}".encode()
+    assert not told.startswith(b"42501: ") if "text" in copy else told
+    assert_hidden(told.decode())
+
+
+def test_copy_shows_other_columns(gateway: Gateway) -> None:
+    """Text with escapes and NULLs is what it was but for the column."""
+    with (
+        psycopg.connect(url(gateway), autocommit=True) as connection,
+        connection.cursor().copy(
+            r"copy (select id, name || E'\t\\' || name as n, secret, secret as s from users order by id) to stdout"
+        ) as out,
+    ):
+        assert list(out.rows()) == [("1", "Ana\t\\Ana", "*" * 16, "*" * 16), ("2", "Bo\t\\Bo", None, None)]
+
+
+def test_notifications_and_settings_are_hidden(gateway: Gateway) -> None:
+    """What one statement puts into them comes back with another, without a column."""
+    with psycopg.connect(url(gateway), autocommit=True) as connection:
+        connection.execute("listen told")
+        connection.execute("select pg_notify('told', secret) from users where id = 1")
+        (notify,) = connection.notifies(timeout=30, stop_after=1)
+        assert_hidden(notify.payload)
+        connection.execute("select set_config('application_name', secret, false) from users where id = 1")
+        assert_hidden(str(connection.info.parameter_status("application_name")))
+
+
+def test_a_function_call_shows_nothing(gateway: Gateway, database: int) -> None:
+    """The protocol's own FunctionCall, by OID: its result is NULL to a client that asked for binary."""
+    with psycopg.connect(f"host=127.0.0.1 port={database} user=postgres dbname=columns") as direct:
+        (oid,) = direct.execute("select 'teller'::regproc::oid::int8").fetchone() or (0,)
+    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+        client.settimeout(30)
+        body = b"user\0postgres\0database\0columns\0\0"
+        client.sendall(struct.pack(">ii", len(body) + 8, 196608) + body)
+        told = b""
+        while b"Z\0\0\0\5I" not in told:
+            told += client.recv(65536)
+        client.sendall(b"F" + struct.pack(">iihhh", 14, oid, 0, 0, 0))
+        told = b""
+        while b"Z\0\0\0\5I" not in told:
+            told += client.recv(65536)
+    assert told == b"V" + struct.pack(">ii", 24, 16) + b"*" * 16 + b"Z\0\0\0\5I"
