@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -67,32 +66,48 @@ def _hex(raw: bytes) -> str:
     return "\\x" + raw.hex()
 
 
-_EPOCH: Final = datetime(2000, 1, 1)
-"""Where both kinds of timestamp begin."""
+_DAYS_BEFORE: Final = 730_425
+"""Days from 0000-03-01 to 2000-01-01, where PostgreSQL's dates begin."""
+
 _NUMERIC: Final = struct.Struct(">HhHH")
 """Digits of four decimals each, weight of the first, sign, decimals shown."""
 _SIGNS: Final = {0x0000: "", 0x4000: "-"}
 
 
+def _day(number: int) -> str:
+    """The date so many days after 2000-01-01, in the Gregorian calendar. Raises ValueError outside of years 1 to 9999.
+
+    Counted from 0000-03-01 on, so that a leap day is the last of its year: 400 years are 146,097 days, 5 months 153.
+    """
+    eras, day = divmod(number + _DAYS_BEFORE, 146_097)
+    year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    month = (5 * day + 2) // 153
+    day -= (153 * month + 2) // 5 - 1
+    year += 400 * eras + (month >= 10)
+    if not 1 <= year <= 9999:
+        raise ValueError
+    return f"{year:04d}-{month + 3 if month < 10 else month - 9:02d}-{day:02d}"
+
+
+def _clock(microseconds: int) -> str:
+    seconds, fraction = divmod(microseconds, 1_000_000)
+    minutes, second = divmod(seconds, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour:02d}:{minute:02d}:{second:02d}" + (f".{fraction:06d}".rstrip("0") if fraction else "")
+
+
 def _date(raw: bytes) -> str:
-    return (_EPOCH.date() + timedelta(days=int.from_bytes(raw, "big", signed=True))).isoformat()
-
-
-def _instant(raw: bytes) -> datetime:
-    return _EPOCH + timedelta(microseconds=int.from_bytes(raw, "big", signed=True))
-
-
-def _short(text: str) -> str:
-    """A time without the zeros that end its fraction."""
-    return text.rstrip("0") if "." in text else text
+    return _day(int.from_bytes(raw, "big", signed=True))
 
 
 def _timestamp(raw: bytes) -> str:
-    return _short(_instant(raw).isoformat(" "))
+    days, microseconds = divmod(int.from_bytes(raw, "big", signed=True), 86_400_000_000)
+    return f"{_day(days)} {_clock(microseconds)}"
 
 
 def _time(raw: bytes) -> str:
-    return _short(_instant(raw).time().isoformat())
+    return _clock(int.from_bytes(raw, "big", signed=True))
 
 
 def _numeric(raw: bytes) -> str:
@@ -144,5 +159,5 @@ def parameter_text(raw: bytes | None, code: int, oid: int) -> str | None:
     size, read = _BY_OID.get(oid, (len(raw), _ANY_SIZE.get(oid, _hex)))
     try:
         return read(raw) if len(raw) == size else _hex(raw)
-    except (OverflowError, struct.error):  # a date beyond Python's years, infinity; a numeric without its head
+    except (ValueError, struct.error):  # before the first year, beyond the last of four digits, infinity; no numeric
         return _hex(raw)
