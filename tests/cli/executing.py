@@ -70,9 +70,11 @@ def namespaces_of(pid: int) -> list[str]:
         return []
 
 
-def still_there(namespaces: list[str]) -> list[str]:
-    """Which of these namespaces some process of the host is in."""
-    found = {name for pid in psutil.pids() for name in namespaces_of(pid)}
+def still_there(namespaces: list[str], now: float) -> list[str]:
+    """Which of these namespaces some process of the host is in that began before `now` (seconds since the epoch): the
+    number of one that is gone is soon that of another, of a test that runs beside this one."""
+    older = [one.pid for one in psutil.process_iter(["create_time"]) if one.info["create_time"] < now]
+    found = {name for pid in older for name in namespaces_of(pid)}
     return [name for name in namespaces if name in found]
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -246,10 +247,11 @@ def test_killing_exec_itself_ends_the_executor(instance: Instance, virginia: Wat
     try:
         members = psutil.Process(shell.command_pid).children(recursive=True)
         namespaces = namespaces_of(members[0].pid)
-        assert still_there(namespaces) == namespaces
+        now = time.time()
+        assert still_there(namespaces, now) == namespaces
         os.kill(shell.command_pid, signal.SIGKILL)
         eventually(lambda: not any(one.is_running() for one in members), "the executor's processes to end")
-        eventually(lambda: not still_there(namespaces), "its namespaces to go")
+        eventually(lambda: not still_there(namespaces, now), "its namespaces to go")
         eventually(lambda: left_behind(instance) == NOTHING, "the executor's remains to go")
     finally:
         shell.close()
