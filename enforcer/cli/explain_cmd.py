@@ -14,7 +14,7 @@ from enforcer.errors import UsageError
 from enforcer.flow import Endpoint, Executor, Flow
 from enforcer.policy.cgroups import parse_cgroup_path
 from enforcer.policy.compiled import PolicySet
-from enforcer.policy.described import STATED, Described, described
+from enforcer.policy.described import OF_STATEMENTS, STATED, Described, described
 from enforcer.policy.destinations import parse_destination
 from enforcer.policy.direct import why_proxied
 from enforcer.policy.engine import OPAQUE, match, relayed
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ASSUMED_PORT = 443
 # Of which a request that is described is one.
 REQUESTS = "http"
-FACTS = ("grpc", *STATED)
+FACTS = ("grpc", *STATED, "statement", "user")
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,14 @@ def explain(
 
     DEST is ADDR:PORT, [ADDR]:PORT for IPv6, or an address alone (port 443 is assumed). --method, --path, --header and
     --fact describe one request, for rules with `only`; the protocol is http then, unless --protocol says otherwise.
+    Of databases --fact statement=SQL is a statement as it is sent.
     """
     if bool(destination) == bool(name):
         raise UsageError("give DEST or --name NAME, one of them")
     known = context.vocabulary().protocols
     if protocol is not None and protocol not in known:
         raise UsageError(f"unknown protocol {protocol!r}; known are {', '.join(sorted(known))}")
-    asked = _asked(host, method, target, headers, facts)
+    asked = _asked(host, method, target, headers, facts, protocol=protocol)
     if protocol is None and (method or target or headers or facts):
         protocol = REQUESTS
     try:
@@ -132,7 +133,13 @@ def explain(
 
 
 def _asked(
-    host: str | None, method: str | None, target: str | None, headers: tuple[str, ...], facts: tuple[str, ...]
+    host: str | None,
+    method: str | None,
+    target: str | None,
+    headers: tuple[str, ...],
+    facts: tuple[str, ...],
+    *,
+    protocol: str | None,
 ) -> Described:
     """The request that the options describe."""
     if target is not None and not target.startswith("/"):
@@ -149,8 +156,19 @@ def _asked(
         if not equals or name not in FACTS:
             raise UsageError(f"{text!r} is not a fact; write NAME=VALUE, NAME one of {', '.join(FACTS)}")
         stated[name] = value
-    grpc = stated.pop("grpc", None)
-    return described(host=host, method=method, path=target, header=header, grpc=grpc, stated=stated)
+    if protocol is None and stated.keys() & {*OF_STATEMENTS, "statement", "user"}:
+        raise UsageError("statements are of one protocol; say which with --protocol")
+    return described(
+        host=host,
+        method=method,
+        path=target,
+        header=header,
+        grpc=stated.pop("grpc", None),
+        statement=stated.pop("statement", None),
+        database_user=stated.pop("user", None),
+        protocol=protocol or "",
+        stated=stated,
+    )
 
 
 def _others(policies: PolicySet, flow: Flow, asked: Described, known: frozenset[str]) -> dict[str, Verdict]:
@@ -287,7 +305,7 @@ def _outcome(trial: Trial, verdict: Verdict) -> str:
 
 
 def _said(asked: Described) -> str:
-    """Header fields by name, and what was said of the body."""
+    """Header fields by name, and what was said of the body or the statement."""
     names = [f"header {name.decode()}" for name, _ in asked.fields]
     return ", ".join([*names, *(f"{name} {asked.facts[name]}" for name in STATED if name in asked.facts)])
 

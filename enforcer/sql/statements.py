@@ -177,7 +177,9 @@ def read(shape: str, dialect: str) -> Reading:
     handler = _HANDLERS[dialect].get(word)
     if handler is None:
         raise Doubtful(f"{word[:20]} is not a statement that is read")
-    return handler(shape, dialect) if callable(handler) else _simply(handler)
+    if callable(handler):
+        return handler(shape, dialect)
+    return _simply(handler, ANY if handler == ADMIN else "")
 
 
 def _simply(operation: str, tables: str = "") -> Reading:

@@ -10,7 +10,7 @@ POSTGRES = {
     # Queries
     "SELECT abalance FROM pgbench_accounts WHERE aid = 12345": "read",
     "select 1 as delete from t": "read",
-    'SELECT has_table_privilege(c.oid, \'DELETE\') AS "delete" FROM pg_class c': "read",
+    "SELECT has_table_privilege(c.oid, 'DELETE') AS \"delete\" FROM pg_class c": "read",
     "TABLE t": "read",
     "VALUES (1, 2)": "read",
     "WITH update AS (SELECT 1 AS x) SELECT x FROM update": "read",
