@@ -45,17 +45,21 @@ rules:
     to: {{{{region: [DE]}}}}
     action: allow
 """
-# Accepts, and closes when the client has; that one does it with a reset, so that no connection waits for anything.
+# Accepts nothing until it is told to: a server that wakes up inside the client's connect() would be measured with it.
 SERVER = """
 import socket, sys
-server = socket.create_server((sys.argv[1], int(sys.argv[2])), backlog=4096)
-while True:
-    sock, _ = server.accept()
-    try:
-        sock.recv(1)
-    except ConnectionError:
-        pass
-    sock.close()
+open("/proc/sys/net/core/somaxconn", "w").write("65535")
+servers = [socket.create_server((sys.argv[1], int(port)), backlog=65535) for port in sys.argv[2:]]
+for server in servers:
+    server.setblocking(False)
+for line in sys.stdin:
+    for server in servers:
+        try:
+            while True:
+                server.accept()[0].close()
+        except BlockingIOError:
+            pass
+    print("drained", flush=True)
 """
 # A line with a number and a port comes in, a line with the nanoseconds of each connect() goes out.
 CLIENT = """
@@ -76,23 +80,36 @@ for line in sys.stdin:
 """
 
 
-class Client:
-    """A process on the agent host, in `group` where it is given."""
+class Process:
+    """A process of this benchmark; a line goes in, a line comes out."""
 
-    def __init__(self, world: World, group: Path | None) -> None:
-        prefix = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"] if group else []
-        command = world.command("host", *prefix, sys.executable, "-c", CLIENT, FRANKFURT.address)
+    def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def connect(self, count: int, port: int) -> list[int]:
+    def ask(self, line: str) -> str:
         if self._process.stdin is None or self._process.stdout is None:
-            raise OSError("the client has no pipes")
-        print(count, port, file=self._process.stdin, flush=True)
-        return [int(value) for value in json.loads(self._process.stdout.readline())]
+            raise OSError("the process has no pipes")
+        print(line, file=self._process.stdin, flush=True)
+        return self._process.stdout.readline()
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+class Client(Process):
+    """On the agent host, in `group` where it is given."""
+
+    def __init__(self, world: World, group: Path | None, server: Process) -> None:
+        prefix = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"] if group else []
+        super().__init__(world.command("host", *prefix, sys.executable, "-c", CLIENT, FRANKFURT.address))
+        self._server = server
+
+    def connect(self, count: int, port: int) -> float:
+        """Median nanoseconds of `count` connections, one after another."""
+        took = json.loads(self.ask(f"{count} {port}"))
+        self._server.ask("drain")
+        return float(statistics.median(took))
 
 
 def connects(count: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:
@@ -104,21 +121,22 @@ def connects(count: int, rounds: int) -> tuple[dict[str, list[float]], dict[str,
         group = slice_ / "agent-1.service"
         group.mkdir()
         world = stack.enter_context(World(FRANKFURT))
-        for port in (PORT, PORT + 1):
-            world.spawn("frankfurt", sys.executable, "-c", SERVER, FRANKFURT.address, str(port), log="server.log")
-            world.wait_for(FRANKFURT, port)
+        ports = [str(PORT), str(PORT + 1)]
+        server = Process(world.command("frankfurt", sys.executable, "-c", SERVER, FRANKFURT.address, *ports))
+        stack.callback(server.close)
+        world.wait_for(FRANKFURT, PORT + 1)
         instance = Instance(world, policies=["bench"], packs=shipped_policies(), settings={"workers": 1}, user="root")
         (instance.root / "etc/enforcer/policies/bench.yaml").write_text(POLICY.format(slice=slice_.name))
-        free, governed = Client(world, None), Client(world, group)
+        free, governed = Client(world, None, server), Client(world, group, server)
         stack.callback(free.close)
         stack.callback(governed.close)
-        before = [statistics.median(free.connect(count, PORT)) for _ in range(rounds)]
+        before = [free.connect(count, PORT) for _ in range(rounds)]
         stack.enter_context(instance)
         samples: dict[str, list[float]] = {"enforcer off": before, "beside": [], "direct": [], "proxied": []}
         for _ in range(rounds):
-            samples["beside"].append(statistics.median(free.connect(count, PORT)))
-            samples["direct"].append(statistics.median(governed.connect(count, PORT)))
-            samples["proxied"].append(statistics.median(governed.connect(count // 4, PORT + 1)))
+            samples["beside"].append(free.connect(count, PORT))
+            samples["direct"].append(governed.connect(count, PORT))
+            samples["proxied"].append(governed.connect(count // 4, PORT + 1))
         counters = instance.status()["counters"]
         if counters["DIRECT_PASSED"] < count * rounds or counters["REDIRECTED"] < count // 4 * rounds:
             raise OSError(f"not measured what was meant: {counters}")

@@ -73,6 +73,8 @@
 #define IPV4_HEADER 20        /* without options: more is refused */
 #define IPV6_HEADER 40
 #define UDP_HEADER 8
+#define TCP_HEADER 20
+#define TCP_FLAGS 13          /* where they are in it */
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
 

@@ -101,13 +101,14 @@ static inline struct flow_record *flow_of(struct owner *owner, u64 cookie)
 	return owner && owner->flow.path != PATH_NONE && owner->flow.cookie == cookie ? &owner->flow : 0;
 }
 
-static inline int is_alive(void)
+/* Has the supervisor been heard of? `now` in nanoseconds since boot; it may have spoken since. */
+static inline int is_alive(u64 now)
 {
 	int beat = 0, limit = 1;
 	u64 *last = heartbeat.lookup(&beat);
 	u64 *allowed = heartbeat.lookup(&limit);
 
-	return last && allowed && *last && bpf_ktime_get_boot_ns() - *last <= *allowed;
+	return last && allowed && *last && (s64)(now - *last) <= (s64)*allowed;
 }
 
 /* Region set of the flow's destination in slot `slot`; 0 when no prefix matches or the slot is empty. */

@@ -37,8 +37,10 @@ WHICH = "kernel and not full and not compiler"
 BOOT_LIMIT = 300.0
 MEMORY = "4G"
 # What costs an emulator most: string instructions, byte by byte, which kernel and C library prefer where they are said
-# to be fast (a third of a fork()); a clock that is a device; detours against speculation that it does not do.
-PROCESSOR = "max,-erms,-fsrm"
+# to be fast (a third of a fork()), and wide vectors, which they prefer too; a fifth level of page tables and further
+# checks at every access to memory (together a quarter of what Python takes to start); a clock that is a device; detours
+# against speculation that it does not do.
+PROCESSOR = "max,-erms,-fsrm,-avx,-avx2,-la57,-smap,-smep,-pku"
 KERNEL_OPTIONS = "clocksource=tsc tsc=reliable mitigations=off"
 # Of the kernel's messages: what is kept, and what is shown when the machine ends badly.
 CONSOLE_BYTES = 65536

@@ -10,7 +10,7 @@ static inline int open_direct(struct flow_record *asked)
 {
 	struct direct_event event = {};
 
-	if (!is_alive())
+	if (!is_alive(asked->opened))
 		return refuse(asked, REFUSED_STALE);
 	asked->path = PATH_DIRECT;
 	event.flow = *asked;

@@ -9,14 +9,27 @@ struct packet {
 	u32 source[4];
 	u16 source_port;
 	u8 protocol;
-	u8 flags;                 /* TCP's */
 };
+
+static inline u32 header_size(const struct packet *packet)
+{
+	return packet->to.family == FAMILY_IPV4 ? IPV4_HEADER : IPV6_HEADER;
+}
+
+/* Does this TCP packet of plain form ask for a connection? What cannot be read does. */
+static inline int opens_connection(struct __sk_buff *skb, const struct packet *packet)
+{
+	u8 flags;
+
+	if (bpf_skb_load_bytes_relative(skb, header_size(packet) + TCP_FLAGS, &flags, 1, BPF_HDR_START_NET))
+		return 1;
+	return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
 
 /* Reads the headers. Returns 0 for a packet of plain form: no options, no extension header, no fragment, TCP or UDP, whole. */
 static inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
 {
-	u8 header[IPV6_HEADER + UDP_HEADER], *ports, flags;
-	u32 transport;
+	u8 header[IPV6_HEADER + UDP_HEADER], *ports;
 
 	/* The least that any packet has that may pass: IPv4 without options, and UDP. */
 	if (bpf_skb_load_bytes_relative(skb, 0, header, IPV4_HEADER + UDP_HEADER, BPF_HDR_START_NET))
@@ -29,7 +42,6 @@ static inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
 		packet->to.family = FAMILY_IPV4;
 		packet->source[0] = *(u32 *)(header + 12);
 		packet->to.address[0] = *(u32 *)(header + 16);
-		transport = IPV4_HEADER;
 		ports = header + IPV4_HEADER;
 	} else if ((header[0] >> 4) == 6) {
 		if (bpf_skb_load_bytes_relative(skb, 0, header, sizeof(header), BPF_HDR_START_NET))
@@ -44,20 +56,14 @@ static inline int parse_packet(struct __sk_buff *skb, struct packet *packet)
 		packet->to.address[1] = *(u32 *)(header + 28);
 		packet->to.address[2] = *(u32 *)(header + 32);
 		packet->to.address[3] = *(u32 *)(header + 36);
-		transport = IPV6_HEADER;
 		ports = header + IPV6_HEADER;
 	} else {
 		return -1;
 	}
-	if (packet->protocol != PROTOCOL_TCP && packet->protocol != PROTOCOL_UDP)
+	if (packet->protocol == PROTOCOL_TCP ? skb->len < header_size(packet) + TCP_HEADER : packet->protocol != PROTOCOL_UDP)
 		return -1;
 	packet->source_port = *(u16 *)ports;
 	packet->to.port = *(u16 *)(ports + 2);
-	if (packet->protocol == PROTOCOL_TCP) {
-		if (bpf_skb_load_bytes_relative(skb, transport + 13, &flags, 1, BPF_HDR_START_NET))
-			return -1;
-		packet->flags = flags;
-	}
 	return 0;
 }
 
@@ -110,7 +116,7 @@ static inline int covers_direct(const struct flow_record *flow, const struct pac
 static inline int covers_local_tcp(struct __sk_buff *skb, const struct flow_record *flow, const struct packet *packet,
 				   const struct listener *listener, u32 mode)
 {
-	int opens = (packet->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	int opens = opens_connection(skb, packet);
 
 	if (!flow)
 		return !opens && packet->to.port != listener->port;
@@ -165,7 +171,7 @@ static inline int judge_egress(struct __sk_buff *skb)
 	if (!is_loopback(&packet.to)) {
 		if (!covers_direct(flow, &packet))
 			return refuse(&packet.to, REFUSED_PACKET);
-		return is_alive() ? VERDICT_PASS : refuse(&packet.to, REFUSED_STALE);
+		return is_alive(bpf_ktime_get_boot_ns()) ? VERDICT_PASS : refuse(&packet.to, REFUSED_STALE);
 	}
 	/* A loopback address is no loopback once the sender names an interface (IP_PKTINFO): it would leave for the next hop. */
 	listener = find_listener(&packet.to);

@@ -30,6 +30,7 @@ from enforcer.probe.stages import STAGES, Props, Scene, Unprepared
 
 # Modules that do nothing by being loaded; one that is not there yet is chosen.
 _HARMLESS_MODULES = ("dummy", "ifb", "nlmon", "vcan")
+_OPENERS: dict[str, Callable[[bytes], bytes]] = {".ko": bytes, ".xz": lzma.decompress, ".gz": gzip.decompress}
 # A map that is pinned in every version, whose entries are small.
 _MAP = "map_listener_by_place"
 # struct bpf_map_info: type, id, key size, value size
@@ -141,20 +142,28 @@ def _disk(scene: Scene) -> Iterator[Props]:
 @contextmanager
 def _module(_scene: Scene) -> Iterator[Props]:
     """A harmless module that is not loaded; taken out again."""
-    loaded = _modules()
-    directory = Path("/lib/modules", os.uname().release, "kernel")
+    loaded, files = _modules(), _module_files()
     for name in _HARMLESS_MODULES:
-        found = sorted(directory.rglob(f"{name}.ko*"))
-        if found and name not in loaded and found[0].suffix in (".ko", ".xz", ".gz"):
+        if name not in loaded and name in files and files[name].suffix in _OPENERS:
             break
     else:
         raise Unprepared("a harmless module for this kernel that is not loaded yet")
-    opener = {".xz": lzma.decompress, ".gz": gzip.decompress}.get(found[0].suffix, bytes)
+    module = _OPENERS[files[name].suffix](files[name].read_bytes())
     try:
-        yield Props({"module": opener(found[0].read_bytes()).hex()}, reached=lambda: name in _modules())
+        yield Props({"module": module.hex()}, reached=lambda: name in _modules())
     finally:
         if name in _modules():
             subprocess.run(["rmmod", name], capture_output=True, check=False)
+
+
+def _module_files() -> dict[str, Path]:
+    """Where this kernel's modules are, by name, as depmod has written it down."""
+    directory = Path("/lib/modules", os.uname().release)
+    listed = directory / "modules.dep"
+    if not listed.is_file():
+        return {}
+    paths = (directory / line.partition(":")[0] for line in listed.read_text().splitlines())
+    return {path.name.partition(".")[0]: path for path in paths}
 
 
 def _modules() -> set[str]:
