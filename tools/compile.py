@@ -95,9 +95,6 @@ def build(checkout: Path) -> Path:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if "error" in line] or [done.stderr]
         raise SystemExit(f"compile: mypyc failed: {lines[0].strip()}; the enforcer runs uncompiled, at half the speed")
     shutil.rmtree(unfinished / "build")
-    # Workers may write nothing there, and would compile the rest to bytecode at every start.
-    named = ["-s", str(unfinished), "-p", str(tree)]
-    subprocess.run([sys.executable, "-m", "compileall", "-q", *named, str(unfinished / "enforcer")], check=True)
     unfinished.rename(tree)
     # Processes of other users than root could not keep what they compile at each start.
     subprocess.run([sys.executable, "-P", "-m", "compileall", "-q", str(tree / "enforcer")], check=True)
