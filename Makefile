@@ -1,31 +1,42 @@
 # Everything a newcomer needs: sudo make demo, sudo make test. The rest is for daily work.
 .DEFAULT_GOAL := help
+# A linter that fails behind a pipe fails.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 VENV := .venv/bin
 # Tests run side by side, a file at a time: most of them wait more than they compute.
 PROCESSES ?= 2
 # Seconds that `make fuzz` takes for each target.
 SECONDS ?= 60
 
-.PHONY: help setup demo test test-clients test-full test-kernels fuzz lint format bench bench-geo bench-mask storm docs install uninstall clean
+.PHONY: help packages compiled setup demo test test-clients test-full test-kernels fuzz lint format bench bench-geo bench-mask storm docs install uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup: ## install packages, user, virtual environment, region tables and the compiled hot path (root)
+setup: packages compiled ## install packages, user, virtual environment, region tables and the compiled hot path (root)
+
+packages:
 	@tools/setup.sh dev
+
+compiled: packages
+	@$(VENV)/python -P tools/compile.py
 
 demo: setup ## build a small world in namespaces and run an executor through the enforcer (root)
 	@$(VENV)/enforcer demo
 
-test: setup lint ## every test this host can run, and the linters (root)
-	@$(VENV)/pytest --numprocesses $(PROCESSES) --dist loadfile
+test: packages ## every test this host can run, and the linters (root)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target compiled lint
+	@$(VENV)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 	@$(VENV)/python -P tools/compile.py --test
 
 test-full: setup ## what takes minutes: the whole catalogue of ways out, every fault that the doctor tells (root)
+	@$(VENV)/python -c "import spacy" 2>/dev/null || $(VENV)/pip install --quiet --disable-pip-version-check --editable '.[ner]'
 	@$(VENV)/pytest -m full
 
 test-clients: ## real clients of every family in an executor, against real servers; installs them (root)
 	@tools/setup.sh clients
+	@$(VENV)/python -P tools/compile.py
 	@$(VENV)/pytest -m clients tests/clients
 
 test-kernels: setup ## kernel tests and the escape probe on Debian's stock kernel, emulated (root)
@@ -35,13 +46,13 @@ fuzz: setup ## every parser against a coverage-guided fuzzer (SECONDS=60 each, T
 	@$(VENV)/python -c "import atheris" 2>/dev/null || $(VENV)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@$(VENV)/python -m tests.fuzz.run --seconds $(SECONDS) $(TARGETS)
 
-lint: setup ## ruff, mypy and the import contracts
+lint: packages ## ruff, mypy and the import contracts
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check .
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports --no-cache | tail -n 12
 
-format: setup ## let ruff format the tree
+format: packages ## let ruff format the tree
 	@$(VENV)/ruff format .
 	@$(VENV)/ruff check --fix .
 
@@ -63,11 +74,12 @@ bench-mask: setup ## how much of what must not travel is found, and how fast, be
 storm: setup ## kill -9 of the supervisor, 200 times under fire; run nothing else of the enforcer's meanwhile (root)
 	@$(VENV)/python -P tools/kill_storm.py
 
-docs: setup ## write the command reference anew
+docs: packages ## write the command reference anew
 	@$(VENV)/python tools/cli_reference.py
 
 install: ## put configuration and policies into /etc/enforcer and the command into /usr/local/bin (root)
 	@tools/setup.sh run
+	@$(VENV)/python -P tools/compile.py
 	@tools/install.sh
 
 uninstall: ## take the enforcer off this host; records and configuration stay (root)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from enforcer import compiled
+
+# What takes long goes first: at the end, where processes have nothing left to share, only short files remain.
+LONG_FIRST = ("world", "kernel")
 
 settings.register_profile("fast", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("deep", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,6 +23,16 @@ def pytest_configure(config: pytest.Config) -> None:
     wanted = os.environ.get("ENFORCER_TREE")
     if wanted is not None and str(compiled.running_from()) != wanted:
         raise pytest.UsageError(f"tests would run on {compiled.running_from()}, not on {wanted}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order of how long they take, as far as their marks tell; within a file nothing moves."""
+    ranks: dict[Path, int] = {}
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        rank = next((rank for rank, name in enumerate(LONG_FIRST) if name in marks), len(LONG_FIRST))
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Prepares this Debian host: packages, the worker's user, the virtual environment, the region tables. Safe to repeat; does only what
-# is missing. Usage: tools/setup.sh [run|dev|clients]   (run: what the enforcer needs; dev: also what demo, tests and benchmarks
+# Prepares this Debian host: packages, the worker's user, the virtual environment, the region tables; all but the compiled hot path,
+# which is `tools/compile.py`. Safe to repeat; does only what is missing. Usage: tools/setup.sh [run|dev|clients]   (run: what the enforcer needs; dev: also what demo, tests and benchmarks
 # need; clients: also the clients that `make test-clients` runs)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,4 +55,5 @@ if [ ! -f /var/cache/enforcer/geo/ipfire/geoip ]; then
     tools/fetch-ipfire.sh /var/cache/enforcer/geo/ipfire || echo "setup: no second country table; going on with the shipped one" >&2
 fi
 .venv/bin/python -P -m enforcer.geo.build
-.venv/bin/python -P tools/compile.py
+# Whoever may not write here, or does not keep what it compiles, would do that at each start.
+.venv/bin/python -P -m compileall -q enforcer
