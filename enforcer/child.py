@@ -25,6 +25,7 @@ import uvloop
 
 from enforcer import log
 from enforcer.geo.table import GeoTable
+from enforcer.masking import language
 from enforcer.masking.masker import Masker, masker_for
 from enforcer.policy.compiled import PolicySet
 from enforcer.privileges import die_with_parent, drop_privileges
@@ -106,6 +107,7 @@ def _read_generation(message: dict[str, Any], descriptors: list[int]) -> Generat
         policies = PolicySet.from_json(stream.read().decode())
     table = GeoTable.open(table_fd)
     os.close(table_fd)
+    language.use(message["language_model"])
     masker = masker_for(MaskSpec(detectors=tuple(message["record_mask"])))
     return Generation(policies, table, masker, message["generation"], message)
 

@@ -160,14 +160,14 @@ class Settings(BaseModel):
 
     `policies`: enabled policy files by name, in order. `workers`: proxy processes; 0 means one per core. `user`: whom
     workers run as. `listener_port`: port of the proxy inside an executor's network namespace. `record_mask`: detectors
-    applied
-    to every recorded text. `identify_timeout`: seconds to wait for a client's first bytes before the flow counts as
-    opaque.
-    `connect_timeout`: seconds to wait for an upstream connection. `groups`: operator-defined region groups.
-    `expose`: paths that executors see although they lie below /run or /dev. `unix_sockets`: executors may open Unix
-    sockets, and so reach any service whose socket they see. `unix_allow`: sockets of the host that executors may
-    connect and send to; where the kernel takes LSM programs no others of the host's are reached. `on_reload`: what
-    becomes of open flows when a generation comes into force: they stay as judged, are judged again, or are closed.
+    applied to every recorded text. `language_model`: directory of a spaCy pipeline, or name of an installed one, that
+    finds names for the rules that ask for it. `identify_timeout`: seconds to wait for a client's first bytes before the
+    flow counts as opaque. `connect_timeout`: seconds to wait for an upstream connection. `groups`: operator-defined
+    region groups. `expose`: paths that executors see although they lie below /run or /dev. `unix_sockets`: executors
+    may open Unix sockets, and so reach any service whose socket they see. `unix_allow`: sockets of the host that
+    executors may connect and send to; where the kernel takes LSM programs no others of the host's are reached.
+    `on_reload`: what becomes of open flows when a generation comes into force: they stay as judged, are judged again,
+    or are closed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -178,6 +178,7 @@ class Settings(BaseModel):
     user: str = "enforcer"
     listener_port: Annotated[int, Field(ge=1024, le=65535)] = 15001
     record_mask: tuple[str, ...] = ("credit_card", "iban", "email", "us_ssn", "secrets")
+    language_model: str = ""
     identify_timeout: Annotated[float, Field(gt=0, le=60)] = 1.0
     connect_timeout: Annotated[float, Field(gt=0, le=120)] = 10.0
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)

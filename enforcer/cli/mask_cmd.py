@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from enforcer.errors import UsageError
-from enforcer.masking import reasons
+from enforcer.masking import language, reasons
 from enforcer.masking.detectors import expand
 from enforcer.masking.fields import ColumnRules
 from enforcer.masking.masker import Masker, scanner_of
@@ -104,6 +104,8 @@ def test(
     with 2 or 4 where the command line, or a policy, is wrong.
     """
     spec = _spec(context, policy_name, rule, detectors)
+    if not language.NAMES.isdisjoint(spec.detectors):
+        language.use(context.settings().language_model)
     trial = Trial(spec, Masker(spec), scanner_of(expand(spec.detectors)) if spec.detectors else None)
     data = _read(file)
     media = media or (MEDIA.get(file.suffix.lower(), OTHERWISE) if file is not None else OTHERWISE)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
 
+from enforcer.masking import language
 from enforcer.masking.rows import Detector
 from enforcer.masking.table import contact, europe, payment, secrets, taxes, world
 
@@ -29,8 +30,9 @@ NAMES: Final = frozenset(detector.name for detector in DETECTORS) | GROUPS.keys(
 
 
 def expand(names: Iterable[str]) -> frozenset[str]:
-    """The detectors that `names` stand for. Raises KeyError for a word that is not in `NAMES`."""
-    own = {detector.name for detector in DETECTORS}
+    """The detectors that `names` stand for, those of the language model being themselves. Raises KeyError for a word
+    that is neither in `NAMES` nor theirs."""
+    own = {detector.name for detector in (*DETECTORS, *language.ROWS)}
     return frozenset(one for name in names for one in ((name,) if name in own else GROUPS[name]))
 
 

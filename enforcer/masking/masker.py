@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from enforcer.masking import detectors, jsonpath
+from enforcer.masking import detectors, jsonpath, language
 from enforcer.masking.detectors import DETECTORS, NAMES, expand
 from enforcer.masking.errors import MaskError
 from enforcer.masking.escapes import unescape
@@ -38,7 +38,7 @@ _CELLS = b"\x00\x00"
 @lru_cache(maxsize=32)
 def scanner_of(names: frozenset[str]) -> Scanner:
     """The scanner for these detectors, made once."""
-    return Scanner(tuple(detector for detector in DETECTORS if detector.name in names))
+    return Scanner(tuple(detector for detector in (*DETECTORS, *language.ROWS) if detector.name in names))
 
 
 class _Kind(Enum):
@@ -71,7 +71,7 @@ class Masker:
     """What `spec` asks for, compiled. Raises MaskError for a detector or JSON path that does not exist."""
 
     def __init__(self, spec: MaskSpec) -> None:
-        unknown = sorted(set(spec.detectors) - NAMES)
+        unknown = sorted(set(spec.detectors) - NAMES - language.NAMES)
         if unknown:
             raise MaskError(detectors.unknown(unknown[0]))
         self._scanner = scanner_of(expand(spec.detectors)) if spec.detectors else None
@@ -138,7 +138,7 @@ class Masker:
     def _suspects(scanner: Scanner, values: list[bytes | None]) -> Collection[int]:
         """Indexes of the cells that may hold a value: one scan of them all, and a closer look only if it finds some."""
         joined = _CELLS.join(filter(None, values))
-        if b"\\u" in joined:
+        if b"\\u" in joined or scanner.reads_whole:
             return range(len(values))
         suspects = scanner.suspects(joined)
         if not suspects:
@@ -189,6 +189,8 @@ class Masker:
             return Whole("JSON", self._document)
         if self._scanner is None:
             return Untouched()
+        if self._scanner.reads_whole:
+            return Whole("a text", self._json if kind is _Kind.JSON else self.mask)
         return JsonWindow(self._scanner) if kind is _Kind.JSON else Window(self._scanner)
 
     def _parts(self, media: str) -> TextMask:

@@ -48,8 +48,10 @@ _KEPT: Final[dict[Callable[[bytes], bytes], str]] = {
 }
 
 
-def why(detector: Detector, confirmed_by: Confirm) -> str:
-    """`behind a label, check digits (nl.bsn)`: what `confirmed_by`, of a row of `detector`, has looked at."""
+def why(detector: Detector, confirmed_by: Confirm | None) -> str:
+    """`behind a label, check nl.bsn`: what `confirmed_by`, of a row of `detector`, has looked at; None: the model."""
+    if confirmed_by is None:
+        return "the language model"
     asked = confirmed_by.func if isinstance(confirmed_by, partial) else confirmed_by
     own = _CONFIRMED[asked]
     return f"{own}, check {detector.validator}" if detector.validator else own

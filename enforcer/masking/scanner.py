@@ -17,10 +17,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from enforcer.masking import engine, phones, validators, views
+from enforcer.masking import engine, language, phones, validators, views
 from enforcer.masking.confirm import LABEL, MAX_SPAN
 from enforcer.masking.detectors import DETECTORS, Detector
 from enforcer.masking.engine import Candidates
+from enforcer.masking.errors import MaskError
 from enforcer.masking.escapes import INSIDE, blanked, string_state
 from enforcer.masking.rows import Confirm
 from enforcer.masking.views import View
@@ -72,13 +73,13 @@ BEGINNING: Final = Carry()
 
 class Hit(NamedTuple):
     """A value: where in the bytes, what kind, whether it is spelt there as it is, neither escaped nor encoded, and what
-    confirmed it."""
+    confirmed it, if it was not the language model."""
 
     start: int
     end: int
     detector: Detector
     plain: bool
-    confirm: Confirm
+    confirm: Confirm | None
 
 
 _Tails = list[tuple[int, int, int]]
@@ -153,7 +154,7 @@ class Scanner:
         rows = [(pattern, confirm, detector) for detector in detectors for pattern, confirm in detector.candidates]
         patterns = list(dict.fromkeys(pattern for pattern, _, _ in rows))
         self._detectors = [detector for _, _, detector in rows]
-        self._confirms = [confirm for _, confirm, _ in rows]
+        self._confirms: list[Confirm | None] = [confirm for _, confirm, _ in rows]
         # Pattern -> what asks for it, with its row.
         self._asking: list[list[tuple[Confirm, int]]] = [[] for _ in patterns]
         for row, (pattern, confirm, _) in enumerate(rows):
@@ -168,6 +169,17 @@ class Scanner:
             validators.load(detector.validator)
             if detector.name == "phone":
                 phones.load()
+        named = [detector for detector in detectors if detector.name in language.NAMES]
+        self._named = {detector.name: row for row, detector in enumerate(named, len(rows))}
+        self._detectors += named
+        self._confirms += [None] * len(named)
+        if named:
+            language.load()
+
+    @property
+    def reads_whole(self) -> bool:
+        """Does a text have to be there from its beginning to its end? One that comes in pieces is refused then."""
+        return bool(self._named)
 
     def suspects(self, data: bytes) -> list[int]:
         """Places in `data`: one at least inside of each value, or on the byte after it. Almost always none."""
@@ -210,6 +222,8 @@ class Scanner:
     ) -> tuple[bytes, int, int, Carry]:
         """What of `seen` from `low` on is certain, hidden and counted as by `hide`; up to where that is; and for the
         next window, from where on it must see what was seen, and what else it must know: its `carry`."""
+        if self._named:
+            raise MaskError(f"names are looked for in whole texts of up to {language.LONGEST >> 10} KiB; ask for less")
         if not final and len(seen) - low <= HOLD:
             return b"", low, 0, carry
         reading = self._read(seen, carry)
@@ -228,7 +242,7 @@ class Scanner:
         text = blanked(data) if b"\\" in data else data
         candidates = self._scan(text)
         escaped = views.is_escaped(data)
-        if not candidates and not escaped and carry is BEGINNING:
+        if not candidates and not escaped and carry is BEGINNING and not self._named:
             return _Reading(text, None)
         reading = _Reading(text, None)
         base64, heads = self._read_text(reading, data, candidates, carry)
@@ -389,6 +403,10 @@ class Scanner:
                     none = False
             if none and dense and len(rejected[pattern]) < _REMEMBERED:
                 rejected[pattern].add(near)
+        if self._named:
+            found += [
+                (start, end, self._named[name]) for name, start, end in language.find(text) if name in self._named
+            ]
         return found, base64
 
     # --- writing

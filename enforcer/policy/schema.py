@@ -98,6 +98,8 @@ def _meant(name: str, known: frozenset[str]) -> str:
 def _masked(value: object, info: ValidationInfo) -> str | Column | JsonPath:
     vocabulary = _vocabulary(info)
     if isinstance(value, str):
+        if value in vocabulary.withheld:
+            raise ValueError(f"{value!r} {vocabulary.withheld[value]}")
         if value not in vocabulary.detectors:
             meant = _meant(value, vocabulary.detectors)
             raise ValueError(f'unknown detector {value!r}; {meant}, or write {{column: "table.column"}}')

@@ -14,7 +14,7 @@ from enforcer.geo.groups import Groups
 from enforcer.geo.imports import Store
 from enforcer.geo.sources import Sources, Table
 from enforcer.geo.table import GeoTable
-from enforcer.masking import detectors, jsonpath
+from enforcer.masking import detectors, jsonpath, language
 from enforcer.policy.compiled import PolicySet
 from enforcer.policy.loader import load_policies
 from enforcer.policy.vocabulary import Vocabulary
@@ -46,11 +46,13 @@ class Content:
 def vocabulary(settings: Settings) -> Vocabulary:
     """The words policies may use on this instance. Raises TableError for a bad operator-defined group."""
     groups = Groups.load(settings.groups, settings.geo.cloud_regions)
+    missing = language.missing(settings.language_model, Path(settings.language_model).is_dir())
     return Vocabulary(
         regions=groups.expand,
         protocols=frozenset(registry.NAMES),
-        detectors=frozenset(detectors.NAMES),
+        detectors=frozenset(detectors.NAMES) | (language.NAMES if not missing else frozenset()),
         check_json_path=jsonpath.parse,
+        withheld=dict.fromkeys(language.NAMES, missing) if missing else {},
     )
 
 

@@ -115,6 +115,7 @@ class Worker:
                     # A host that is elsewhere lets nothing go on that was allowed at home.
                     "on_reload": "close" if content.is_closed else settings.on_reload,
                     "record_mask": settings.record_mask,
+                    "language_model": settings.language_model,
                     "resolving": self._resolving,
                     "resolver": resolver.for_process(settings),
                     "tls": content.trust.for_process(),
