@@ -20,7 +20,17 @@ EXAMPLES = {
 
 def test_every_kind_of_example_is_there() -> None:
     """The page shows a pack, requests, proxies, tls, direct and attached traffic, and the host's own services."""
-    shown = {"eu-only", "orders-api", "agent-tools", "by-proxy", "tls", "mirrors", "agents", "local-database"}
+    shown = {
+        "eu-only",
+        "orders-api",
+        "orders-database",
+        "agent-tools",
+        "by-proxy",
+        "tls",
+        "mirrors",
+        "agents",
+        "local-database",
+    }
     assert shown == EXAMPLES.keys()
 
 

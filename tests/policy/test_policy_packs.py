@@ -18,7 +18,9 @@ PACKS = sorted((Path(__file__).parents[2] / "policies").glob("*.yaml"))
 
 def test_all_packs_are_here() -> None:
     """The packs that the documentation names are shipped."""
-    assert {"eu-only", "eu-adequacy", "us-only", "llm-apis", "observe"} <= {path.stem for path in PACKS}
+    assert {"eu-only", "eu-adequacy", "us-only", "llm-apis", "databases-read-only", "observe"} <= {
+        path.stem for path in PACKS
+    }
 
 
 @pytest.mark.parametrize("path", PACKS, ids=lambda path: path.stem)
