@@ -6,12 +6,19 @@ import asyncio
 import socket
 from typing import Any
 
+import structlog
+
 from enforcer.child import Child, Generation, run
 from enforcer.flow import Executor
+from enforcer.masking import language
+from enforcer.masking.errors import MaskError
+from enforcer.policy.compiled import PolicySet
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.inbox import Inbox
 from enforcer.proxy.listener import listen
 from enforcer.proxy.tls import Certificates, TlsSettings
+
+_log = structlog.get_logger()
 
 
 class Worker(Child):
@@ -40,6 +47,7 @@ class Worker(Child):
 
     def take_generation(self, generation: Generation) -> None:
         settings = generation.settings
+        _load_language(generation.policies)
         before = self._environment and (self._environment.policies.generation, self._environment.table.version)
         if self._environment is None:
             self._environment = Environment(
@@ -98,6 +106,18 @@ class Worker(Child):
         self._unlisten(executor.ident, message["place"])
         self._servers[executor.ident, message["place"]] = servers
         self.tell({"op": "listening", "ident": executor.ident})
+
+
+def _load_language(policies: PolicySet) -> None:
+    """Loads the language model, if a rule asks for it, before a message has to wait for that. Where it cannot be loaded
+    the messages of those rules are refused one by one."""
+    masks = [mask for policy in policies.policies for rule in policy.rules for mask in (rule.mask, rule.request_mask)]
+    if all(language.NAMES.isdisjoint(mask.detectors) for mask in masks):
+        return
+    try:
+        language.load()
+    except MaskError as error:
+        _log.error("no names can be masked", error=str(error))
 
 
 if __name__ == "__main__":
