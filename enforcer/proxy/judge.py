@@ -96,6 +96,12 @@ class Judge:
         """May `protocol` pass, if it is what the clauses ask for, while its host is not known?"""
         return self._matched(protocol, {}).verdict.passes
 
+    def told(self) -> str:
+        """The name that the executor was told this address for, where it is only one."""
+        flow = self._ledger.flow
+        names = tuple(self._environment.names.of(flow.executor.cgroup_id, str(flow.destination.address)))
+        return names[0] if len(names) == 1 else ""
+
     def could_pass(self, protocol: str) -> bool:
         """Could some request in `protocol` pass, whatever host it is for?"""
         return could_pass(self._policies, self._ledger.flow, protocol)

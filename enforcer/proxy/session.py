@@ -227,8 +227,11 @@ class Session(Silence):
         verdict = judgement.verdict
         if self._secured is None and self._judge.reads(self._protocol, request.facts, verdict):
             self._first, self._inspector = self._parser().withdraw(), None  # type: ignore[attr-defined]  # TLS's own
-            name = request.text or str(self._ledger.flow.destination.address)
-            self._intercept(name, request.text, tuple(request.facts.get("alpn", "").split()))
+            # Clients of databases often name none, and their servers prove one.
+            asked = request.text or (self._judge.told() if self._inside is not None else "")
+            self._intercept(
+                asked or str(self._ledger.flow.destination.address), asked, tuple(request.facts.get("alpn", "").split())
+            )
             return
         if broken:
             verdict = Verdict(Action.DENY, Reason.PROTOCOL_ERROR, detail=broken)

@@ -7,7 +7,7 @@ import pwd
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +48,22 @@ def _program(*names: str) -> str:
     raise RuntimeError(f"{names[0]} is not installed; apt-get install mariadb-server")
 
 
+def _here(*command: str) -> list[str]:
+    return list(command)
+
+
 @contextmanager
-def running_mariadb(tmp: Path, *, pem: str = "") -> Iterator[MariaDb]:
-    """Runs a server with the user and tables above, in an empty directory; `pem`: key and certificate for TLS.
-    Ends the server it started, by pid."""
-    account, port = pwd.getpwnam(ACCOUNT), free_port()
+def running_mariadb(
+    tmp: Path,
+    *,
+    pem: str = "",
+    address: str = "127.0.0.1",
+    port: int = 0,
+    within: Callable[..., list[str]] = _here,
+) -> Iterator[MariaDb]:
+    """Runs a server with the user and tables above, in an empty directory; `pem`: key and certificate for TLS;
+    `within`: makes of a command the one that runs it elsewhere. Ends the server it started, by pid."""
+    account, port = pwd.getpwnam(ACCOUNT), port or free_port()
     home = Path("/tmp") / f"enforcer-mariadb-{os.getpid()}-{port}"  # short: socket paths have 107 bytes
     home.mkdir(mode=0o700)
     log = (tmp / "mariadb.log").open("wb")
@@ -71,7 +82,7 @@ def running_mariadb(tmp: Path, *, pem: str = "") -> Iterator[MariaDb]:
         for path in (home, *home.rglob("*")):
             os.chown(path, account.pw_uid, account.pw_gid)
         options = {
-            "port": port, "bind-address": "127.0.0.1", "socket": home / "sock", "pid-file": home / "pid",
+            "port": port, "bind-address": address, "socket": home / "sock", "pid-file": home / "pid",
             "init-file": home / "init.sql", "innodb-flush-log-at-trx-commit": 0, "innodb-buffer-pool-size": "32M",
             "plugin-load-add": "auth_ed25519", "max-allowed-packet": "64M", "local-infile": "ON", "user": ACCOUNT,
             "character-set-server": "utf8mb4", "skip-name-resolve": "ON",
@@ -80,10 +91,10 @@ def running_mariadb(tmp: Path, *, pem: str = "") -> Iterator[MariaDb]:
             options |= {"ssl-cert": home / "tls.pem", "ssl-key": home / "tls.pem"}
         arguments = [f"--{name}={value}" for name, value in options.items()]
         server = subprocess.Popen(
-            [_program("mariadbd", "mysqld"), "--no-defaults", data, *arguments], stdout=log, stderr=log, cwd=home
+            within(_program("mariadbd", "mysqld"), "--no-defaults", data, *arguments), stdout=log, stderr=log, cwd=home
         )
         try:
-            _wait(server, port)
+            _wait(server, home / "sock")
             yield MariaDb(port, home / "sock")
         finally:
             server.terminate()
@@ -97,9 +108,9 @@ def running_mariadb(tmp: Path, *, pem: str = "") -> Iterator[MariaDb]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _wait(server: subprocess.Popen[bytes], port: int) -> None:
+def _wait(server: subprocess.Popen[bytes], socket: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    ready = [_program("mariadb-admin", "mysqladmin"), "--no-defaults", "-h127.0.0.1", f"-P{port}", f"-u{USER}"]
+    ready = [_program("mariadb-admin", "mysqladmin"), "--no-defaults", f"--socket={socket}", f"-u{USER}"]
     ready += [f"-p{PASSWORD}", "ping"]
     while subprocess.run(ready, check=False, capture_output=True).returncode != 0:
         if time.monotonic() > deadline or server.poll() is not None:

@@ -25,6 +25,7 @@ from enforcer.protocols.base import Protocol
 from enforcer.proxy.environment import Environment
 from enforcer.verdict import MaskSpec
 from tests.policy.policy_world import VOCABULARY
+from tests.protocols import wire_mysql as my
 from tests.protocols import wire_postgres as pg
 from tests.protocols.test_http1_upgrade import AGREE, ASK
 from tests.protocols.test_http2_grpc import CALL, framed, text_field
@@ -218,6 +219,43 @@ def redis_error(stage: Stage) -> Iterator[None]:
     stage.server_sends(b"-ERR no " + SECRET + b"\r\n")
 
 
+def logged_in(stage: Stage) -> None:
+    stage.settle()
+    stage.connects()
+    stage.server_sends(my.greeting())
+    stage.client_sends(my.login())
+    stage.server_sends(my.ok(2))
+
+
+def mysql_statement(stage: Stage) -> Iterator[None]:
+    logged_in(stage)
+    yield
+    stage.client_sends(my.query(b"SELECT '" + SECRET + b"'"))
+
+
+def mysql_parameter(stage: Stage) -> Iterator[None]:
+    logged_in(stage)
+    stage.client_sends(my.command(0x16, b"SELECT ?"))
+    stage.server_sends(my.prepared(1, 1, 0, 1) + my.column(2, b"?") + my.eof(3))
+    yield
+    stage.client_sends(my.execute(1, b"\0\1\xfd\0" + my.lenenc(SECRET)))
+
+
+def mysql_rows(stage: Stage) -> Iterator[None]:
+    logged_in(stage)
+    stage.client_sends(my.query(b"SELECT card FROM customers"))
+    stage.server_sends(my.count(1, 1) + my.column(2, b"card", b"card", b"customers") + my.eof(3))
+    yield
+    stage.server_sends(my.row(4, SECRET) + my.eof(5))
+
+
+def mysql_error(stage: Stage) -> Iterator[None]:
+    logged_in(stage)
+    stage.client_sends(my.query(b"INSERT INTO customers SELECT 1"))
+    yield
+    stage.server_sends(my.err(1, 1062, b"23000", b"Duplicate entry '" + SECRET + b"' for key 'card'"))
+
+
 # Protocol, by its name or, where two go by one, its package -> what is said in it.
 DIALOGUES: dict[str, dict[str, Dialogue]] = {
     "http1": {
@@ -235,6 +273,12 @@ DIALOGUES: dict[str, dict[str, Dialogue]] = {
         "answer": Dialogue(http2_answer),
         "gRPC request": Dialogue(grpc_request, "server"),
         "gRPC answer": Dialogue(grpc_answer),
+    },
+    "mysql": {
+        "statement": Dialogue(mysql_statement, "server", port=3306),
+        "parameter": Dialogue(mysql_parameter, "server", port=3306),
+        "rows": Dialogue(mysql_rows, port=3306),
+        "error": Dialogue(mysql_error, port=3306),
     },
     "postgres": {
         "rows": Dialogue(postgres_rows, port=5432),

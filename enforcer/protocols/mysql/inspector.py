@@ -155,11 +155,19 @@ class MySqlInspector:
         return Refusal(message_of(words, self._sequence_due()), close=True)
 
     def _sequence_due(self) -> int:
-        """The number of the next packet to the client: in place of a row or text that could not be masked, else after
-        what was handed on."""
-        handed = self._handed
+        """The number of the next packet to the client: in place of a row or text that could not be masked, after what
+        it has yet to say where that is its turn, else after what was handed on."""
+        conversation, handed = self._conversation, self._handed
         if self._fault is None and isinstance(handed, (Rows, Text)):
             return handed.raw[3]
+        if self._client.asked is None and conversation.client is Client.ANSWERING:
+            return conversation.sequence + 1
+        if (
+            self._client.asked is None
+            and conversation.awaiting is Awaiting.NOTHING
+            and conversation.client is Client.READY
+        ):
+            return 1
         return self._due if handed is not None else 0
 
     def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:

@@ -123,7 +123,8 @@ class ServerHalf:
     def _unasked(self) -> bool:
         """An error may come at any time between commands, before the server closes (a time-out, a shutdown)."""
         conversation = self._conversation
-        raw = self._packets.message(0, MAX_MESSAGE)
+        header = self._packets.header()
+        raw = self._packets.message(header[1], MAX_MESSAGE) if header is not None else None
         if raw is None:
             return False
         payload = payload_of(raw)
