@@ -7,10 +7,17 @@ policies use: both versions of HTTP go by one.
 from __future__ import annotations
 
 from enforcer.errors import UsageError
-from enforcer.protocols import http1, http2, mysql, opaque, postgres, redis, tls
+from enforcer.protocols import http1, http2, mongodb, mysql, opaque, postgres, redis, tls
 from enforcer.protocols.base import Protocol, ServerFirst
 
-PROTOCOLS: tuple[Protocol, ...] = (http1.PROTOCOL, http2.PROTOCOL, tls.PROTOCOL, postgres.PROTOCOL, redis.PROTOCOL)
+PROTOCOLS: tuple[Protocol, ...] = (
+    http1.PROTOCOL,
+    http2.PROTOCOL,
+    tls.PROTOCOL,
+    postgres.PROTOCOL,
+    redis.PROTOCOL,
+    mongodb.PROTOCOL,
+)
 # What TLS's ALPN calls those that it can agree on (RFC 7301).
 BY_ALPN = {"http/1.1": http1.PROTOCOL, "h2": http2.PROTOCOL, "postgresql": postgres.PROTOCOL}
 # Those that no client's bytes tell, because the server speaks first.

@@ -30,7 +30,7 @@ STARTUP = bytes.fromhex("0000001000030000") + b"user\0a\0\0"
         (b"SSH-2.0-OpenSSH_9.2p1\r\n", "opaque"),
         (b"\0" * PROBE_LIMIT, "opaque"),
         (b"A" * PROBE_LIMIT, "opaque"),
-        (b"\xff", "opaque"),
+        (b"\xff\xff\xff\xff", "opaque"),
     ],
 )
 def test_first_bytes(data: bytes, name: str) -> None:
@@ -59,7 +59,7 @@ def test_any_bytes(data: bytes) -> None:
 
 def test_names() -> None:
     """Policies may name each protocol of the registry, and nothing else."""
-    assert NAMES == ("http", "tls", "postgres", "redis", "mysql", "opaque")
+    assert NAMES == ("http", "tls", "postgres", "redis", "mongodb", "mysql", "opaque")
     assert [by_name(name).name for name in NAMES] == list(NAMES)
     assert by_name("opaque") is OPAQUE
     with pytest.raises(UsageError, match="gopher"):

@@ -33,6 +33,7 @@ from enforcer.protocols.registry import NAMES as WORDS
 from enforcer.protocols.registry import by_name
 from tests.conversation import DENIAL
 from tests.protocols import wire_http2, wire_mysql
+from tests.protocols.wire_mongodb import op_msg
 from tests.protocols.wire_tls import client_hello
 
 C, S = Side.CLIENT, Side.SERVER
@@ -116,6 +117,23 @@ DIALOGUES: dict[str, Dialogue] = {
         (C, wire_mysql.query(b"INSERT INTO customers VALUES (1)")),
         (S, wire_mysql.err(1, 1062, b"23000", b"Duplicate entry '1' for key 'PRIMARY'")),
         (C, wire_mysql.command(1)),
+    ],
+    "mongodb": [
+        (C, op_msg({"hello": 1, "compression": ["zlib"], "$db": "admin"}, 1)),
+        (S, op_msg({"isWritablePrimary": True, "compression": ["zlib"], "ok": 1.0}, 101, 1)),
+        (C, op_msg({"find": "c", "filter": {"a": 1}, "$db": "d"}, 2)),
+        (
+            S,
+            op_msg({"cursor": {"firstBatch": [{"a": "x", "b": [1, {"c": "y"}]}, {}], "id": 7}, "ok": 1}, 102, 2),
+        ),
+        (C, op_msg({"insert": "c", "$db": "d"}, 3, sections={"documents": [{"a": "x"}, {"a": 2.5}]})),
+        (S, op_msg({"n": 0, "writeErrors": [{"index": 0, "errmsg": "no", "keyValue": {"a": "x"}}], "ok": 1}, 103, 3)),
+        (C, op_msg({"delete": "c", "$db": "d"}, 4, flags=2, sections={"deletes": [{"q": {}, "limit": 0}]})),
+        (C, op_msg({"getMore": 7, "collection": "c", "$db": "d"}, 5, flags=1 << 16)),
+        (S, op_msg({"cursor": {"nextBatch": [{"a": "z"}], "id": 7, "ns": "d.c"}, "ok": 1}, 104, 5, flags=2)),
+        (S, op_msg({"cursor": {"nextBatch": [], "id": 0, "ns": "d.c"}, "ok": 1}, 105, 104)),
+        (C, op_msg({"ping": 1, "$db": "d"}, 6)),
+        (S, op_msg({"ok": 0, "errmsg": "no", "code": 13, "codeName": "Unauthorized"}, 106, 6)),
     ],
     "tls": [(C, client_hello("db.example.org")), (S, b"\x16\3\3\0\1\2"), (C, b"\x17\3\3\0\1x")],
     "opaque": [(C, b"hello"), (S, b"world"), (C, b"again")],
@@ -277,7 +295,7 @@ def test_refused_flow_ends(name: str) -> None:
     assert inspector.next_event() is None
 
 
-@pytest.mark.parametrize("name", ["http", "http/2", "mysql", "opaque", "postgres", "redis"])
+@pytest.mark.parametrize("name", ["http", "http/2", "mysql", "opaque", "mongodb", "postgres", "redis"])
 def test_memory_is_bounded_while_a_verdict_is_awaited(name: str) -> None:
     """A client that goes on sending while its request is held hits a limit instead of filling the memory."""
     inspector = PROTOCOLS[name].inspector()

@@ -32,6 +32,7 @@ from tests.protocols.test_http2_grpc import CALL, framed, text_field
 from tests.protocols.test_websocket import frame as message
 from tests.protocols.test_websocket import frames
 from tests.protocols.wire_http2 import DATA, END_STREAM, GET, OK, SETTINGS, frame, headers, opening, post
+from tests.protocols.wire_mongodb import op_msg
 from tests.proxy.stage import CARD, MASKED_CARD, Stage, allow, rule
 
 DETECTORS = ("credit_card", "iban")
@@ -256,6 +257,30 @@ def mysql_error(stage: Stage) -> Iterator[None]:
     stage.server_sends(my.err(1, 1062, b"23000", b"Duplicate entry '" + SECRET + b"' for key 'card'"))
 
 
+def mongodb_request(stage: Stage) -> Iterator[None]:
+    yield
+    stage.client_sends(op_msg({"insert": "c", "$db": "d"}, 1, sections={"documents": [{"card": CARD}]}))
+    if stage.dials:
+        stage.connects()
+
+
+def found(stage: Stage) -> None:
+    stage.client_sends(op_msg({"find": "c", "$db": "d"}, 1))
+    stage.connects()
+
+
+def mongodb_document(stage: Stage) -> Iterator[None]:
+    found(stage)
+    yield
+    stage.server_sends(op_msg({"cursor": {"firstBatch": [{"a": [{"card": CARD}]}], "id": 0}, "ok": 1}, 101, 1))
+
+
+def mongodb_error(stage: Stage) -> Iterator[None]:
+    found(stage)
+    yield
+    stage.server_sends(op_msg({"ok": 0, "errmsg": f"no {CARD}", "code": 2}, 101, 1))
+
+
 # Protocol, by its name or, where two go by one, its package -> what is said in it.
 DIALOGUES: dict[str, dict[str, Dialogue]] = {
     "http1": {
@@ -284,6 +309,11 @@ DIALOGUES: dict[str, dict[str, Dialogue]] = {
         "rows": Dialogue(postgres_rows, port=5432),
         "error": Dialogue(postgres_notice, port=5432),
         "COPY": Dialogue(postgres_copy, port=5432),
+    },
+    "mongodb": {
+        "request": Dialogue(mongodb_request, "server"),
+        "document": Dialogue(mongodb_document),
+        "error": Dialogue(mongodb_error),
     },
     "redis": {
         "request": Dialogue(redis_request, "server", port=6379),

@@ -19,7 +19,7 @@ from enforcer.protocols.redis.columns import readable
 from enforcer.protocols.redis.commands import Command, command_of
 from enforcer.protocols.redis.conversation import SUBSCRIBING, UNSUBSCRIBING, Conversation
 from enforcer.protocols.redis.texts import describe
-from enforcer.protocols.statement_facts import DATABASE, DOUBT, LIST_LIMIT, OPERATION, TABLE, USER
+from enforcer.protocols.statement_facts import COMMAND, DATABASE, LIST_LIMIT, OPERATION, TABLE, USER
 from enforcer.protocols.unread import Unread
 
 MAX_REQUEST: Final = 16 << 20
@@ -32,8 +32,8 @@ MAX_ARGUMENTS: Final = 100_000
 MAX_AHEAD: Final = MAX_REQUEST + (1 << 20)
 """Bytes that may pile up behind a command that waits for its verdict."""
 
-COMMAND: Final = "command"
-"""The fact that has a command's name."""
+ANY: Final = "*"
+"""Stands among a command's keys for all those that it may reach without naming them."""
 
 _HEADER_LIMIT: Final = 12
 """Characters of `*` or `$` and a count."""
@@ -146,30 +146,23 @@ class ClientHalf:
         self._conversation.emit(request)
 
     def _facts(self, command: Command, args: list[bytes]) -> dict[str, str]:
+        """Of a command that is of the connection itself, only whom it logs in as and which database it selects."""
+        user, others = user_of(command, args), other_databases(command, args)
+        if not command.operation:
+            return {**({USER: user} if user else {}), **({DATABASE: others[0]} if others else {})}
         conversation = self._conversation
-        databases, users = conversation.database.values(), conversation.user.values()
-        others = other_databases(command, args)
-        if others:
-            databases = set(others) if command.name == "SELECT" else databases.union(others)
-        user = user_of(command, args)
         facts = {
             COMMAND: command.name,
             OPERATION: command.operation,
-            DATABASE: SEPARATOR.join(sorted(databases)),
-            USER: user or SEPARATOR.join(sorted(users)),
+            DATABASE: SEPARATOR.join(sorted(conversation.database.values().union(others))),
+            USER: SEPARATOR.join(sorted(conversation.user.values())),
         }
-        doubt = command.doubt
-        if command.keys:
-            names = [readable(key) for key in dict.fromkeys(command.keys)]
-            joined = SEPARATOR.join(names)
-            if len(joined) <= LIST_LIMIT:
-                facts[TABLE] = joined
-            else:
-                doubt = doubt or "it names too many keys"
-            if any(SEPARATOR in name for name in names):
-                doubt = doubt or "a key looks like several"
-        if doubt:
-            facts[DOUBT] = doubt
+        names = [readable(key) for key in dict.fromkeys(command.keys)]
+        joined = SEPARATOR.join(names)
+        if command.more or len(joined) > LIST_LIMIT or any(SEPARATOR in name for name in names):
+            joined = f"{joined}{SEPARATOR}{ANY}" if len(joined) <= LIST_LIMIT and names else ANY
+        if joined:
+            facts[TABLE] = joined
         return facts
 
     def _fault(self, command: Command, args: list[bytes]) -> str:

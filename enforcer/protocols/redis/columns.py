@@ -133,7 +133,7 @@ def plan_of(command: Command, args: list[bytes]) -> Plan:
     """How the reply to `command` is named."""
     name, keys = command.name, command.keys
     word = name.partition(" ")[0]
-    numbers = name in _NUMBERS or bool(command.doubt)
+    numbers = name in _NUMBERS or command.more
     if word in _TOLD:
         return Plan(Shape.ONE, (word.lower(),))
     if name in ("DUMP", "FUNCTION DUMP"):
@@ -153,7 +153,7 @@ def plan_of(command: Command, args: list[bytes]) -> Plan:
         return Plan(Shape.EACH, tuple(map(readable, keys)))
     if name in _KEYED:
         return Plan(Shape.KEYED, (word.lower(),))
-    if name in _NAMELESS or command.doubt or (len(keys) != 1 and command.operation != READ):
+    if name in _NAMELESS or command.more or (len(keys) != 1 and command.operation != READ):
         return Plan(Shape.ONE, ("",), numbers)
     return _of_key(Shape.ONE, keys, numbers=numbers)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-READ, WRITE, ADMIN, UNKNOWN = "read", "write", "admin", "unknown"
+CONNECTION, READ, WRITE, ADMIN, UNKNOWN = "", "read", "write", "admin", "unknown"
 
 NO_KEYS: Final = ""
 ANY_KEYS: Final = "?"
@@ -42,16 +42,20 @@ _TABLE: Final[tuple[tuple[str, str, str], ...]] = (
     (
         READ,
         NO_KEYS,
-        """acl|cat acl|genpass acl|help acl|whoami asking auth client|caching client|getname client|getredir
-        client|help client|id client|info client|maint_notifications client|no-touch client|reply client|setinfo
-        client|setname client|tracking client|trackinginfo cluster|countkeysinslot cluster|help cluster|info
-        cluster|keyslot cluster|links cluster|myid cluster|myshardid cluster|nodes cluster|shards cluster|slots
-        command command|count command|docs command|getkeys command|getkeysandflags command|help command|info
-        command|list config|help dbsize discard echo exec function|help function|list function|stats hello info
-        lastsave latency|help lolwut memory|doctor memory|help memory|malloc-stats memory|stats module|help multi
-        object|help ping pubsub|help pubsub|numpat pubsub|numsub pubsub|shardnumsub punsubscribe quit readonly
-        readwrite reset role script|exists script|help select slowlog|help time unwatch wait waitaof xgroup|help
-        xinfo|help""",
+        """acl|cat acl|genpass acl|help acl|whoami cluster|countkeysinslot cluster|help cluster|info cluster|keyslot
+        cluster|links cluster|myid cluster|myshardid cluster|nodes cluster|shards cluster|slots config|help
+        dbsize discard echo exec function|help function|list function|stats info lastsave latency|help lolwut
+        memory|doctor memory|help memory|malloc-stats memory|stats module|help multi object|help pubsub|help
+        pubsub|numpat pubsub|numsub pubsub|shardnumsub punsubscribe role script|exists script|help slowlog|help
+        time unwatch wait waitaof xgroup|help xinfo|help""",
+    ),
+    (
+        CONNECTION,
+        NO_KEYS,
+        """asking auth client|caching client|getname client|getredir client|help client|id client|info
+        client|maint_notifications client|no-touch client|reply client|setinfo client|setname client|tracking
+        client|trackinginfo command command|count command|docs command|getkeys command|getkeysandflags
+        command|help command|info command|list hello ping quit readonly readwrite reset select""",
     ),
     (
         WRITE,
@@ -99,14 +103,14 @@ Keys = Callable[[list[bytes]], "list[bytes] | None"]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`name`: `GET`, `CONFIG SET`. `words`: arguments that are its name. `keys`: those it names; `doubt`: why there may
-    be others, empty where there are none."""
+    """`name`: `GET`, `CONFIG SET`. `words`: arguments that are its name. `operation`: empty where it is of the
+    connection itself, and touches nothing. `keys`: those it names; `more`: it may reach others."""
 
     name: str
     words: int
     operation: str
     keys: tuple[bytes, ...]
-    doubt: str
+    more: bool
 
 
 def _number(text: bytes) -> int:
@@ -208,7 +212,6 @@ COMMANDS: Final = _table()
 CONTAINERS: Final = frozenset(name.partition(b"|")[0] for name in COMMANDS if b"|" in name)
 """Commands whose second word is part of the name."""
 
-UNKNOWN_NAME: Final = "unknown command"
 NAME_LIMIT: Final = 64
 """Bytes of a command's name that are shown; the longest of Redis and its modules have 30."""
 
@@ -221,11 +224,9 @@ def command_of(args: list[bytes]) -> Command:
     known = COMMANDS.get(name)
     shown = name[:NAME_LIMIT].decode("ascii", "backslashreplace").replace("|", " ")
     if known is None:
-        return Command(shown, words, UNKNOWN, (), UNKNOWN_NAME)
+        return Command(shown, words, UNKNOWN, (), more=True)
     operation, specification, find = known
     if find is None:
-        return Command(shown, words, operation, (), "it names no keys" if specification == ANY_KEYS else "")
+        return Command(shown, words, operation, (), more=specification == ANY_KEYS)
     keys = find(args)
-    if keys is None:
-        return Command(shown, words, operation, (), "its keys cannot be told")
-    return Command(shown, words, operation, tuple(keys), "" if operation != UNKNOWN else "a script may reach any key")
+    return Command(shown, words, operation, tuple(keys or ()), more=keys is None or operation == UNKNOWN)
