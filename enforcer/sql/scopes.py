@@ -16,6 +16,14 @@ Names = frozenset[str]
 NOTHING: Final[Names] = frozenset()
 ANYTHING: Final[Names] = frozenset({""})
 
+OF_ROWS: Final = frozenset(
+    (
+        *("row_to_json", "to_json", "to_jsonb", "json_agg", "jsonb_agg", "json_build_array", "jsonb_build_array"),
+        *("array_agg", "any_value", "concat", "quote_literal", "quote_nullable", "record_out", "record_send"),
+    )
+)
+"""PostgreSQL calls them where a row has no such column: `u.to_json` is `to_json(u)` (its manual, section 38.5.3)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -70,7 +78,9 @@ class Source:
         return any(output.name == name for output in self._named())
 
     def of(self, name: str) -> Names:
-        """What its column of this name comes from."""
+        """What its column of this name comes from, or a function of the whole row that is written like a column."""
+        if name in OF_ROWS and not self.has(name):
+            return all_of(self.items)
         named = [output.sources for output in self._named() if output.name == name]
         stars = [item.of(name) for item in self.items if isinstance(item, Star)]
         return NOTHING.union(*named, *stars)

@@ -66,6 +66,8 @@ QUERIES = (
     "select u from users u",
     "select users from users",
     "select row_to_json(u) from users u",
+    "select u.row_to_json from users u",
+    "select q.concat from (select * from users) q",
     "select to_jsonb(u) from users u",
     "select json_agg(users) from users",
     "select row(secret) from users",
