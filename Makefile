@@ -4,8 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 VENV := .venv/bin
-# Tests run side by side, a file at a time: most of them wait more than they compute.
-PROCESSES ?= 2
+# Tests run side by side, a file at a time: most of them wait more than they compute, so one more than there are cores.
+PROCESSES ?= $(shell echo $$(( $$(nproc) + 1 )))
 # Seconds that `make fuzz` takes for each target.
 SECONDS ?= 60
 
