@@ -143,7 +143,7 @@ class _Reading:
             command.tables.append(f"{command.database}.*")
         elif command.name == "bulkWrite":
             self._namespaces(fields)
-        elif collection:
+        elif collection and command.operation != ADMIN:
             command.prefix = f"{command.database}.{collection}"
             command.tables.append(command.prefix)
         elif command.name == "aggregate":  # of the database, not of one collection
