@@ -20,6 +20,7 @@ OF_ROWS: Final = frozenset(
     (
         *("row_to_json", "to_json", "to_jsonb", "json_agg", "jsonb_agg", "json_build_array", "jsonb_build_array"),
         *("array_agg", "any_value", "concat", "quote_literal", "quote_nullable", "record_out", "record_send"),
+        *("json_agg_strict", "jsonb_agg_strict", "min", "max"),
     )
 )
 """PostgreSQL calls them where a row has no such column: `u.to_json` is `to_json(u)` (its manual, section 38.5.3)."""

@@ -118,7 +118,9 @@ class Sources(Expressions):
 
     def _computed(self, node: Any, scope: Scope) -> None:
         """A function in FROM: whatever it gives comes from what it is given."""
-        sources = self._rest(node, scope, skip=("alias", "joins"))
+        sources = self._rest(node, scope, skip=("alias", "joins", "rows_from"))
+        for one in node.args.get("rows_from") or ():
+            sources |= self._rest(one, scope, skip=("alias", "joins"))
         alias = self._alias(node)
         if not alias and isinstance(node, exp.Table) and isinstance(node.this, exp.Anonymous):
             alias = self._function_name(node.this)
