@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
+from enforcer.masking.confirming import collect
+
 try:
     import hyperscan
 except ImportError:  # no wheel for this platform
@@ -27,36 +29,46 @@ class Engine(Protocol):
     """Patterns, compiled. It belongs to one thread."""
 
     def scan(self, text: bytes) -> Candidates:
-        """End and row of every match in `text`; of rows that are asked once, of one match."""
+        """End and row of every match in `text`."""
+
+    def matches(self, text: bytes) -> bool:
+        """Is there one?"""
 
 
-def _collect(row: int, _start: int, end: int, _flags: int, candidates: Any) -> None:
-    candidates.append((end, row))
+def _stop(_row: int, _start: int, _end: int, _flags: int, _context: Any) -> bool:
+    return True
 
 
 class Hyperscan:
     """The engine of choice."""
 
-    def __init__(self, patterns: Sequence[bytes], once: frozenset[int]) -> None:
+    def __init__(self, patterns: Sequence[bytes]) -> None:
         self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         self._database.compile(
             expressions=list(patterns),
             ids=list(range(len(patterns))),
             elements=len(patterns),
-            flags=[hyperscan.HS_FLAG_SINGLEMATCH if row in once else 0 for row in range(len(patterns))],
+            flags=[0] * len(patterns),
         )
         self._scan = self._database.scan
 
     def scan(self, text: bytes) -> Candidates:
         candidates: Candidates = []
-        self._scan(text, _collect, 0, candidates)
+        self._scan(text, collect, 0, candidates)
         return candidates
+
+    def matches(self, text: bytes) -> bool:
+        try:
+            self._scan(text, _stop, 0, None)
+        except hyperscan.ScanTerminated:
+            return True
+        return False
 
 
 class Re2:
     """The stand-in: a set says which patterns match at all, each of those is then sought place by place."""
 
-    def __init__(self, patterns: Sequence[bytes], once: frozenset[int]) -> None:
+    def __init__(self, patterns: Sequence[bytes]) -> None:
         import re2  # noqa: PLC0415 - only where it is needed
 
         options = re2.Options()
@@ -70,7 +82,6 @@ class Re2:
             self._set.Add(pattern)
         self._set.Compile()
         self._patterns = [re2.compile(pattern, options) for pattern in patterns]
-        self._once = once
 
     def scan(self, text: bytes) -> Candidates:
         candidates: Candidates = []
@@ -80,13 +91,14 @@ class Re2:
             match = search(text)
             while match is not None:
                 ends.add(match.end())
-                if row in self._once:
-                    break
                 # Matches may overlap: two values share the byte between them.
                 match = search(text, match.start() + 1)
             candidates += [(end, row) for end in ends]
         candidates.sort()
         return candidates
+
+    def matches(self, text: bytes) -> bool:
+        return bool(self._set.Match(text))
 
 
 @lru_cache(maxsize=1)
@@ -95,6 +107,6 @@ def name() -> str:
     return HYPERSCAN if HAS_HYPERSCAN else RE2
 
 
-def make(patterns: Sequence[bytes], once: frozenset[int], engine: str) -> Engine:
-    """`engine` with `patterns`. `once`: rows of which one match in a text is enough."""
-    return Hyperscan(patterns, once) if engine == HYPERSCAN else Re2(patterns, once)
+def make(patterns: Sequence[bytes], engine: str) -> Engine:
+    """`engine` with `patterns`."""
+    return Hyperscan(patterns) if engine == HYPERSCAN else Re2(patterns)

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 from enforcer.masking import engine, language, phones, validators, views
 from enforcer.masking.confirm import LABEL, MAX_SPAN
+from enforcer.masking.confirming import confirmed
 from enforcer.masking.detectors import DETECTORS, Detector
 from enforcer.masking.engine import Candidates
 from enforcer.masking.errors import MaskError
@@ -34,11 +35,6 @@ HOLD: Final = CONTEXT * 4 // 3 + 8
 
 PIECE: Final = 64 * 1024
 """Bytes scanned at once. It bounds the memory that candidates take, whatever the length of a text."""
-
-_DENSE: Final = 64
-_REMEMBERED: Final = 1024
-"""From so many candidates in a piece on, so many that proved wrong are remembered until its end, per pattern: tables
-repeat themselves."""
 
 _SETTLED: Final = 192
 """Characters from the beginning of a window on in which the head of a value with a tail may be mistaken, for what is
@@ -160,11 +156,9 @@ class Scanner:
         for row, (pattern, confirm, _) in enumerate(rows):
             self._asking[patterns.index(pattern)].append((confirm, row))
         self._reaches = [max(self._detectors[row].reach for _, row in asking) for asking in self._asking]
-        self._marks = len(patterns)
-        self._base64_mark = self._marks + len(views.MARKS)
-        once = frozenset(range(self._marks, self._base64_mark))
-        patterns += [*views.MARKS, views.BASE64_MARK]
-        self._scan = engine.make(patterns, once, engine_name or engine.name()).scan
+        self._base64_mark = len(patterns)
+        self._scan = engine.make([*patterns, views.BASE64_MARK], engine_name or engine.name()).scan
+        self._has_units = engine.make(views.MARKS, engine_name or engine.name()).matches
         for detector in detectors:
             validators.load(detector.validator)
             if detector.name == "phone":
@@ -184,11 +178,11 @@ class Scanner:
     def suspects(self, data: bytes) -> list[int]:
         """Places in `data`: one at least inside of each value, or on the byte after it. Almost always none."""
         candidates = self._scan(blanked(data) if b"\\" in data else data)
-        escaped = views.is_escaped(data)
+        escaped = self._is_escaped(data)
         if not candidates and not escaped:
             return []
-        places = [max(0, end - 2) for end, row in candidates if row < self._marks]
-        if escaped or any(row >= self._marks for _, row in candidates):
+        places = [max(0, end - 2) for end, row in candidates if row < self._base64_mark]
+        if escaped or len(places) < len(candidates):
             places += [-minus_end - 1 for _, minus_end, _ in self._read(data, BEGINNING).found]
         return places
 
@@ -238,16 +232,22 @@ class Scanner:
 
     # --- reading
 
+    def _is_escaped(self, data: bytes) -> bool:
+        """May there be characters in `data` that are not spelt as they are?"""
+        if b"\\" in data and views.has_escapes(data):
+            return True
+        return (b"%" in data or b"&" in data or b"\0" in data) and self._has_units(data)
+
     def _read(self, data: bytes, carry: Carry) -> _Reading:
         text = blanked(data) if b"\\" in data else data
         candidates = self._scan(text)
-        escaped = views.is_escaped(data)
+        escaped = self._is_escaped(data)
         if not candidates and not escaped and carry is BEGINNING and not self._named:
             return _Reading(text, None)
         reading = _Reading(text, None)
         base64, heads = self._read_text(reading, data, candidates, carry)
         reading.plain = heads + self._read_tails(reading, data, carry.plain)
-        if escaped or any(self._marks <= row < self._base64_mark for _, row in candidates):
+        if escaped:
             plain, view = reading, View(data)
             reading = _Reading(blanked(view.text) if b"\\" in view.text else view.text, view)
             reading.found, reading.plain = plain.found, plain.plain
@@ -378,31 +378,8 @@ class Scanner:
                 reading.found.setdefault((raw, -raw_end, row), reading.view.hidden(low, high, new))
 
     def _confirmed(self, text: bytes, candidates: Candidates) -> tuple[list[tuple[int, int, int]], list[int]]:
-        """Start, end and row of the values among the candidates; and the ends of what looks like the head of base64."""
-        found: list[tuple[int, int, int]] = []
-        base64: list[int] = []
-        asking, reaches, marks = self._asking, self._reaches, self._marks
-        dense = len(candidates) >= _DENSE
-        rejected: list[set[bytes]] = [set() for _ in asking] if dense else []
-        near = b""
-        for end, pattern in candidates:
-            if pattern >= marks:
-                if pattern == self._base64_mark:
-                    base64.append(end)
-                continue
-            if dense:
-                reach = reaches[pattern]
-                near = text[end - reach if end > reach else 0 : end + reach]
-                if near in rejected[pattern]:
-                    continue
-            none = True
-            for confirm, row in asking[pattern]:
-                span = confirm(text, end)
-                if span is not None:
-                    found.append((span[0], span[1], row))
-                    none = False
-            if none and dense and len(rejected[pattern]) < _REMEMBERED:
-                rejected[pattern].add(near)
+        """Start, end and row of the values in the text; and the ends of what looks like the head of base64."""
+        found, base64 = confirmed(text, candidates, self._asking, self._reaches, self._base64_mark)
         if self._named:
             found += [
                 (start, end, self._named[name]) for name, start, end in language.find(text) if name in self._named
@@ -417,7 +394,8 @@ class Scanner:
         found = reading.found
         if not found:
             return data if low == 0 and high == len(data) else data[low:high]
-        parts: list[bytes] = []
+        parts: list[bytes | memoryview] = []
+        shown = memoryview(data)
         begun = reached = 0  # of the part last added
         at = low
         for key in sorted(found):
@@ -426,7 +404,7 @@ class Scanner:
                 counts[detector.name] += 1
             value, hidden = data[start:end], found[key]
             if start < reached:
-                part = bytearray(parts.pop() + data[reached:end])
+                part = bytearray(b"".join((parts.pop(), shown[reached:end])))
                 _overlay(part, start - begun, value, detector.hide(value) if hidden is None else hidden)
                 parts.append(bytes(part))
                 reached = max(reached, end)
@@ -438,9 +416,9 @@ class Scanner:
                         json, at = string_state(json, data[at:start]), start
                     if not json & INSIDE:
                         hidden = _nothing(data, start, end)
-            parts += (data[reached:start], hidden)
+            parts += (shown[reached:start], hidden)
             begun, reached = start, end
-        parts.append(data[reached:])
+        parts.append(shown[reached:])
         return b"".join(parts)[low:high]
 
 

@@ -16,19 +16,24 @@ from typing import Final
 from enforcer.masking.secrets import STANDARD_BASE64
 
 # Each is known from its own bytes, wherever a text is cut: percent-encoding (RFC 3986), a character reference of HTML,
-# a number of a character in JSON and programs, a slash in JSON, and ASCII in UTF-16, two of it at least. What has one
+# a number of a character in JSON and programs, a slash in JSON, and ASCII in UTF-16, three of it at least. What has one
 # width per character is one unit however long it is.
 _PERCENT: Final = rb"%[0-9A-Fa-f]{2}"
 _REFERENCE: Final = rb"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][0-9A-Za-z]{1,7});"
+_CODE: Final = rb"\\u00[0-7][0-9A-Fa-f]"
+_BYTE: Final = rb"\\x[0-9A-Fa-f]{2}"
 _SPELT: Final = (
-    rb"(?:" + _PERCENT + rb")+|" + _REFERENCE + rb"|(?:\\u00[0-7][0-9A-Fa-f])+"
-    rb"|\\u[0-9A-Fa-f]{4}|(?:\\x[0-9A-Fa-f]{2})+|\\/"
+    # Each alternative begins with a character, not with a group: that lets the search skip all others.
+    _PERCENT + rb"(?:" + _PERCENT + rb")*|" + _REFERENCE + rb"|" + _CODE + rb"(?:" + _CODE + rb")*"
+    rb"|\\u[0-9A-Fa-f]{4}|" + _BYTE + rb"(?:" + _BYTE + rb")*|\\/"
 )
-_WIDE: Final = rb"(?:[^\x00]\x00){2,}"
+_WIDE: Final = rb"(?:[^\x00]\x00){3,}"
 _UNIT: Final = re.compile(rb"(" + _SPELT + rb")")
 _UNIT_OR_WIDE: Final = re.compile(rb"(" + _WIDE + rb"|" + _SPELT + rb")")
-MARKS: Final = (_PERCENT, _REFERENCE, rb"\x00[^\x00]\x00")
+_WIDE_MARK: Final = rb"\x00[^\x00]\x00[^\x00]\x00"
+MARKS: Final = (_PERCENT, _REFERENCE, _WIDE_MARK)
 """Patterns, one of which matches every text that has such a unit; those that begin with a backslash aside."""
+_HAS_WIDE: Final = re.compile(_WIDE_MARK).search
 LONGEST: Final = 10
 """Bytes that stand for one character, at most."""
 
@@ -50,10 +55,10 @@ class _Units(dict[bytes, bytes]):
 
 def _width(unit: bytes) -> int:
     """Bytes per character; 0 for a unit that is one character as a whole."""
-    if unit[:1] == b"%":
-        return 3
     if unit[1:2] == b"\0":
         return 2
+    if unit[:1] == b"%":
+        return 3
     if unit[:2] == b"\\x":
         return 4
     return 6 if unit[:4] == b"\\u00" and unit[4] < _EIGHT else 0
@@ -85,9 +90,9 @@ def _asterisk(unit: bytes) -> bytes:
     return b"%2A" if unit[:1] == b"%" else b"*" * len(unit)
 
 
-def is_escaped(data: bytes) -> bool:
+def has_escapes(data: bytes) -> bool:
     """Does `data` hold a backslash that may stand before a character's number, or the slash of base64?"""
-    return b"\\" in data and (b"\\u" in data or b"\\x" in data or b"\\/" in data)
+    return b"\\u" in data or b"\\x" in data or b"\\/" in data
 
 
 class View:
@@ -96,7 +101,7 @@ class View:
     __slots__ = ("_parts", "_raw_edges", "_text_edges", "_written", "text")
 
     def __init__(self, data: bytes) -> None:
-        parts = (_UNIT_OR_WIDE if b"\0" in data else _UNIT).split(data)  # what stands as it is, and units, in turn
+        parts = (_UNIT_OR_WIDE if _HAS_WIDE(data) else _UNIT).split(data)  # what stands as it is, and units, in turn
         written = parts[:]
         written[1::2] = map(_UNITS.__getitem__, parts[1::2])
         self._parts, self._written = parts, written

@@ -59,6 +59,7 @@ def stream(pieces: list[bytes]) -> tuple[bytes, Counter[str]]:
         (rb"\u0034111111111111111 \x34111111111111111", rb"\u002a***********1111 \x2a***********1111"),
         ("john@example.org".encode("utf-16-le"), "****@example.org".encode("utf-16-le")),
         ("to john@example.org, x".encode("utf-16-be"), "to ****@example.org, x".encode("utf-16-be")),
+        ("\u20ac%: john@example.org".encode("utf-16-le"), "\u20ac%: ****@example.org".encode("utf-16-le")),
         ("\ufeffcard 4111 1111 1111 1111.".encode("utf-16"), "\ufeffcard **** **** **** 1111.".encode("utf-16")),
     ],
 )
