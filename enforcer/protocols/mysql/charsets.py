@@ -29,20 +29,22 @@ _NOPAD: Final = 1024
 _LATER: Final = 2560
 """MariaDB's UCA 14.0 collations: utf8mb3 and utf8mb4 below, ucs2, utf16 and utf32 from here on. None are higher."""
 
-_ABOUT: Final = re.compile(rb"(?i)names|character|charset|cs_client")
-_COMMENT: Final = re.compile(rb"(?s)/\*(?!M?!).*?\*/|(?:#|--\s)[^\n]*")
-_EXECUTED: Final = re.compile(rb"/\*M?!\d*|\*/")
+_ABOUT: Final = (b"names", b"character", b"charset", b"cs_client")
+"""A statement with none of these words in it sets no character set."""
+
+# All on lower case, and linear: what is not closed or found takes the rest with it, and is not looked at again.
+_COMMENT: Final = re.compile(rb"(?s)/\*(?!m?!)(?:.*?\*/|.*)|(?:#|--\s)[^\n]*")
+_EXECUTED: Final = re.compile(rb"/\*m?!\d*|\*/")
 _WORD: Final = rb"[`'\"]?(?:big5|sjis|gbk|cp932|gb18030|ucs2|utf16(?:le)?|utf32)"
 _UNREAD_SET: Final = re.compile(
-    rb"(?is)\bset\b.*?\bnames\s*" + _WORD + rb"|(?:\bset|,)\s+(?:character\s+set|charset)\s*" + _WORD + rb"|"
+    rb"\bnames\s*" + _WORD + rb"|(?:\bset|,)\s+(?:character\s+set|charset)\s*" + _WORD + rb"|"
     rb"\bcharacter_set_client`?\s*:?=\s*" + _WORD
 )  # fmt: skip
-_FROM: Final = re.compile(rb"(?i)\bcharacter_set_client`?\s*:?=\s*(?!\s|@@)([^,;\s]+)")
-_SETS: Final = re.compile(rb"(?is)\bset\b.*\bcharacter_set_client\b")
+_FROM: Final = re.compile(rb"\bcharacter_set_client`?\s*:?=\s*(?!\s|@@)([^,;\s]+)")
 _SAVED: Final = rb"@`?(?:old_character_set_client|saved_cs_client)`?"
 """Where dumps keep the character set that was set before."""
-_SAVES: Final = re.compile(rb"(?i)" + _SAVED + rb"\s*:?=\s*(?!\s|@@character_set_client\b)")
-_PLAIN: Final = re.compile(rb"(?i)[`'\"]?\w+[`'\"]?|" + _SAVED)
+_SAVES: Final = re.compile(_SAVED + rb"\s*:?=\s*(?!\s|@@character_set_client\b)")
+_PLAIN: Final = re.compile(rb"[`'\"]?\w+[`'\"]?|" + _SAVED)
 
 
 def is_read(collation: int) -> bool:
@@ -54,12 +56,13 @@ def is_read(collation: int) -> bool:
 def fault_of(statement: bytes) -> str:
     """Why a statement that changes the character set of the client must not pass; empty for every other. With comments
     left out, and with all that may be one left in: who reads quotes otherwise finds one of both."""
-    if not _ABOUT.search(statement):
+    lower = statement.lower()
+    if not any(word in lower for word in _ABOUT):
         return ""
-    for text in (_COMMENT.sub(b" ", statement), statement):
+    for text in (_COMMENT.sub(b" ", lower), lower):
         said = _EXECUTED.sub(b" ", text)
         if _UNREAD_SET.search(said):
             return "it sets a character set in which statements cannot be read; use utf8mb4"
-        if _SAVES.search(said) or (_SETS.search(said) and not all(map(_PLAIN.fullmatch, _FROM.findall(said)))):
+        if _SAVES.search(said) or not all(map(_PLAIN.fullmatch, _FROM.findall(said))):
             return "it sets the client's character set from what is not its name; name it"
     return ""

@@ -297,9 +297,11 @@ class ServerHalf:
             conversation.to_client(raw)
             self._next_definitions()
             return
-        if exchange is not None and awaiting is Awaiting.ROWS:
-            exchange.add_rows(exchange.counted)
-            exchange.counted, exchange.status = 0, exchange.status or "OK"
+        if exchange is not None:
+            exchange.status = exchange.status or "OK"
+            if awaiting is Awaiting.ROWS:
+                exchange.add_rows(exchange.counted)
+                exchange.counted = 0
         if plain:
             conversation.to_client(raw)
         else:
