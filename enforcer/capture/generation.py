@@ -21,6 +21,8 @@ from enforcer.capture.sysbpf import Map, MapType
 MAX_REGION_SETS = 65536  # bpf/consts.h
 MAX_EXECUTORS = 4096  # bpf/consts.h
 VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
+# Bytes of a key of the tries, struct prefix4 and prefix6.
+KEY_SIZES: Mapping[Literal[4, 6], int] = {4: 8, 6: 20}
 # Descriptors of the two longest-prefix tries, by IP version.
 Tries = Mapping[Literal[4, 6], int]
 _U32 = struct.Struct("=I")
@@ -70,12 +72,13 @@ class BuiltGeneration:
             os.close(fd)
 
 
-def build_tries(source: PrefixSource) -> Tries:
-    """Both tries, counted; their descriptors are the caller's. Raises OSError."""
+def build_tries(source: PrefixSource, name: str = "") -> Tries:
+    """Both tries, counted; their descriptors are the caller's. `name`: by which `Tables.tries_named` finds them again.
+    Raises OSError."""
     tries: dict[Literal[4, 6], int] = {}
     try:
         for version in VERSIONS:
-            tries[version] = _build_trie(source, version)
+            tries[version] = _build_trie(source, version, name)
     except OSError:
         for fd in tries.values():
             os.close(fd)
@@ -105,11 +108,16 @@ def audience_value(entry: AudienceEntry) -> bytes:
     return bytes(abi.Audience(entry.number, len(entry.host_ports), ranges))
 
 
-def _build_trie(source: PrefixSource, version: Literal[4, 6]) -> int:
-    key_size = 8 if version == 4 else 20
+def _build_trie(source: PrefixSource, version: Literal[4, 6], name: str) -> int:
+    key_size = KEY_SIZES[version]
     promised = source.counts[f"v{version}"]
     fd = sysbpf.map_create(
-        MapType.LPM_TRIE, key_size=key_size, value_size=4, max_entries=max(promised, 1), flags=sysbpf.BPF_F_NO_PREALLOC
+        MapType.LPM_TRIE,
+        key_size=key_size,
+        value_size=4,
+        max_entries=max(promised, 1),
+        flags=sysbpf.BPF_F_NO_PREALLOC,
+        name=name,
     )
     try:
         inserted = 0

@@ -209,6 +209,11 @@ def map_details(fd: int) -> tuple[tuple[int, int, int, int, int], tuple[int, int
     return (kind, key_size, value_size, max_entries, flags), (types, key_type, value_type)
 
 
+def map_name(fd: int) -> str:
+    """The name it was created with."""
+    return _info(fd)[24:40].rstrip(b"\0").decode()
+
+
 def types_load(types: bytes) -> int:
     """The descriptor of BTF that this kernel holds from now on."""
     buffer = ctypes.create_string_buffer(types, len(types))

@@ -13,8 +13,8 @@ from pathlib import Path
 from enforcer.capture import abi, cgroup, sysbpf
 from enforcer.capture.abi import CgroupEventKind, ExecutorMode, SecuritySlot
 from enforcer.capture.cgroup import Cgroups
-from enforcer.capture.generation import VERSIONS, AudienceEntry, BuiltGeneration, Tries, audience_value
-from enforcer.capture.sysbpf import Map
+from enforcer.capture.generation import KEY_SIZES, VERSIONS, AudienceEntry, BuiltGeneration, Tries, audience_value
+from enforcer.capture.sysbpf import Map, MapType
 from enforcer.flow import Endpoint
 
 # Depth of the cgroup tree that the programs look at (bpf/consts.h).
@@ -241,6 +241,19 @@ class Tables:
         """The tries in force, to be put in force again under a new number. Raises OSError when there are none."""
         slot = _U32.pack(self.generation & 1)
         return {version: self._inner(f"prefixes{version}", slot) for version in VERSIONS}
+
+    def tries_named(self, name: str) -> Tries | None:
+        """The tries in force, if they were built under `name` and in the form of today. Raises OSError."""
+        if not name or not self.generation:
+            return None
+        tries = self.tries_in_force()
+        for version, fd in tries.items():
+            (kind, key_size, *_), _types = sysbpf.map_details(fd)
+            if sysbpf.map_name(fd) != name or (kind, key_size) != (MapType.LPM_TRIE, KEY_SIZES[version]):
+                for unused in tries.values():
+                    os.close(unused)
+                return None
+        return tries
 
     def _inner(self, outer: str, slot: bytes) -> int:
         return sysbpf.map_by_id(_U32.unpack(self._maps[outer].lookup(slot) or bytes(4))[0])

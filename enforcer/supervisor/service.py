@@ -29,6 +29,7 @@ from enforcer.capture.uplinks import Uplinks, watch_interfaces
 from enforcer.config import Settings, load_settings
 from enforcer.errors import EnforcerError, HostError, KernelError, UsageError
 from enforcer.flow import Executor
+from enforcer.geo.table import GeoTable
 from enforcer.masking.masker import masker_for
 from enforcer.recording.rows import EventRow
 from enforcer.recording.writer import Writer
@@ -128,7 +129,7 @@ class Supervisor:
         )
         stack.callback(self._workers.stop)
         stack.callback(self._resolvers.stop)
-        building = asyncio.to_thread(build_tries, self._content.table)
+        building = asyncio.to_thread(self._tries_of, self._content.table)
         loading = asyncio.to_thread(programs.load, self._pins, self._open_tables)
         starting = asyncio.gather(
             self._workers.start(self._content, self._number), self._resolvers.start(self._content, self._number)
@@ -219,6 +220,15 @@ class Supervisor:
         self._plan = plan
         self._events.rules_of(number, plan.rules)
         return number
+
+    def _tries_of(self, table: GeoTable) -> Tries:
+        """Those that are in force already, where they are of this very table: filling them takes half of a restart."""
+        for older in self._older_tables(None):
+            kept = older.tries_named(table.version)
+            older.close()
+            if kept is not None:
+                return kept
+        return build_tries(table, table.version)
 
     def _open_tables(self, directory: Path) -> None:
         self._tables = Tables(directory)
@@ -355,7 +365,7 @@ class Supervisor:
         """The kernel's tries for `content`: those in force, unless the table itself is another."""
         if content.table is self._content.table:
             return self._tables.tries_in_force()
-        return await asyncio.to_thread(build_tries, content.table)
+        return await asyncio.to_thread(build_tries, content.table, content.table.version)
 
     def _take(self, settings: Settings, content: Content, number: int) -> None:
         self._settings, self._content, self._number = settings, content, number

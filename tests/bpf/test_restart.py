@@ -17,7 +17,7 @@ import pytest
 
 from enforcer.capture import programs, sysbpf
 from enforcer.capture.abi import ExecutorMode
-from enforcer.capture.generation import AudienceEntry, DirectPlan
+from enforcer.capture.generation import AudienceEntry, DirectPlan, build_generation, build_tries
 from enforcer.capture.original_dst import flow_record
 from enforcer.errors import KernelError
 from tests.bpf.conftest import TABLE
@@ -236,3 +236,17 @@ def test_removing_the_pins_takes_everything_off(own: Kernel, host: int) -> None:
         own.pins.remove()
         eventually_gone("prog", held["programs"])
         assert executor.run("answer['e'] = connect(2, '224.0.0.1', 80)[1]")["e"] != 1
+
+
+def test_a_table_in_force_is_found_by_its_name(own: Kernel) -> None:
+    """Whoever starts next finds the tries of the table that it would fill again, and none of another one's."""
+    own.tables.swap(build_generation(build_tries(TABLE, "a_table"), own.coarse(), own.plan))
+    held = own.tables.tries_in_force()
+    found = own.tables.tries_named("a_table")
+    assert found is not None
+    assert own.tables.tries_named("another") is None
+    assert own.tables.tries_named("") is None
+    own.load(TABLE)
+    assert own.tables.tries_named("a_table") is None
+    for fd in (*held.values(), *found.values()):
+        os.close(fd)

@@ -11,6 +11,10 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from enforcer.capture.generation import VERSIONS
+from enforcer.capture.programs import Pins
+from enforcer.capture.sysbpf import Map
+from enforcer.config import load_settings
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
 from tests.fixtures.world import Shell, Watch, enforcing, eventually, measured, session_list, url
@@ -147,6 +151,22 @@ def test_a_restart_takes_the_running_executor_over(instance: Instance, shell: Sh
     assert [one["ident"] for one in after["executors"]] == [one["ident"] for one in before["executors"]]
     assert after["counters"]["REDIRECTED"] >= before["counters"]["REDIRECTED"] + 2
     assert after["counters"]["MAPPED"] >= before["counters"]["MAPPED"] + 2
+
+
+def tries_held(instance: Instance) -> set[bytes]:
+    """Ids of the region tables in the kernel, of both slots."""
+    (directory,) = Pins(load_settings(instance.root).instance).sets()
+    outer = [Map.open(directory / f"map_prefixes{version}", 4, 4) for version in VERSIONS]
+    held = {table.lookup(slot.to_bytes(4, "little")) for table in outer for slot in range(2)}
+    return {ident for ident in held if ident is not None}
+
+
+def test_a_restart_goes_on_with_the_region_tables_that_the_kernel_holds(instance: Instance) -> None:
+    """Filling them would take half of a restart, in which everything is refused."""
+    before = tries_held(instance)
+    instance.kill()
+    instance.start()
+    assert tries_held(instance) == before
 
 
 def test_records_survive_the_kill(instance: Instance, shell: Shell) -> None:
