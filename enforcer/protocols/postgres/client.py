@@ -7,6 +7,7 @@ nothing behind it, leaves before the verdict.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -36,6 +37,7 @@ STREAMED_FROM: Final = 64 << 10
 """CopyData of more bytes goes on in pieces instead of being gathered first."""
 
 _COMMANDS: Final = b"QPBEDCHSF"
+_COPY_FROM: Final = re.compile(r"\s*COPY\b.*\bFROM\s+STDIN\b", re.IGNORECASE | re.DOTALL)
 
 UNBOUND: Final = (
     "its password is bound to one TLS connection and the enforcer makes that two; "
@@ -112,6 +114,9 @@ class ClientHalf:
             return False
         code, size = header
         then = NEXT.get((state, code))
+        if then is None and code in b"dcf" and self._runs_ahead():
+            state = conversation.client = Client.COPYING
+            then = NEXT[state, code]
         if then is None:
             raise ProtocolError(Side.CLIENT, f"message {chr(code)!a} is not inspected while {state.name.lower()}")
         if state is Client.COPYING and code == ord("d") and size > STREAMED_FROM:
@@ -133,6 +138,16 @@ class ClientHalf:
         elif code not in b"dcf":
             _TAKE[code](self, raw)
         return True
+
+    def _runs_ahead(self) -> bool:
+        """Are these the data of a COPY that the server has not yet asked for? Some clients do not wait."""
+        waiting = self._conversation.outstanding
+        if self._conversation.client is not Client.READY or not waiting:
+            return False
+        item = waiting[-1]
+        statement = item.statement if item.awaiting is Awaiting.QUERY else None
+        item.ahead = statement is not None and _COPY_FROM.match(statement.text) is not None
+        return item.ahead
 
     def _pass_on(self) -> bool:
         piece = self._frames.take_up_to(self._passing)
@@ -288,9 +303,11 @@ class ClientHalf:
     def _copy(self, code: int, raw: bytes) -> None:
         """Data of a COPY FROM STDIN. The server ignores Flush and Sync until the copy is over."""
         self._conversation.forward(Side.CLIENT, raw)
-        head = self._conversation.head()
-        if code in b"cf" and head is not None:
-            head.awaiting = COPY_IN[head.awaiting]
+        if code not in b"cf":
+            return
+        item = next(one for one in self._conversation.outstanding if one.ahead or one.awaiting in COPY_IN)
+        item.ended = True
+        item.awaiting = COPY_IN.get(item.awaiting, item.awaiting)
 
     def _end_discarded(self, sync: bytes) -> None:
         """The Sync that ends a refused batch: the server's to answer if any of the batch went there, else ours."""

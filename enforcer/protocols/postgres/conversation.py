@@ -123,6 +123,7 @@ class Outstanding:
 
     `exchange`: whose answer this is, where it belongs to one. `reply`: our own error, for
     REFUSAL and LOCAL; `ready`: a ReadyForQuery of ours follows it. `binary`: a function's result is in binary format.
+    `ahead`: the client has sent data of a COPY before the server asked for them, and `ended`: all of them.
     """
 
     awaiting: Awaiting
@@ -134,6 +135,8 @@ class Outstanding:
     reply: bytes = b""
     ready: bool = False
     binary: bool = False
+    ahead: bool = False
+    ended: bool = False
 
 
 class Conversation:

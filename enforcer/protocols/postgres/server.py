@@ -301,6 +301,11 @@ class ServerHalf:
         """The client's data come next. The server ignores any Sync that was sent behind the COPY."""
         conversation = self._conversation
         waiting = conversation.outstanding
+        if head.ahead:
+            if head.ended:
+                head.awaiting = COPY_IN[head.awaiting]
+            conversation.forward(Side.SERVER, raw)
+            return
         if any(item.awaiting is not Awaiting.SYNC for item in list(waiting)[1:]):
             raise ProtocolError(Side.CLIENT, "messages are pipelined behind COPY FROM STDIN")
         conversation.unsynced = head.awaiting is Awaiting.EXECUTE_COPY_IN
@@ -349,7 +354,7 @@ class ServerHalf:
             return
         if head.awaiting in _COPYING_OUT:
             self._end_copied_text(head)
-        if head.awaiting in COPY_IN:
+        if head.awaiting in COPY_IN or (head.ahead and not head.ended):
             conversation.client = Client.COPY_BROKEN
         if head.awaiting is Awaiting.REFUSAL:
             conversation.emit(Reply(head.reply))
