@@ -293,7 +293,8 @@ class MongoInspector:
         """An answer of ours. A command that wants none gets none. The server's messages go on whole, so that ours may
         stand between any two."""
         if request is None or denial.unreachable:
-            asked, pending = self._asked, next(iter(self._pending), 0)
+            asked = self._asked
+            pending = self._assembly.message.response if self._assembly is not None else next(iter(self._pending), 0)
             self._closed = True
             self._events.clear()
             self._assembly = None
