@@ -133,6 +133,7 @@ class Silence(Switching):
             if not self._judge.passes(OPAQUE.name):
                 raise ProtocolError(Side.SERVER, f"its first bytes are no greeting of {greeting.name}")
             self._begin_anew(f"the server does not greet as {greeting.name} does")
+            self._out.server = self._server  # it is the same one, which goes on to speak
             self._begin(OPAQUE)
         self._parser().receive_data(Side.SERVER, heard)
 

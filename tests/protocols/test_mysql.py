@@ -518,3 +518,22 @@ def test_character_sets_that_mislead_are_not_set(statement: bytes) -> None:
 def test_what_clients_and_dumps_say_of_character_sets_passes(statement: bytes) -> None:
     """utf8mb4 by name, and what was set before."""
     assert fault_of(statement) == ""
+
+
+@pytest.mark.parametrize(("status", "statement"), [(0x0200, b"SELECT 'a\\'"), (0x8000, b'SELECT "a"')])
+def test_a_mode_that_changes_quotes_leaves_statements_unknown(status: int, statement: bytes) -> None:
+    """NO_BACKSLASH_ESCAPES and ANSI_QUOTES, of which the server tells: what has such characters is not understood."""
+    with logged_in() as talk:
+        talk.client_sends(my.command(0x0E))
+        talk.take_upstream()
+        talk.server_sends(my.ok(1, status=status | 2))
+        talk.take_client()
+        talk.client_sends(my.query(statement))
+        assert talk.expect_request("Query").facts["operation"] == "unknown"
+        talk.take_upstream()
+        talk.server_sends(my.result(b"a", names=(b"a",)))  # by its last word, the mode is as usual
+        talk.take_client()
+        talk.expect_outcome("OK", rows=1)
+        talk.client_sends(my.query(b'SELECT "a"'))
+        assert talk.expect_request("Query").facts["operation"] == "read"
+        talk.take_upstream()

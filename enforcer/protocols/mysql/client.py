@@ -21,7 +21,7 @@ from enforcer.protocols.mysql.handshake import decode
 from enforcer.protocols.mysql.packets import Packets, Reader, count_of, message_of, payload_of
 from enforcer.protocols.mysql.results import ACCESS_DENIED, error
 from enforcer.protocols.mysql.statements import Bound, Statement, read_attributes, read_execution
-from enforcer.protocols.mysql.understanding import facts_of
+from enforcer.protocols.mysql.understanding import facts_of, misread
 
 MAX_COMMAND: Final = 32 << 20
 """Bytes of a command, which is held whole for its verdict. Servers take 16 to 64 MiB (max_allowed_packet)."""
@@ -171,7 +171,8 @@ class ClientHalf:
 
     def _facts(self, text: bytes) -> dict[str, str]:
         conversation = self._conversation
-        return facts_of(text, conversation.database, conversation.user)
+        facts = facts_of(text, conversation.database, conversation.user)
+        return facts if not conversation.misread else misread(facts, text, conversation.misread)
 
     def _query(self, payload: bytes, raw: bytes) -> None:
         reader, bound = Reader(payload, Side.CLIENT, 1), None

@@ -15,7 +15,7 @@ from typing import Final
 from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Outcome
 from enforcer.protocols.mysql.packets import renumbered
-from enforcer.protocols.mysql.results import Layout
+from enforcer.protocols.mysql.results import ANSI_QUOTES, NO_BACKSLASHES, Layout
 from enforcer.protocols.mysql.statements import Statement, Statements
 
 
@@ -136,6 +136,7 @@ class Conversation:
         self.binary = False
         self.text = b""  # the statement whose answer is due
         self.version = ""
+        self.misread = b""  # characters that mean something else to the server, by its sql_mode, than they are read as
         self.database = ""
         self.user = ""
         self.pending: dict[str, str] = {}  # what `user` and `database` become when the server agrees
@@ -181,6 +182,11 @@ class Conversation:
         if exchange is not None:
             told = status or exchange.status
             self.emit(Outcome(exchange.number, told, exchange.rows, failed or exchange.failed))
+
+    def heed(self, status: int) -> None:
+        """What the server says of the session in each OK and EOF."""
+        quotes = b'"' if status & ANSI_QUOTES else b""
+        self.misread = quotes + (b"\\" if status & NO_BACKSLASHES else b"")
 
     @property
     def speaks_for(self) -> Exchange | None:

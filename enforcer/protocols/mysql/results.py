@@ -30,7 +30,10 @@ MAX_MESSAGE: Final = 512
 
 MORE_RESULTS: Final = 0x0008
 CURSOR_EXISTS: Final = 0x0040
+NO_BACKSLASHES: Final = 0x0200
 STATE_CHANGED: Final = 0x4000
+ANSI_QUOTES: Final = 0x8000
+"""MariaDB only: a double quote begins a name."""
 
 _SEPARATOR: Final = b"\x00"
 _VARIABLE, _SCHEMA = 0, 1

@@ -277,6 +277,7 @@ class ServerHalf:
         self._after()
 
     def _heed(self, status: int) -> None:
+        self._conversation.heed(status)
         if status & MORE_RESULTS and self._conversation.awaiting is Awaiting.NOTHING:
             self._conversation.awaiting = Awaiting.RESULT
 

@@ -11,6 +11,7 @@ from typing import Final
 from enforcer.protocols import statement_facts
 from enforcer.protocols.mysql.handshake import decode
 from enforcer.protocols.mysql.results import Definition
+from enforcer.sql.understanding import UNKNOWN
 
 DIALECT: Final = "mysql"
 
@@ -31,6 +32,15 @@ def facts_of(text: bytes, database: str, user: str) -> dict[str, str]:
     except UnicodeDecodeError:
         facts["encoding"] = "latin-1"
     return facts
+
+
+def misread(facts: dict[str, str], text: bytes, characters: bytes) -> dict[str, str]:
+    """The facts of a statement where the server's sql_mode gives `characters` another meaning than the usual one."""
+    if not any(character in text for character in characters):
+        return facts
+    kept = {name: facts[name] for name in (statement_facts.DATABASE, statement_facts.USER) if name in facts}
+    why = "the sql_mode changes what its quotes and backslashes mean"
+    return {**kept, statement_facts.OPERATION: UNKNOWN, statement_facts.DOUBT: why}
 
 
 def names_of(text: bytes, definitions: list[Definition]) -> tuple[str, ...]:
