@@ -1,4 +1,4 @@
-"""What is said of statements against what PostgreSQL's own parser makes of them: nothing that it sees may be missing."""
+"""What is said of statements against what PostgreSQL's own parser makes of them: nothing that it sees is missing."""
 
 from __future__ import annotations
 
