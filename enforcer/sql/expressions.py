@@ -21,6 +21,9 @@ from enforcer.sql.shape import Doubtful
 # What the values of session settings and variables come from was said in another statement.
 _REMEMBERED: Final = frozenset({"current_setting"})
 
+MAX_DIGITS: Final = 5
+"""Of a parameter's number: both protocols count 65,535 of them."""
+
 # What has no place within an expression.
 _REFUSED: Final = (exp.DDL, exp.DML, exp.Command, exp.Table)
 
@@ -103,8 +106,8 @@ class Expressions:
             self._touch(sources)
             return sources
         name = self._column_of(node.this)
-        if name.startswith("$"):
-            number = int(name[1:])
+        number = _parameter(node)
+        if number:
             self.reading.parameters.setdefault(number, set())
             return NOTHING
         if not node.args.get("table"):
@@ -171,11 +174,7 @@ class Expressions:
     def _parameters_in(node: Any) -> list[int]:
         if not isinstance(node, exp.Expression) or isinstance(node, exp.Query):
             return []
-        return [
-            int(column.name[1:])
-            for column in node.find_all(exp.Column)
-            if column.name.startswith("$") and column.name[1:].isdigit()
-        ]
+        return [number for column in node.find_all(exp.Column) if (number := _parameter(column))]
 
     # Names.
 
@@ -217,3 +216,12 @@ class Expressions:
         if not name or any(sign in name for sign in ".,*\0"):
             raise Doubtful("a name that is no plain name")
         return name
+
+
+def _parameter(column: exp.Column) -> int:
+    """Its number, which a shape has as a name in quotes; 0 for a real column."""
+    name = column.this
+    if not isinstance(name, exp.Identifier) or not name.args.get("quoted") or not name.name.startswith("$"):
+        return 0
+    digits = name.name[1:]
+    return int(digits) if digits.isdecimal() and len(digits) <= MAX_DIGITS else 0

@@ -95,7 +95,7 @@ _NOT_SIMPLE: Final = {
     MYSQL: re.compile(r"['\"#?\\`{}\x00-\x08\x0b\x0e-\x1f\x7f]"),
 }
 _SIMPLE_NUMBER: Final = re.compile(r"[0-9](?<![\w$.][0-9])[0-9]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![\w$.])", re.ASCII)
-_NO_NUMBER: Final = re.compile(r"[0-9](?<![\w$][0-9])(?:[\w$.]|(?<!1))", re.ASCII)
+_NO_NUMBER: Final = re.compile(r"[0-9](?<![\w$][0-9])(?:[\w$.]|(?<!1)|(?<=\.1))", re.ASCII)
 _GLUED: Final = re.compile(r"[\w$&]\Z", re.ASCII)
 
 # Rows of literals, and lists of them: how many there are makes no difference.

@@ -29,6 +29,10 @@ STATEMENTS: Final = 100
 UNKNOWN: Final = "unknown"
 
 
+# Of a parse tree of another form than any the parser was seen to make: to be in doubt is always right.
+_UNFORESEEN: Final = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+
+
 @dataclass(frozen=True, slots=True)
 class Understanding:
     """What one text does. `result`: the output columns, where it is one statement and they are known. `parameters`: the
@@ -93,6 +97,8 @@ def _read(shape: str, dialect: str) -> Understanding:
             reading.result = one.result if len(parts) == 1 else None
     except Doubtful as doubt:
         return Understanding((UNKNOWN,), doubt=str(doubt))
+    except _UNFORESEEN:
+        return Understanding((UNKNOWN,), doubt="it is made as no statement that is read")
     count = max(reading.parameters, default=0)
     return Understanding(
         tuple(reading.operations),
