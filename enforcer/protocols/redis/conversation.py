@@ -32,7 +32,7 @@ class Pending:
 
     `exchange`: 0 where it is none of the client's. `confirmations`: of subscriptions, how many will come (-1: as many
     as there are subscriptions). `local`: our own reply, alone or (`swallow`) in the place of the server's. `messages`:
-    that came of a subscription."""
+    that came of a subscription. `plain`: its reply is not looked at, and says nothing of the connection."""
 
     exchange: int = 0
     name: str = ""
@@ -42,6 +42,7 @@ class Pending:
     local: bytes = b""
     swallow: bool = False
     messages: int = 0
+    plain: bool = False
     sets_user: bool = False
     sets_database: bool = False
 
@@ -86,6 +87,7 @@ class Conversation:
         self.carrier: Pending | None = None  # the subscription that messages belong to
         self.last_masked: Pending | None = None
         self._block: list[bytes] = []
+        self._outcomes: list[Event] = []
 
     @property
     def subscribed(self) -> bool:
@@ -100,9 +102,13 @@ class Conversation:
         self.events.append(event)
 
     def end_block(self) -> None:
+        """Hands on what `forward` gathered, and what ended with it."""
         if self._block:
             self.events.append(Forward(Side.SERVER, b"".join(self._block)))
             self._block.clear()
+        if self._outcomes:
+            self.events += self._outcomes
+            self._outcomes.clear()
 
     def head(self) -> Pending | None:
         """What the server answers next."""
@@ -132,7 +138,7 @@ class Conversation:
             return
         if item.masked:
             self.last_masked = item
-        self.emit(Outcome(item.exchange, status, rows, failed))
+        self._outcomes.append(Outcome(item.exchange, status, rows, failed))
 
     def carry(self, item: Pending) -> None:
         """Messages belong to the latest subscription."""

@@ -26,6 +26,11 @@ ABORTED: Final = b"-EXECABORT Transaction discarded because of previous errors.\
 _CREDENTIALS: Final = frozenset(("AUTH", "HELLO"))
 """Commands whose arguments go on as they are: hiding a part of a password only breaks it."""
 
+_UNNAMED: Final = Plan(Shape.ONE)
+"""For replies that nothing is looked for in."""
+_STATEFUL: Final = frozenset(("AUTH", "DISCARD", "EXEC", "HELLO", "MULTI", "RESET", "SELECT"))
+"""Commands whose replies say what holds from now on."""
+
 
 class RedisInspector:
     """Parser of one connection; see `enforcer.protocols.base.Inspector` for the contract. Operations are the commands'
@@ -87,7 +92,8 @@ class RedisInspector:
         """The command. An EXEC of a transaction that has a refused command goes on as DISCARD."""
         conversation, asked = self._conversation, self._judged(request)
         command, args = asked.command, asked.args
-        item = Pending(request.exchange, command.name, plan_of(command, args), masked)
+        plan = plan_of(command, args) if masked else _UNNAMED
+        item = Pending(request.exchange, command.name, plan, masked)
         raw = request.raw
         if command.name == "EXEC":
             item.plan = Plan(Shape.EXEC)
@@ -101,6 +107,7 @@ class RedisInspector:
             written = [*args[: command.words], *map(rewrite, args[command.words :])]
             raw = raw if item.swallow else encode(written)
         self._propose(asked, item)
+        item.plain = not (masked or conversation.multi or command.name in _STATEFUL or item.confirmations)
         conversation.expect(item)
         self._client.asked = None
         return raw

@@ -37,6 +37,8 @@ is held."""
 
 _LINE_LIMIT: Final = 64 << 10
 """Bytes of a line: errors may quote arguments."""
+_SHORT_LINE: Final = 4096
+_SIMPLE, _ERROR_LINE, _INTEGER, _STRING = b"+-:$"
 _COUNT: Final = re.compile(rb"0|[1-9][0-9]{0,9}")
 _ERROR: Final = re.compile(rb"[A-Z][A-Z0-9_]*(?= |\Z)")
 _LINES, _BULKS, _LISTS = b"+-:_#,(", b"$=!", b"*%~>|"
@@ -98,8 +100,45 @@ class ServerHalf:
 
     def advance(self) -> None:
         """Reads on until bytes are missing. Raises ProtocolError, LimitExceeded."""
-        while self._read():
-            pass
+        while True:
+            if self._reading is None and not self._passing:
+                self._pass_short()
+            if not self._read():
+                return
+
+    def _pass_short(self) -> None:
+        """Hot path: replies of one line, or one string, to commands of which nothing is masked; all that are there."""
+        conversation, unread = self._conversation, self._unread
+        pending = conversation.pending
+        if not pending or not pending[0].plain or conversation.subscribed or not unread.has(unread.size):
+            return
+        data, start = unread.data, unread.pos
+        pos = start
+        while pending and pending[0].plain:
+            end = data.find(b"\r\n", pos, pos + _SHORT_LINE)
+            if end < 0:
+                break
+            kind, stop, failed = data[pos], end + 2, False
+            status, rows = "integer", None
+            if kind == _STRING:
+                text = data[pos + 1 : end]
+                size = int(text) if _COUNT.fullmatch(text) else -1
+                stop += size + 2
+                if size < 0 or stop > len(data) or data[stop - 2 : stop] != b"\r\n":
+                    break
+                status, rows = "value", 1
+            elif kind in (_SIMPLE, _ERROR_LINE):
+                failed = kind == _ERROR_LINE
+                code = _ERROR.match(data, pos + 1, end)
+                status = code[0].decode("ascii") if code is not None else "ERR" if failed else "text"
+            elif kind != _INTEGER:
+                break
+            pos = stop
+            conversation.finish(pending.popleft(), status, rows, failed=failed)
+        if pos > start:
+            unread.pos = pos
+            conversation.forward(data[start:pos])
+            conversation.speak()
 
     def _read(self) -> bool:
         """One scalar or list header; False where bytes are missing."""

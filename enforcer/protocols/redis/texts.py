@@ -20,6 +20,7 @@ HIDDEN: Final = b"(hidden)"
 
 _PLAIN: Final = re.compile(rb"[!#-&(-\[\]-~]+")
 """An argument that needs no quotes."""
+_PLAIN_LINE: Final = re.compile(rb"[!#-&(-\[\]-~]+(?: [!#-&(-\[\]-~]+)*")
 _QUOTED: Final = {ord('"'): '\\"', ord("\\"): "\\\\", 10: "\\n", 13: "\\r", 9: "\\t", 7: "\\a", 8: "\\b"}
 _SECRET_NAMES: Final = re.compile(rb"pass|auth|secret|masteruser|user", re.IGNORECASE)
 _PASSWORD_RULE: Final = (b">", b"<", b"#", b"!")
@@ -31,6 +32,10 @@ _UNCERTAIN_TAIL: Final = re.compile(r"[\w.%+'@ -]{1,400}\Z")
 def describe(command: Command, args: list[bytes]) -> str:
     """`SET key "a value"`, at most TEXT_LIMIT characters. Credentials are replaced."""
     shown = without_credentials(command, args[:ARGUMENTS_SHOWN])
+    if len(args) <= ARGUMENTS_SHOWN:
+        joined = b" ".join(shown)
+        if len(joined) <= TEXT_LIMIT and _PLAIN_LINE.fullmatch(joined) and joined.count(b" ") == len(args) - 1:
+            return joined.decode("ascii")  # the usual case
     parts: list[str] = []
     size = 0
     for arg in shown:
