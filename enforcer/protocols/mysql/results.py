@@ -13,7 +13,16 @@ from enforcer.errors import ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Rows
 from enforcer.protocols.mysql.handshake import SESSION_TRACK, decode
-from enforcer.protocols.mysql.packets import NULL, Reader, length_encoded, message_of, payload_of, text_encoded
+from enforcer.protocols.mysql.packets import (
+    FULL,
+    HEADER,
+    NULL,
+    Reader,
+    length_encoded,
+    message_of,
+    payload_of,
+    text_encoded,
+)
 from enforcer.protocols.mysql.values import TEXTUAL, read_value
 
 ACCESS_DENIED: Final = 1045, "28000"
@@ -36,6 +45,7 @@ ANSI_QUOTES: Final = 0x8000
 """MariaDB only: a double quote begins a name."""
 
 _SEPARATOR: Final = b"\x00"
+_SHORT: Final = tuple(bytes((size,)) for size in range(NULL))
 _VARIABLE, _SCHEMA = 0, 1
 _UNSIGNED: Final = 0x20
 
@@ -83,28 +93,30 @@ class Layout:
 
 def read_row(number: int, raw: bytes, layout: Layout) -> Rows:
     """A row of exchange `number`, all of its cells as text. Raises ProtocolError where they do not fill it."""
-    payload = payload_of(raw)
-    values = _binary_cells(payload, layout, []) if layout.binary else _text_cells(payload, len(layout.columns))
+    if layout.binary:
+        values = _binary_cells(payload_of(raw), layout, [])
+    elif len(raw) < HEADER + FULL:
+        values = _text_cells(raw, HEADER, len(layout.columns))
+    else:
+        values = _text_cells(payload_of(raw), 0, len(layout.columns))
     return Rows(number, layout.columns, values, layout.plain, raw)
 
 
-def _text_cells(payload: bytes, count: int) -> list[bytes | None]:
+def _text_cells(data: bytes, pos: int, count: int) -> list[bytes | None]:
+    """Hot path: the cells that stand in `data` from `pos` on."""
     values: list[bytes | None] = []
-    pos, end = 0, len(payload)
-    reader = Reader(payload, Side.SERVER)
+    append, end = values.append, len(data)
     while pos < end:
-        first = payload[pos]
-        if first < NULL:
-            stop = pos + 1 + first
-            values.append(payload[pos + 1 : stop])
-            pos = stop
-        elif first == NULL:
-            values.append(None)
-            pos += 1
-        else:
-            reader.pos = pos
-            values.append(reader.text())
-            pos = reader.pos
+        size = data[pos]
+        pos += 1
+        if size == NULL:
+            append(None)
+            continue
+        if size > NULL:
+            reader = Reader(data, Side.SERVER, pos - 1)
+            size, pos = reader.length(), reader.pos
+        append(data[pos : pos + size])
+        pos += size
     if pos != end or len(values) != count:
         raise ProtocolError(Side.SERVER, "the cells of a row do not fill it")
     return values
@@ -132,10 +144,10 @@ def write_row(row: Rows, values: list[bytes | None], layout: Layout) -> bytes:
     """`row` with these cells. What was changed in a column that holds no text is NULL."""
     if len(values) != len(row.values):
         raise ProtocolError(Side.SERVER, "a masked row has another number of cells")
+    if not layout.binary:
+        return message_of(_text_row(row.values, values, layout.textual), row.raw[3])
     pairs = zip(layout.textual, row.values, values, strict=True)
     fitting = [value if textual or value == before else None for textual, before, value in pairs]
-    if not layout.binary:
-        return message_of(b"".join(map(text_encoded, fitting)), row.raw[3])
     nulls = bytearray((len(values) + 9) // 8)
     body: list[bytes] = []
     pieces: list[bytes] = []
@@ -146,6 +158,19 @@ def write_row(row: Rows, values: list[bytes | None], layout: Layout) -> bytes:
         else:
             body.append(piece if value == before else text_encoded(value))
     return message_of(b"\x00" + bytes(nulls) + b"".join(body), row.raw[3])
+
+
+def _text_row(before: list[bytes | None], values: list[bytes | None], textual: tuple[bool, ...]) -> bytes:
+    """Hot path: these cells in the text protocol."""
+    parts: list[bytes] = []
+    for index, value in enumerate(values):
+        if value is None or not (textual[index] or value == before[index]):
+            parts.append(b"\xfb")
+        elif len(value) < NULL:
+            parts += (_SHORT[len(value)], value)
+        else:
+            parts += (length_encoded(len(value)), value)
+    return b"".join(parts)
 
 
 @dataclass(slots=True)

@@ -222,14 +222,38 @@ class ServerHalf:
         return True
 
     def _mask_rows(self, exchange: Exchange) -> bool:
-        """One Rows event per row that is there."""
-        conversation, packets = self._conversation, self._packets
-        raw = packets.message(conversation.sequence, MAX_ROW)
-        if raw is None:
-            return False
-        layout = conversation.layout
+        """Hot path: one Rows event per row that is there."""
+        conversation, packets, layout = self._conversation, self._packets, self._conversation.layout
         if layout is None:
             raise ProtocolError(Side.SERVER, "rows without columns")
+        conversation.end_block()
+        events, number, shift = conversation.events, exchange.number, conversation.shift
+        data, pos, end = packets.data, packets.pos, len(packets.data)
+        sequence, deprecates, start = conversation.sequence, self._deprecates_eof, packets.pos
+        while end - pos > HEADER:
+            length = data[pos] | data[pos + 1] << 8 | data[pos + 2] << 16
+            first = data[pos + HEADER]
+            if length == FULL or length > end - pos - HEADER or not length:
+                break
+            if first >= 0xFE and (first == 0xFF or length < _ENDS or deprecates):
+                break
+            check_sequence(Side.SERVER, data[pos + 3], sequence)
+            raw = data[pos : pos + HEADER + length]
+            pos += HEADER + length
+            sequence = sequence + 1 & 0xFF
+            events.append(
+                (read_row(number, raw if not shift else conversation.numbered(raw), layout), sequence + shift)
+            )
+            exchange.counted += 1
+        packets.pos, conversation.sequence = pos, sequence
+        return pos > start or self._mask_long_row(exchange, layout)
+
+    def _mask_long_row(self, exchange: Exchange, layout: Layout) -> bool:
+        """One that is not there yet, or has several packets."""
+        conversation = self._conversation
+        raw = self._packets.message(conversation.sequence, MAX_ROW)
+        if raw is None:
+            return False
         conversation.sequence = conversation.sequence + count_of(raw) & 0xFF
         exchange.counted += 1
         conversation.emit(read_row(exchange.number, conversation.numbered(raw), layout))
