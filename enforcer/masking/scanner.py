@@ -87,21 +87,13 @@ def _across(tails: _Tails, place: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(row for start, end, row in tails if start <= place < end))
 
 
-class _Base64(NamedTuple):
-    """A run of base64: where its whole groups begin and its letters end, in the text; and the tails in what it
-    encodes."""
-
-    start: int
-    end: int
-    tails: _Tails
-
-
 class _Reading:
     """One window, read. `text`: the window, written out if there was anything to write out. `found`: start, minus end
     and row of each value -> the bytes that hide it, if its spelling is not plain. `plain`, `written`: the tails in the
-    window as it is, and in `text`."""
+    window as it is, and in `text`. `runs`: of base64: where whole groups begin and letters end, in `text`; `tails`: by
+    run, those in what it encodes."""
 
-    __slots__ = ("base64", "found", "plain", "text", "view", "written")
+    __slots__ = ("found", "plain", "runs", "tails", "text", "view", "written")
 
     def __init__(self, text: bytes, view: View | None) -> None:
         self.text = text
@@ -109,20 +101,21 @@ class _Reading:
         self.found: dict[tuple[int, int, int], bytes | None] = {}
         self.plain: _Tails = []
         self.written: _Tails = []
-        self.base64: list[_Base64] = []
+        self.runs: list[tuple[int, int]] = []
+        self.tails: dict[int, _Tails] = {}
 
     def carried(self, seen: bytes, keep: int) -> Carry:
         """What the window that begins at `keep` of what was seen must know."""
         plain = _across(self.plain, keep + _SETTLED)
-        if not self.written and not self.base64:
+        if not self.written and not self.runs:
             return Carry(plain, (), NOTHING, self._amid(seen, keep))
         cut = keep if self.view is None else self.view.place(keep)
         written = _across(self.written, cut + _SETTLED)
-        for base64 in self.base64:
-            if base64.start < cut < base64.end:
-                letters = (cut - base64.start) % 4
-                inside = (cut + -letters % 4 + _SETTLED_LETTERS - base64.start) // 4 * 3
-                return Carry(plain, written, letters, True, _across(base64.tails, inside))
+        for run, (start, end) in enumerate(self.runs):
+            if start < cut < end:
+                letters = (cut - start) % 4
+                inside = (cut + -letters % 4 + _SETTLED_LETTERS - start) // 4 * 3
+                return Carry(plain, written, letters, True, _across(self.tails.get(run, []), inside))
         return Carry(plain, written, NOTHING, self._amid(seen, keep))
 
     def _amid(self, seen: bytes, keep: int) -> bool:
@@ -326,34 +319,52 @@ class Scanner:
                 runs.append((start, views.run_end(text, start)))
         if not runs:
             return
-        pieces = [views.decoded(text, start, end) if start < end else b"" for start, end in runs]
+        # The same letters encode the same, wherever they stand: each are read once.
+        letters = [text[start:end] for start, end in runs]
+        pieces = {one: views.decoded(one) for one in letters}
         edges, edge = [], 0
-        for piece in pieces:
+        for piece in pieces.values():
             edges.append(edge)
             edge += len(piece) + len(_BETWEEN)
-        joined = _BETWEEN.join(pieces)
+        joined = _BETWEEN.join(pieces.values())
         plain = blanked(joined) if b"\\" in joined else joined
-        confirmed, _ = self._confirmed(plain, self._scan(plain))
-        shift = 3 if carry.base64 > 0 else 0  # what the group before the first whole one encodes
-        if carry.base64 != NOTHING:
-            if len(pieces[0]) > _SETTLED:
-                confirmed += [(_SETTLED, _SETTLED, row) for row in carry.inner]
-            reading.base64.append(_Base64(-carry.base64, runs[0][1], []))
-        reading.base64 += [_Base64(start, end, []) for start, end in runs[len(reading.base64) :]]
-        found: dict[int, _Tails] = {}
-        for start, stop, row in confirmed:
-            run = bisect_right(edges, start) - 1
+        distinct = list(pieces)
+        values: dict[bytes, _Tails] = {}
+        for start, stop, row in self._confirmed(plain, self._scan(plain))[0]:
+            number = bisect_right(edges, start) - 1
             end, tail = stop, self._detectors[row].tail
             if tail is not None:
-                if run == 0 and carry.base64 != NOTHING and start < _SETTLED:
+                end = min(_tail_end(tail, plain, stop), edges[number] + len(pieces[distinct[number]]))
+            values.setdefault(distinct[number], []).append((start - edges[number], end - edges[number], row))
+        reading.runs = runs
+        for run, one in enumerate(letters):
+            within = run == 0 and carry.base64 != NOTHING
+            found = values.get(one, [])
+            if within and len(pieces[one]) > _SETTLED:
+                found = found + [(_SETTLED, self._inner_end(row, pieces[one]), row) for row in carry.inner]
+            if found:
+                self._read_run(reading, run, pieces[one], found, carry if within else BEGINNING)
+        if carry.base64 != NOTHING:
+            reading.runs[0] = (-carry.base64, runs[0][1])
+
+    def _inner_end(self, row: int, piece: bytes) -> int:
+        """Where the tail of a value ends that goes on `_SETTLED` bytes into what a run encodes."""
+        tail = self._detectors[row].tail
+        return _SETTLED if tail is None else _tail_end(tail, blanked(piece) if b"\\" in piece else piece, _SETTLED)
+
+    def _read_run(self, reading: _Reading, run: int, piece: bytes, found: _Tails, carry: Carry) -> None:
+        """Adds the values in `piece`, which one run encodes. `carry`: of a run that began before the window."""
+        moved = 3 if carry.base64 > 0 else 0  # what the group before the first whole one encodes
+        values: _Tails = []
+        for start, end, row in found:
+            if self._detectors[row].tail is not None:
+                if start < _SETTLED and carry is not BEGINNING:
                     continue
-                end = min(_tail_end(tail, plain, stop), edges[run] + len(pieces[run]))
-                moved = shift if run == 0 else 0
-                reading.base64[run].tails.append((start - edges[run] + moved, end - edges[run] + moved, row))
-            if start < end <= edges[run] + len(pieces[run]):
-                found.setdefault(run, []).append((start - edges[run], end - edges[run], row))
-        for run, values in found.items():
-            self._add_base64(reading, pieces[run], runs[run], values)
+                reading.tails.setdefault(run, []).append((start + moved, end + moved, row))
+            if start < end <= len(piece):
+                values.append((start, end, row))
+        if values:
+            self._add_base64(reading, piece, reading.runs[run], values)
 
     def _add_base64(
         self,

@@ -193,9 +193,9 @@ def run_end(text: bytes, start: int) -> int:
     return start if found is None else found.end()
 
 
-def decoded(text: bytes, start: int, end: int) -> bytes:
-    """What the letters from `start` to `end` encode. A lone one at the end encodes nothing yet."""
-    letters = text[start:end].translate(STANDARD_BASE64)
+def decoded(letters: bytes) -> bytes:
+    """What `letters` encode. A lone one at the end encodes nothing yet."""
+    letters = letters.translate(STANDARD_BASE64)
     rest = len(letters) % 4
     return a2b_base64(letters[:-1] if rest == 1 else letters + b"=" * (-len(letters) % 4))
 

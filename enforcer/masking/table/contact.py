@@ -166,7 +166,7 @@ ROWS: Final = (
     Detector(
         name="ip_address",
         candidates=(
-            (rb"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", contacts.ipv4),
+            (rb"(?:^|[^.0-9])[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", contacts.ipv4),
             (rb"[0-9A-Fa-f]::|::[0-9A-Fa-f]", contacts.ipv6),
             (rb":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]", contacts.ipv6),
         ),
