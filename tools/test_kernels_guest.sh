@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs inside the emulated machine, as root: mounts what the enforcer needs, then runs DIRECTORY/command in the checkout. Output goes to
-# DIRECTORY/output, the status to DIRECTORY/status; of what is written here, the host sees nothing else.
+# DIRECTORY/output, the status to DIRECTORY/status, compiled programs to DIRECTORY/programs; of what is written here, the host sees
+# nothing else.
 # Usage: test_kernels_guest.sh DIRECTORY CHECKOUT
 set -uo pipefail
 directory=$1
@@ -31,8 +32,8 @@ prepare() {
     if [ -d /run/host/var/cache/enforcer ]; then
         cover /var/cache/enforcer || return
     fi
-    # Kernel programs that such a machine has compiled, neither: it takes minutes.
-    rm -rf $programs && mkdir -p /var/cache/enforcer && cp -Rp "$directory/programs" $programs && chmod 700 $programs || return
+    # Kernel programs that such a machine has compiled, neither: it takes minutes. What this one compiles is the next one's at once.
+    rm -rf $programs && mkdir -p $programs && mount --bind "$directory/programs" $programs && chmod 700 $programs || return
     mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf || return
     mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup || return
     mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing || return
@@ -50,7 +51,6 @@ prepare() {
 if prepare && cd "$checkout"; then
     bash "$directory/command"
     status=$?
-    rm -rf "$directory/programs" && cp -Rp $programs "$directory/programs"
 else
     echo "test-kernels: the emulated machine could not be prepared" >&2
     status=1

@@ -79,7 +79,8 @@ class Instance:
             except NotRunning:
                 if self._supervisor.poll() is not None:
                     raise HostError(f"the supervisor did not start: {self.last_line()}") from None
-                time.sleep(0.02)
+                # Asking costs what the start needs itself, where processors are slow.
+                time.sleep(min(0.5, 0.02 + (time.monotonic() - begun) / 20))
             else:
                 return time.monotonic() - begun
         raise HostError(f"the supervisor does not answer after {START_TIMEOUT:.0f} s: {self.last_line()}")
