@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlglot import exp
 
-from enforcer.sql import functions
+from enforcer.sql import functions, settings
 from enforcer.sql.functions import ADMIN, READ
 from enforcer.sql.names import folded, folded_column
 from enforcer.sql.scopes import ANYTHING, NOTHING, Items, Names, Scope, all_of
@@ -148,6 +148,8 @@ class Expressions:
         if known is None:
             self.reading.functions[f"{schema}.{name}" if schema else name] = None
             return sources | ANYTHING
+        if name == "set_config" and _sets_what_is_harmless(node):
+            known = READ
         if known != READ:
             self._does(known)
         return sources | ANYTHING if known == ADMIN or name in _REMEMBERED else sources
@@ -216,6 +218,14 @@ class Expressions:
         if not name or any(sign in name for sign in ".,*\0"):
             raise Doubtful("a name that is no plain name")
         return name
+
+
+def _sets_what_is_harmless(node: exp.Anonymous) -> bool:
+    arguments: list[Any] = [*node.expressions, None, None]
+    name, value = arguments[:2]
+    if not isinstance(name, exp.Literal) or not isinstance(value, exp.Literal):
+        return False
+    return settings.is_harmless(name.name.lower(), f"'{value.name}'")
 
 
 def _parameter(column: exp.Column) -> int:

@@ -98,6 +98,10 @@ _SIMPLE_NUMBER: Final = re.compile(r"[0-9](?<![\w$.][0-9])[0-9]*(?:\.[0-9]+)?(?:
 _NO_NUMBER: Final = re.compile(r"[0-9](?<![\w$][0-9])(?:[\w$.]|(?<!1)|(?<=\.1))", re.ASCII)
 _GLUED: Final = re.compile(r"[\w$&]\Z", re.ASCII)
 
+# What is set is said by words, which stay.
+_SETS: Final = re.compile(r"\s*(?:/\*![0-9]*\s*)?set\s", re.IGNORECASE)
+_WORDS: Final = re.compile(r"'[A-Za-z_,]*'")
+
 # Rows of literals, and lists of them: how many there are makes no difference.
 _LITERAL = r"[-+]?(?:'s'|1|null|true|false|default)"
 _ROW = rf"\( ?{_LITERAL}(?: ?, ?{_LITERAL})* ?\)"
@@ -118,9 +122,10 @@ _IN_WORDS: Final = frozenset("$0123456789")
 class _Shaper:
     """Reads one text from its beginning to its end."""
 
-    __slots__ = ("odd_names", "parameters", "versions")
+    __slots__ = ("keep", "odd_names", "parameters", "versions")
 
-    def __init__(self) -> None:
+    def __init__(self, keep: bool) -> None:
+        self.keep = keep
         self.parameters = 0
         self.odd_names = False
         self.versions = False
@@ -158,7 +163,7 @@ class _Shaper:
 
     def _replace(self, kind: str, token: str) -> str:
         if kind in ("literal", "glued", "cut1", "cut2"):
-            return "'s'"
+            return token if self.keep and _WORDS.fullmatch(token) else "'s'"
         if kind == "name":
             return self._name(token)
         if kind == "comment":
@@ -189,17 +194,18 @@ class _Shaper:
 
 
 def shape_of(text: str, dialect: str) -> str:
-    """The text with `'s'` for every string, `1` for every number, a space for every comment, and parameters as quoted
-    names: `"$1"`. Raises Doubtful."""
+    """The text with `'s'` for every string (but words that are set), `1` for every number, a space for every comment,
+    and parameters as quoted names: `"$1"`. Raises Doubtful."""
     if len(text) > MAX_TEXT:
         raise Doubtful(f"it is longer than {MAX_TEXT} characters")
-    shape = _simple_shape(text, dialect) or _shape(text, dialect)
+    keep = _SETS.match(text) is not None or "set_config" in text
+    shape = _simple_shape(text, dialect, keep) or _shape(text, dialect, keep)
     if len(shape) > MAX_SHAPE:
         raise Doubtful(f"it is longer than {MAX_SHAPE} characters without its values")
     return shape
 
 
-def _simple_shape(text: str, dialect: str) -> str | None:
+def _simple_shape(text: str, dialect: str, keep: bool = False) -> str | None:
     """The shape of a text that has nothing of what takes care to read; None of any other."""
     parts = _SIMPLE_TOKENS[dialect].split(text)
     # With something between them that joins no two signs.
@@ -211,14 +217,14 @@ def _simple_shape(text: str, dialect: str) -> str | None:
     for number in range(1, len(parts), 2):
         if _GLUED.search(parts[number - 1]) is not None:  # of a literal of another kind, or the second part of a name
             return None
-        if parts[number][0] == "'":
+        if parts[number][0] == "'" and not (keep and _WORDS.fullmatch(parts[number])):
             parts[number] = "'s'"
     shape = _SIMPLE_NUMBER.sub("1", text if len(parts) == 1 else "".join(parts))
     return None if _NO_NUMBER.search(shape) is not None else _shortened(shape)
 
 
-def _shape(text: str, dialect: str) -> str:
-    shaper = _Shaper()
+def _shape(text: str, dialect: str, keep: bool = False) -> str:
+    shaper = _Shaper(keep)
     shape = shaper.read(text, dialect)
     if shaper.versions:
         raise Doubtful("a comment without its end")

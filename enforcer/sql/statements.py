@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from enforcer.sql import settings
 from enforcer.sql.expressions import Reading
 from enforcer.sql.functions import ADMIN, READ, WRITE
 from enforcer.sql.names import folded, folded_column
@@ -39,100 +40,22 @@ _CURSOR: Final = re.compile(
     rf"declare\s+{_NAME}\s+(?:[a-z]+\s+)*?cursor\s+(?:(?:with|without)\s+hold\s+)?for\s+(.*)", re.I | re.S
 )
 _PREPARE: Final = re.compile(rf"prepare\s+{_NAME}\s*(?:\((?:[^()]|\([^()]*\))*\)\s*)?as\s+(.*)", re.I | re.S)
+_TABLES: Final = rf"((?:only\s+)?{_QUALIFIED}\s*\*?(?:\s*,\s*(?:only\s+)?{_QUALIFIED}\s*\*?)*)"
 _TRUNCATE: Final = re.compile(
-    rf"truncate\s+(?:table\s+)?((?:only\s+)?{_QUALIFIED}\s*\*?(?:\s*,\s*(?:only\s+)?{_QUALIFIED}\s*\*?)*)"
-    r"(?:\s+(?:restart|continue)\s+identity)?(?:\s+(?:cascade|restrict))?",
+    rf"truncate\s+(?:table\s+)?{_TABLES}(?:\s+(?:restart|continue)\s+identity)?(?:\s+(?:cascade|restrict))?",
     re.IGNORECASE,
 )
+_LOCK: Final = re.compile(rf"lock\s+(?:table\s+)?{_TABLES}\s+in\s+access\s+share\s+mode(?:\s+nowait)?", re.IGNORECASE)
 _USE: Final = re.compile(rf"use\s+({_NAME})", re.IGNORECASE)
 _OUTFILE: Final = re.compile(r"\binto\s+(?:outfile|dumpfile)\b", re.IGNORECASE)
 _SETTING: Final = re.compile(
-    rf"(?:session\s+|local\s+|@@(?:session\s*\.|local\s*\.)?\s*)?({_NAME}(?:\.{_NAME})*)", re.I
+    rf"(?:session\s+|local\s+|@@(?:session\s*\.|local\s*\.)?\s*)?({_NAME}(?:\.{_NAME})*)\s*(?:=|:=|to\b)?(.*)",
+    re.IGNORECASE | re.DOTALL,
 )
-
-# Session settings that change neither what names mean, nor how statements are read, nor what one may do.
-_HARMLESS: Final = frozenset(
-    [
-        "application_name",
-        "datestyle",
-        "intervalstyle",
-        "timezone",
-        "time",
-        "bytea_output",
-        "extra_float_digits",
-        "client_min_messages",
-        "statement_timeout",
-        "lock_timeout",
-        "idle_in_transaction_session_timeout",
-        "idle_session_timeout",
-        "transaction",
-        "default_transaction_isolation",
-        "default_transaction_deferrable",
-        "default_transaction_read_only",
-        "transaction_read_only",
-        "transaction_isolation",
-        "transaction_deferrable",
-        "characteristics",
-        "constraints",
-        "random_page_cost",
-        "work_mem",
-        "enable_seqscan",
-        "enable_indexscan",
-        "enable_bitmapscan",
-        "enable_hashjoin",
-        "enable_mergejoin",
-        "enable_nestloop",
-        "jit",
-        "synchronize_seqscans",
-        "lc_messages",
-        "lc_monetary",
-        "lc_numeric",
-        "lc_time",
-        "xmloption",
-        "geqo",
-        "plan_cache_mode",
-        "autocommit",
-        "names",
-        "time_zone",
-        "net_write_timeout",
-        "net_read_timeout",
-        "wait_timeout",
-        "interactive_timeout",
-        "sql_quote_show_create",
-        "max_execution_time",
-        "max_statement_time",
-        "group_concat_max_len",
-        "tx_isolation",
-        "tx_read_only",
-        "optimizer_switch",
-        "sql_auto_is_null",
-        "sql_safe_updates",
-        "sql_select_limit",
-        "sql_big_selects",
-        "profiling",
-        "lock_wait_timeout",
-        "innodb_lock_wait_timeout",
-        "lc_time_names",
-        "collation_connection",
-    ]
-)
-# Those after which later statements are read otherwise than before.
-READS_OTHERWISE: Final = frozenset(
-    [
-        "client_encoding",
-        "standard_conforming_strings",
-        "backslash_quote",
-        "escape_string_warning",
-        "names",
-        "sql_mode",
-        "character",
-        "charset",
-        "character_set_client",
-        "character_set_connection",
-        "character_set_results",
-        "search_path",
-    ]
-)
+# Of MySQL: a variable of the session's own, from a literal or another.
+_VARIABLE: Final = re.compile(r"@\w+\s*:?=\s*(?:@@?[\w.]+|'[^']*'|-?1|null|true|false)", re.IGNORECASE)
+# Commas outside literals.
+_BETWEEN: Final = re.compile(r",(?=(?:[^']*'[^']*')*[^']*\Z)")
 
 _ADMIN_OBJECTS: Final = frozenset(
     [
@@ -221,17 +144,30 @@ def _ddl(shape: str, _dialect: str) -> Reading:
 
 def _set(shape: str, dialect: str) -> Reading:
     """`SET name = value, ...`: what is set decides. A value may be computed."""
-    if "(" in shape or re.search(r"\bselect\b|:=", shape, re.IGNORECASE):
+    if "(" in shape or re.search(r"\bselect\b", shape, re.IGNORECASE):
         raise Doubtful("it sets what it computes")
     words = _words(shape)
     if "statement" in words[:3] and dialect == MYSQL:
         raise Doubtful("it sets something for a statement")
     if dialect == POSTGRES and words[1:3] == ["session", "characteristics"]:
         return _simply(READ)
-    entries = shape[3:].split(",") if dialect == MYSQL else [shape[3:]]
-    names = [found[1].lower() for entry in entries if (found := _SETTING.match(entry.strip())) is not None]
-    harmless = len(names) == len(entries) and all(name in _HARMLESS for name in names)
-    return _simply(READ if harmless else ADMIN)
+    entries = _BETWEEN.split(shape[3:]) if dialect == MYSQL else [shape[3:]]
+    return _simply(READ if all(_is_harmless(entry.strip(), dialect) for entry in entries) else ADMIN)
+
+
+def _is_harmless(entry: str, dialect: str) -> bool:
+    if dialect == MYSQL and _VARIABLE.fullmatch(entry):
+        return True
+    found = _SETTING.match(entry)
+    return found is not None and settings.is_harmless(found[1].lower(), found[2].strip())
+
+
+def _lock(shape: str, dialect: str) -> Reading:
+    """PostgreSQL's weakest lock is that of any query."""
+    found = _LOCK.fullmatch(shape)
+    if found is None or dialect == MYSQL:
+        return _simply(ADMIN, ANY)
+    return _of_tables(READ, found[1], dialect)
 
 
 def _show(shape: str, dialect: str) -> Reading:
@@ -307,8 +243,13 @@ def _truncate(shape: str, dialect: str) -> Reading:
     found = _TRUNCATE.fullmatch(shape)
     if found is None:
         return _simply(WRITE, ANY)
-    reading = Reading({WRITE: None})
-    for part in found[1].split(","):
+    return _of_tables(WRITE, found[1], dialect)
+
+
+def _of_tables(operation: str, tables: str, dialect: str) -> Reading:
+    """What is done to whole tables."""
+    reading = Reading({operation: None})
+    for part in tables.split(","):
         name = re.sub(r"^\s*only\s+(?=[\w\"])", "", part, flags=re.IGNORECASE).strip(" \t\r\n\f*")
         table = _qualified(name, dialect)
         reading.tables[table] = reading.columns[f"{table}.{ANY}"] = None
@@ -355,12 +296,13 @@ _Handlers = dict[str, str | Callable[[str, str], Reading]]
 _BOTH: Final[_Handlers] = {
     **_values_of("begin commit rollback savepoint release start", _transaction),
     **_values_of("create alter drop comment", _ddl),
-    **_values_of("grant revoke lock load vacuum reindex checkpoint", ADMIN),
+    **_values_of("grant revoke load vacuum reindex checkpoint", ADMIN),
     **_values_of("do call execute", _unknown),
     "set": _set,
     "show": _show,
     "explain": _explain,
     "prepare": _prepare,
+    "lock": _lock,
     "truncate": _truncate,
     "deallocate": READ,
 }

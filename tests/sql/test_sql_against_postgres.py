@@ -36,7 +36,7 @@ WRITING = {
 READING = {
     *("SelectStmt", "RawStmt", "TransactionStmt", "VariableShowStmt", "ClosePortalStmt", "FetchStmt"),
     *("ListenStmt", "UnlistenStmt", "DiscardStmt", "DeallocateStmt", "DeclareCursorStmt", "ExplainStmt"),
-    *("VariableSetStmt", "ConstraintsSetStmt", "PrepareStmt", "CopyStmt"),
+    *("LockStmt", "VariableSetStmt", "ConstraintsSetStmt", "PrepareStmt", "CopyStmt"),
 }
 
 
