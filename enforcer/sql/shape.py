@@ -98,6 +98,9 @@ _SIMPLE_NUMBER: Final = re.compile(r"[0-9](?<![\w$.][0-9])[0-9]*(?:\.[0-9]+)?(?:
 _NO_NUMBER: Final = re.compile(r"[0-9](?<![\w$][0-9])(?:[\w$.]|(?<!1)|(?<=\.1))", re.ASCII)
 _GLUED: Final = re.compile(r"[\w$&]\Z", re.ASCII)
 
+# MySQL's: all that is there is executed, or nothing.
+_EXECUTED_OR_NOT: Final = re.compile(r"\s*/\*M?![0-9]{5,6}\s([^*/]*)\*/[\s;]*")
+
 # What is set is said by words, which stay.
 _SETS: Final = re.compile(r"\s*(?:/\*![0-9]*\s*)?set\s", re.IGNORECASE)
 _WORDS: Final = re.compile(r"'[A-Za-z_,]*'")
@@ -198,6 +201,9 @@ def shape_of(text: str, dialect: str) -> str:
     and parameters as quoted names: `"$1"`. Raises Doubtful."""
     if len(text) > MAX_TEXT:
         raise Doubtful(f"it is longer than {MAX_TEXT} characters")
+    wholly = _EXECUTED_OR_NOT.fullmatch(text) if dialect == MYSQL and "/*" in text else None
+    if wholly is not None:
+        text = wholly[1]
     keep = _SETS.match(text) is not None or "set_config" in text
     shape = _simple_shape(text, dialect, keep) or _shape(text, dialect, keep)
     if len(shape) > MAX_SHAPE:

@@ -127,6 +127,8 @@ MYSQL = {
     "/*!40100 SET @@SQL_MODE='' */": "read",
     "SET @old = @@sql_mode, @@sql_mode = 'ORACLE'": "admin",
     "SET @a = 'x'": "read",
+    "/*M!100100 SET @@MAX_STATEMENT_TIME=0.000000 */": "read",
+    "/*!50701 DELETE FROM t */;": "write",
     "SET GLOBAL general_log = 1": "admin",
     "USE shop": "read",
     "KILL 7": "admin",
