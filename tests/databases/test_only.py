@@ -1,0 +1,109 @@
+"""What rules ask of statements, with real clients and servers: what does not fit is refused and never carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pymysql
+import pytest
+
+from enforcer.policy.only import Only
+from tests.databases.gateway import Gateway, rule
+from tests.databases.mysql_server import DATABASE, PASSWORD, USER, MariaDb
+
+REPORTS = Only(
+    operation=("read",), table=("orders", "public.orders"), column=("*orders.id", "*orders.total"), user=("postgres",)
+)
+REFUSED = {
+    "DELETE FROM orders": "operation write is not in read",
+    "SELECT 1; DELETE FROM orders": "operation write is not in read",
+    "WITH gone AS (DELETE FROM orders RETURNING id) SELECT id FROM gone": "operation write is not in read",
+    "EXPLAIN ANALYZE DELETE FROM orders": "operation write is not in read",
+    "COPY (DELETE FROM orders RETURNING id) TO STDOUT": "operation write is not in read",
+    "SELECT E'\\''; DELETE FROM orders; --'": "operation write is not in read",
+    "DO $$ BEGIN DELETE FROM orders; END $$": "the statement is not understood",
+    "SELECT purge()": "function purge may do anything",
+    "SELECT pg_read_file('/etc/hostname')": "operation admin is not in read",
+    "SELECT id FROM people": "table people is not in orders",
+    "SELECT iban FROM orders": "column orders.iban is not in *orders.id",
+    "SELECT * FROM orders": "column orders.* is not in *orders.id",
+    "SELECT id FROM orders WHERE iban = 'DE'": "column orders.iban is not in *orders.id",
+    "SELECT row_to_json(o) FROM orders o": "column orders.* is not in *orders.id",
+}
+
+
+@pytest.fixture(scope="module")
+def reports(plain_postgres: int) -> Iterator[tuple[Gateway, int]]:
+    """Reads two columns of one table, in a database of its own."""
+    where = f"host=127.0.0.1 port={plain_postgres} user=postgres"
+    with psycopg.connect(f"{where} dbname=postgres", autocommit=True) as direct:
+        direct.execute("CREATE DATABASE reports")
+    with psycopg.connect(f"{where} dbname=reports", autocommit=True) as direct:
+        direct.execute("CREATE TABLE orders (id int, total int, iban text)")
+        direct.execute("CREATE TABLE people (id int)")
+        direct.execute("INSERT INTO orders VALUES (1, 10, 'DE')")
+        direct.execute("CREATE FUNCTION purge() RETURNS int LANGUAGE sql AS 'DELETE FROM orders RETURNING id'")
+    with Gateway(plain_postgres, rule(only=REPORTS, protocols=frozenset({"postgres"}))) as gateway:
+        yield gateway, plain_postgres
+
+
+def connected(port: int) -> psycopg.Connection[tuple[object, ...]]:
+    return psycopg.connect(f"host=127.0.0.1 port={port} user=postgres dbname=reports sslmode=disable", autocommit=True)
+
+
+def test_only_what_fits_is_carried_out(reports: tuple[Gateway, int]) -> None:
+    """Each refusal names what does not fit; the connection lives on, and nothing was changed."""
+    gateway, direct = reports
+    with connected(gateway.port) as client:
+        for statement, why in REFUSED.items():
+            with pytest.raises(psycopg.errors.InsufficientPrivilege) as refusal:
+                client.execute(statement)
+            assert why in f"{refusal.value} {refusal.value.diag.message_detail}", statement
+            assert client.execute("SELECT id, total FROM public.orders").fetchall() == [(1, 10)]
+    with connected(direct) as server:
+        assert server.execute("SELECT count(*) FROM orders").fetchone() == (1,)
+    refused = [row for row in gateway.exchanges() if row["action"] == "deny"]
+    assert len(refused) == len(REFUSED)
+    assert {row["reason"] for row in refused} == {"the rule's only clause"}
+
+
+def test_prepared_statements_are_judged_as_well(reports: tuple[Gateway, int]) -> None:
+    """Where the server is to prepare them, and with their parameters."""
+    gateway, _ = reports
+    with connected(gateway.port) as client:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            client.execute("UPDATE orders SET total = %s", (0,), prepare=True)
+        for total in (10, 11):
+            found = client.execute("SELECT id FROM orders WHERE total = %s", (total,), prepare=True).fetchall()
+            assert found == ([(1,)] if total == 10 else [])
+    asked = gateway.exchanges("Execute")[-1]["facts"]
+    assert (asked["operation"], asked["table"]) == ("read", "orders")
+    assert asked["column"] == "orders.id, orders.total"
+
+
+def test_only_what_fits_is_carried_out_by_mysql(mysql_server: MariaDb) -> None:
+    """In MySQL's words; a database that a statement names counts as much as the connection's."""
+    only = Only(operation=("read",), database=(DATABASE,), column=("customers.id", "customers.name"))
+    refused = {
+        "DELETE FROM customers": "operation write",
+        "SELECT 1 /*! ; DELETE FROM customers */": "operation write",
+        "SELECT user FROM mysql.user": "database mysql",
+        "USE mysql": "database mysql",
+        "SELECT SSN FROM customers": "column customers.ssn",
+        "SELECT sleep(0)": "operation admin",
+        "SET sql_mode = 'ANSI_QUOTES'": "operation admin",
+    }
+    login = {"user": USER, "password": PASSWORD, "database": DATABASE, "autocommit": True}
+    with (
+        Gateway(mysql_server.port, rule(only=only, protocols=frozenset({"mysql"}))) as gateway,
+        pymysql.connect(host="127.0.0.1", port=gateway.port, read_timeout=30, **login) as client,  # type: ignore[call-overload]
+        client.cursor() as cursor,
+    ):
+        for statement, why in refused.items():
+            with pytest.raises(pymysql.Error) as refusal:
+                cursor.execute(statement)
+            assert refusal.value.args[0] == 1142
+            assert why in refusal.value.args[1]
+            cursor.execute("SELECT name FROM customers WHERE id = 1")
+            assert cursor.fetchall() == (("Ada",),)
