@@ -295,6 +295,37 @@ def test_what_is_recorded(asked: dict[str, Any], text: str) -> None:
         talk.take_upstream()
 
 
+@pytest.mark.parametrize(
+    ("asked", "facts"),
+    [
+        ({"find": "c"}, "read d.c"),
+        ({"find": bson.Binary(b"1" * 16, 4)}, "read *"),
+        ({"aggregate": 1, "pipeline": [{"$currentOp": {}}]}, "read *"),
+        ({"aggregate": "c", "pipeline": [{"$facet": {"a": [{"$lookup": {"from": "e", "as": "x"}}]}}]}, "read d.c, d.e"),
+        ({"aggregate": "c", "pipeline": [{"$lookup": {"from": {"db": "o", "coll": "e"}}}]}, "read d.c, o.e"),
+        ({"aggregate": "c", "pipeline": [{"$graphLookup": {"from": "e"}}]}, "read d.c, d.e"),
+        ({"aggregate": "c", "pipeline": [{"$out": {"db": "o", "coll": "e"}}]}, "write d.c, o.e"),
+        ({"aggregate": "c", "pipeline": [{"$project": {"a": {"$function": {"body": "x"}}}}]}, "unknown d.c"),
+        ({"explain": {"delete": "c", "deletes": []}}, "read d.c"),
+        ({"explain": {"aggregate": "c", "pipeline": [{"$match": {"$where": "x"}}]}}, "unknown d.c"),
+        ({"create": "v", "viewOn": "c", "pipeline": [{"$unionWith": "e"}]}, "ddl d.v, d.c, d.e"),
+        ({"renameCollection": "d.c", "to": "o.c"}, "ddl d.c, o.c"),
+        ({"bulkWrite": 1, "ops": [{"insert": 0}], "nsInfo": [{"ns": "o.c"}]}, "write o.c"),
+        ({"update": "c", "updates": [{"q": {}, "u": [{"$set": {"a": {"$function": {}}}}]}]}, "unknown d.c"),
+        ({"shutdown": 1}, "admin -"),
+        ({"nosuch": "c"}, "unknown d.c"),
+        ({"ping": 1}, "- -"),
+    ],
+)
+def test_facts(asked: dict[str, Any], facts: str) -> None:
+    """Operation and collections of a command, wherever in it they are named; a star where they are not."""
+    with Conversation(PROTOCOL.inspector()) as talk:
+        talk.client_sends(op_msg({**asked, "$db": "d"}, 1))
+        said = talk.requests.pop().facts
+        assert f"{said.get('operation', '-')} {said.get('table', '-')}" == facts
+        talk.take_upstream()
+
+
 def test_users_are_those_who_logged_in() -> None:
     """The name in SCRAM's first message is that request's, and that of later ones once the server says it is done."""
     with Conversation(PROTOCOL.inspector()) as talk:

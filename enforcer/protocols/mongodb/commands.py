@@ -52,6 +52,8 @@ _TABLE: Final = {
 OPERATIONS: Final = {name: operation for operation, names in _TABLE.items() for name in names.split()}
 
 HELLO: Final = frozenset(("hello", "isMaster", "ismaster"))
+_NUMBERS: Final = frozenset((bson.INT32, bson.INT64, bson.DOUBLE, bson.BOOL, bson.STRING))
+"""What stands after the names of commands that are of no collection."""
 _WHOLE: Final = frozenset(("documents", "insert"))
 """Sections that hold data and no expressions."""
 _SCRIPTS: Final = frozenset((b"$where", b"$function", b"$accumulator"))
@@ -146,8 +148,11 @@ class _Reading:
         elif collection and command.operation != ADMIN:
             command.prefix = f"{command.database}.{collection}"
             command.tables.append(command.prefix)
-        elif command.name == "aggregate":  # of the database, not of one collection
-            command.tables.append("*")
+        elif command.name == "aggregate" or first.kind not in _NUMBERS:
+            command.tables.append("*")  # of the database, or a collection by its UUID
+        for other in (b"viewOn", b"toCollection"):
+            if other in fields:
+                command.tables.append(f"{command.database}.{bson.text(raw, fields[other])}")
         self._walk(fields)
         self._columns(fields)
 
