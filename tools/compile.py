@@ -27,6 +27,9 @@ HOT = (
     ),
     (
         "enforcer/masking/confirm.py",
+        "enforcer/masking/confirming.py",
+        "enforcer/masking/contacts.py",
+        "enforcer/masking/secrets.py",
         "enforcer/protocols/base.py",
         "enforcer/protocols/opaque.py",
         "enforcer/protocols/postgres/*.py",
