@@ -7,6 +7,9 @@ a value is from, it is taken to be from the one that is named.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from functools import lru_cache
+from operator import ne
 from typing import Any, Final
 
 from enforcer.verdict import Column
@@ -34,6 +37,17 @@ _TYPED: Final = re.compile(
 )
 
 
+_PLAIN: Final = frozenset(b"GHJKLMOPQRSUVWXYZghjklmopqrsuvwxyz")
+"""Characters that begin none of these."""
+
+_ALIKE: Final = bytes.maketrans(b"123456789", b"0" * 9)
+"""To none of them it matters which digit it is; so most values of a column look alike."""
+
+_SHAPES_CACHED: Final = 1024
+
+_ASTERISKS: Final = tuple(b"*" * count for count in range(_STARS_MAX + 1))
+
+
 def _stars(text: str) -> str:
     return "*" * min(len(text), _STARS_MAX)
 
@@ -43,12 +57,30 @@ def hide_json(value: Any) -> Any:
     return (_stars(value) or value) if isinstance(value, str) else None
 
 
-def hide_cell(value: bytes | None, binary: bool) -> bytes | None:
-    """A text becomes asterisks; what is binary, or looks like a number, a date or the like, becomes NULL."""
-    if value is None or binary:
+def hide_cells(values: list[bytes | None], binary: bool, rule: str, counts: Counter[str]) -> list[bytes | None]:
+    """The cells of one column, and how many of them changed, counted for `rule`: a text becomes asterisks; what is
+    binary, or looks like a number, a date or the like, becomes NULL."""
+    hidden: list[bytes | None] = [None] * len(values) if binary else list(map(_hide_cell, values))
+    changed = sum(map(ne, hidden, values))
+    if changed:
+        counts[rule] += changed
+    return hidden
+
+
+def _hide_cell(value: bytes | None) -> bytes | None:
+    if not value:
+        return value
+    if not value.isascii():
+        text = value.decode("utf-8", "replace")
+        return None if _TYPED.fullmatch(text) else _stars(text).encode()
+    if value[0] not in _PLAIN and _is_typed(value.translate(_ALIKE)):
         return None
-    text = value.decode("utf-8", "replace")
-    return None if _TYPED.fullmatch(text) else _stars(text).encode()
+    return _ASTERISKS[len(value)] if len(value) < _STARS_MAX else _ASTERISKS[_STARS_MAX]
+
+
+@lru_cache(maxsize=_SHAPES_CACHED)
+def _is_typed(shape: bytes) -> bool:
+    return _TYPED.fullmatch(shape.decode("ascii")) is not None
 
 
 def _glob(pattern: str, star: str) -> str:

@@ -22,7 +22,7 @@ from enforcer.masking.detectors import DETECTORS, NAMES, expand
 from enforcer.masking.errors import MaskError
 from enforcer.masking.escapes import unescape
 from enforcer.masking.events import Events
-from enforcer.masking.fields import ColumnRules, hide_cell, hide_json
+from enforcer.masking.fields import ColumnRules, hide_cells, hide_json
 from enforcer.masking.form import Form
 from enforcer.masking.multipart import Multipart
 from enforcer.masking.scanner import PIECE, Scanner
@@ -119,8 +119,10 @@ class Masker:
         binary: tuple[bool, ...],
         counts: Counter[str],
     ) -> list[bytes | None] | None:
-        """One row by columns and detectors; None when nothing changes. Raises MaskError if the three do not fit."""
-        if not len(columns) == len(values) == len(binary):
+        """Rows of the same columns, one after another, by columns and detectors; None when nothing changes. Raises
+        MaskError if the three do not fit."""
+        width = len(columns)
+        if width != len(binary) or len(values) % (width or len(values) + 1):
             raise MaskError("a row does not have the columns that were announced; ask the server's operator")
         hidden = self._columns.hidden(columns) if self._columns is not None else {}
         suspects = self._suspects(self._scanner, values) if self._scanner is not None else ()
@@ -128,10 +130,10 @@ class Masker:
             return None
         masked = list(values)
         for index in suspects:
-            if index not in hidden:
-                masked[index] = self._cell(values[index], binary[index], counts)
+            if index % width not in hidden:
+                masked[index] = self._cell(values[index], binary[index % width], counts)
         for index, rule in hidden.items():
-            masked[index] = self._field(rule, values[index], binary[index], counts)
+            masked[index::width] = hide_cells(values[index::width], binary[index], rule, counts)
         return None if masked == values else masked
 
     @staticmethod
@@ -145,13 +147,6 @@ class Masker:
             return ()
         edges = list(accumulate(len(value) + len(_CELLS) if value else 0 for value in values))
         return {bisect_right(edges, place) for place in suspects}
-
-    @staticmethod
-    def _field(rule: str, value: bytes | None, binary: bool, counts: Counter[str]) -> bytes | None:
-        hidden = hide_cell(value, binary)
-        if hidden != value:
-            counts[rule] += 1
-        return hidden
 
     def _cell(self, value: bytes | None, binary: bool, counts: Counter[str]) -> bytes | None:
         """One cell by the detectors. A binary one with a value in it becomes NULL: its layout is not known here."""

@@ -70,8 +70,9 @@ class Reply:
 
 @dataclass(slots=True)
 class Rows:
-    """Result cells of exchange `exchange`, one row. `values[i]` belongs to `columns[i]` (`table.column` or
-    `column`); None is NULL. `binary[i]`: the cell is in a binary format that text operators must not touch."""
+    """Result cells of exchange `exchange`: one row, or several of the same columns one after another. `values[i]`
+    belongs to `columns[i % len(columns)]` (`table.column` or `column`); None is NULL. `binary`, like `columns`: the
+    cell is in a binary format that text operators must not touch."""
 
     exchange: int
     columns: tuple[str, ...]

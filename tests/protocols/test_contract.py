@@ -186,7 +186,9 @@ def summary(events: list[Event]) -> list[Any]:
             case Forward() | Reply():
                 pass
             case Rows():
-                told.append(("rows", event.columns, tuple(event.values), event.binary))
+                width = len(event.columns) or 1
+                for at in range(0, len(event.values) or 1, width):
+                    told.append(("rows", event.columns, tuple(event.values[at : at + width]), event.binary))
             case Request():
                 told.append((event.exchange, event.operation, event.text, event.params, tuple(event.facts.items())))
             case Outcome():

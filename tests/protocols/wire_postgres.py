@@ -184,7 +184,8 @@ class Talk:
         elif isinstance(event, StartTls):
             self.client += event.decline
         elif isinstance(event, Rows):
-            self.client += self.inspector.encode_row(event, upper(event.values, event.binary))
+            count = len(event.values) // (len(event.columns) or 1)
+            self.client += self.inspector.encode_row(event, upper(event.values, event.binary * count))
         elif isinstance(event, Text):
             self.client += self.inspector.encode_text(event, event.data.upper())
 

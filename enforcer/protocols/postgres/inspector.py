@@ -179,7 +179,7 @@ class PostgresInspector:
         return asked.item
 
     def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:
-        """The message that `rows` came in, with `values`. Raises ProtocolError where their number changed."""
+        """The messages that `rows` came in, with `values`. Raises ProtocolError where their number changed."""
         if len(values) != len(rows.values):
             raise ProtocolError(Side.SERVER, "a masked row has another number of cells")
         code = rows.raw[0]
@@ -187,7 +187,7 @@ class PostgresInspector:
             return messages.function_result(values[0])
         if code == _COPIED:
             return messages.copy_data(line_of(values))
-        return messages.data_row(values) if code == _DATA_ROW else write_values(rows.raw, values)
+        return messages.data_rows(values, len(rows.columns)) if code == _DATA_ROW else write_values(rows.raw, values)
 
     def encode_text(self, text: Text, data: bytes) -> bytes:
         """Copied text as CopyData of any cut, nothing for no data; any other text as the message it came in, rebuilt.

@@ -254,45 +254,48 @@ def read_copy_format(raw: bytes) -> int:
     return Reader(raw, Side.SERVER).byte()
 
 
-def read_data_row(raw: bytes) -> list[bytes | None]:
-    """DataRow: its cells, None for NULL."""
-    end = len(raw)
-    if end < BODY + 2:
+def read_cells(data: bytes, pos: int, end: int, values: list[bytes | None]) -> int:
+    """Adds the cells of the DataRow whose body is `data[pos:end]` to `values`, None for NULL; returns their number."""
+    if end - pos < 2:
         raise ProtocolError(Side.SERVER, "a DataRow has no column count")
-    unpack = INT32.unpack_from
-    count = raw[BODY] << 8 | raw[BODY + 1]
-    pos = BODY + 2
-    values: list[bytes | None] = []
-    for _ in range(count):
+    unpack, add = INT32.unpack_from, values.append
+    width = left = data[pos] << 8 | data[pos + 1]
+    pos += 2
+    while left:
         if pos + 4 > end:
             break
-        (size,) = unpack(raw, pos)
+        (size,) = unpack(data, pos)
         pos += 4
         if size >= 0:
-            values.append(raw[pos : pos + size])
+            add(data[pos : pos + size])
             pos += size
         elif size == -1:
-            values.append(None)
+            add(None)
         else:
             break
-    if pos != end or len(values) != count:
+        left -= 1
+    if pos != end or left:
         raise ProtocolError(Side.SERVER, "the cells of a DataRow do not fill it")
-    return values
+    return width
 
 
-def data_row(values: list[bytes | None]) -> bytes:
-    """A DataRow of these cells."""
+def data_rows(values: list[bytes | None], width: int) -> bytes:
+    """DataRows of `width` of these cells each."""
+    if not width:
+        return message(b"D", _UINT16.pack(0))
     pack = INT32.pack
-    parts = [b"", _UINT16.pack(len(values))]
-    size = 6
-    for value in values:
-        size += 4
-        if value is None:
-            parts.append(_NULL)
-        else:
-            size += len(value)
-            parts += (pack(len(value)), value)
-    parts[0] = b"D" + pack(size)
+    head, count = b"D", _UINT16.pack(width)
+    parts: list[bytes] = []
+    for start in range(0, len(values), width):
+        parts += (head, b"", count)
+        place, size = len(parts) - 2, 6 + 4 * width
+        for value in values[start : start + width]:
+            if value is None:
+                parts.append(_NULL)
+            else:
+                size += len(value)
+                parts += (pack(len(value)), value)
+        parts[place] = pack(size)
     return b"".join(parts)
 
 
