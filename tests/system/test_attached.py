@@ -2,81 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from enforcer.capture import cgroup
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
-from tests.fixtures.world import MASKED_CARD, Shell, Watch, enforcing, eventually, session_list, url, write_policy
+from tests.fixtures.world import MASKED_CARD, Watch, eventually, session_list, url, write_policy
+from tests.system.attaching import Group, attached, events, governed, made_slice, policy_for, rows
 from tests.system.far_side import RAW_PORT
 
 pytest_plugins = ["tests.system.plugin"]
 pytestmark = pytest.mark.world
 
 
-class Group:
-    """A cgroup of ours that a policy may name, with shells in it. `slice` is its parent."""
-
-    def __init__(self, world: World, parent: Path, name: str) -> None:
-        self.world = world
-        self.path = parent / name
-        self.path.mkdir()
-
-    @property
-    def relative(self) -> str:
-        return str(self.path.relative_to(cgroup.find_mount()))
-
-    def shell(self) -> Shell:
-        """A Python in this cgroup, from its first instruction on, and in the agent host's network namespace."""
-        join = f'echo $$ > {self.path}/cgroup.procs; exec "$@"'
-        return Shell.beside(self.world, "sh", "-c", join, "sh")
-
-    def remove(self) -> None:
-        cgroup.remove(self.path)
-
-
 @pytest.fixture
 def slice_(world: World) -> Iterator[Path]:
-    """A slice of our own, as systemd's system.slice is on a host."""
-    path = cgroup.find_mount() / f"enftest{secrets.token_hex(3)}.slice"
-    path.mkdir()
-    yield path
-    cgroup.remove(path)
-
-
-def policy_for(slice_: Path, rules: str = "", pattern: str = "agent-*.service") -> str:
-    return f"""
-    policy: attached
-    applies_to: [{{cgroup: "{slice_.name}/{pattern}"}}]
-    rules:
-{rules}
-      - name: germany
-        to: {{region: [DE], protocol: [http]}}
-        action: allow
-        mask: {{response: [credit_card]}}
-"""
-
-
-@contextmanager
-def governed(world: World, slice_: Path, rules: str = "") -> Iterator[Instance]:
-    with enforcing(world, "attached", files={"attached": policy_for(slice_, rules)}) as instance:
-        yield instance
-
-
-def attached(instance: Instance) -> list[str]:
-    return [one["cgroup"] for one in instance.status()["attached"]]
+    with made_slice() as path:
+        yield path
 
 
 def test_a_running_tree_is_taken_over_and_governed_as_its_policy_says(
@@ -118,33 +66,8 @@ def test_connections_that_exist_are_closed_at_the_takeover(world: World, slice_:
             )
             assert outcome in ("ConnectionAbortedError", "BrokenPipeError", "ConnectionResetError", "end")
             assert not [line for line in virginia.arrived() if "SYN" in line or "UDP" in line]
-            kinds = lambda: [row for row in _events(instance) if row["kind"] == "executor attached"]  # noqa: E731
+            kinds = lambda: [row for row in events(instance) if row["kind"] == "executor attached"]  # noqa: E731
             assert eventually(kinds, "it is recorded")[0]["detail"]["connections_closed"] == 1
-
-
-def test_a_tree_that_starts_later_is_governed_before_its_first_packet(
-    world: World, slice_: Path, virginia: Watch
-) -> None:
-    """Ten services that connect as their first instruction, each in a cgroup made a moment before: nothing arrives."""
-    with governed(world, slice_) as instance:
-        script = (
-            f"import socket\ntry: socket.create_connection(('{VIRGINIA.address}', {RAW_PORT}), 3)\nexcept OSError: pass"
-        )
-        for number in range(10):
-            made = f"mkdir {slice_}/agent-{number}.service; echo $$ > {slice_}/agent-{number}.service/cgroup.procs"
-            command = world.command("host", "sh", "-c", f'{made}; exec "$@"', "sh", sys.executable, "-c", script)
-            subprocess.run(command, check=True, timeout=30)
-        assert virginia.arrived() == []
-        names = {f"{slice_.name}/agent-{number}.service" for number in range(10)}
-        eventually(lambda: {row["detail"].get("cgroup") for row in _events(instance)} >= names, "all were attached")
-
-
-def test_what_no_pattern_names_is_let_go_at_once(world: World, slice_: Path) -> None:
-    """A cgroup below a watched prefix that does not match is refused only until it is looked at."""
-    with governed(world, slice_):
-        other = Group(world, slice_, "agent-9.scope")
-        with other.shell() as beside:
-            eventually(lambda: beside.curl(url(VIRGINIA.address)).returncode == 0, "the neighbour gets out")
 
 
 def test_the_hosts_loopback_is_denied_but_for_its_own_and_what_the_policy_names(world: World, slice_: Path) -> None:
@@ -244,11 +167,13 @@ def test_direct_flows_leave_without_proxy_and_are_recorded_with_their_bytes(
         )
         assert frankfurt.arrived() != []
         assert instance.status()["counters"]["DIRECT_PASSED"] == 1
-        rows = eventually(
+        sessions = eventually(
             lambda: [row for row in session_list(instance) if row["protocol"] == "direct"], "the session is recorded"
         )
-        assert [(row["rule"], row["destination"]) for row in rows] == [("straight", f"{FRANKFURT.address}:{RAW_PORT}")]
-        end = eventually(lambda: _rows(instance, "session_ends"), "its end is recorded")[0]
+        assert [(row["rule"], row["destination"]) for row in sessions] == [
+            ("straight", f"{FRANKFURT.address}:{RAW_PORT}")
+        ]
+        end = eventually(lambda: rows(instance, "session_ends"), "its end is recorded")[0]
         assert (end["bytes_up"], end["bytes_down"]) == (sent, received)
         assert end["duration_ns"] > 0
 
@@ -334,46 +259,3 @@ def test_frames_that_no_cgroup_hook_sees_are_stopped_at_the_uplink(world: World,
             beside.run(send)
             assert "UDP 4242" in virginia.arrived()
             assert set(instance.status()["uplinks"].values()) == {1}
-
-
-def test_a_process_that_leaves_its_cgroup_is_noticed_and_killed(world: World, slice_: Path) -> None:
-    """Root inside writes itself elsewhere: it dies of it, and the record says so."""
-    agent, elsewhere = Group(world, slice_, "agent-1.service"), Group(world, slice_, "other.service")
-    with agent.shell() as inside, governed(world, slice_) as instance:
-        code = inside.run(
-            f"""
-            import subprocess, sys
-            escape = "open('{elsewhere.path}/cgroup.procs', 'w').write('0'); print('free')"
-            done = subprocess.run([sys.executable, "-c", escape], capture_output=True, text=True)
-            answer = [done.returncode, done.stdout]
-            """
-        )
-        assert code == [-9, ""]
-        assert instance.status()["counters"]["ESCAPE_KILLED"] == 1
-        eventually(lambda: [row for row in _events(instance) if row["kind"] == "escape noticed"], "it is recorded")
-
-
-def test_a_network_namespace_of_its_own_gets_a_listener(world: World, slice_: Path) -> None:
-    """As a container's: refused at first, then served, and what it asks is judged and masked."""
-    agent = Group(world, slice_, "agent-1.service")
-    with governed(world, slice_) as instance:
-        join = f'echo $$ > {agent.path}/cgroup.procs; exec unshare -n sh -c \'ip link set lo up; exec "$@"\' sh "$@"'
-        with Shell.beside(world, "sh", "-c", join, "sh") as inside:
-            answer = eventually(
-                lambda: inside.curl(url(FRANKFURT.address, "/orders")).stdout, "the namespace gets its listener"
-            )
-            assert MASKED_CARD in answer
-            assert len(instance.status()["attached"][0]["ports"]) == 2
-
-
-def _events(instance: Instance) -> list[dict[str, Any]]:
-    rows = _rows(instance, "events")
-    return [{**row, "detail": json.loads(row["detail"])} for row in rows]
-
-
-def _rows(instance: Instance, table: str) -> list[dict[str, Any]]:
-    import sqlite3
-
-    with sqlite3.connect(f"file:{instance.root}/var/lib/enforcer/sessions.db?mode=ro", uri=True) as db:
-        db.row_factory = sqlite3.Row
-        return [dict(row) for row in db.execute(f"SELECT * FROM {table} ORDER BY seq")]

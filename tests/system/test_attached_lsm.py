@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import World
 from tests.fixtures.world import enforcing, eventually
-from tests.system.test_attached import Group, policy_for, slice_  # noqa: F401 - a fixture
+from tests.system.attaching import Group, made_slice, policy_for
 
 pytest_plugins = ["tests.system.plugin"]
 pytestmark = pytest.mark.world
@@ -49,9 +50,15 @@ def recorded(instance: Instance) -> set[str]:
         return {reason for (reason,) in db.execute("SELECT reason FROM refusals")}
 
 
+@pytest.fixture
+def slice_() -> Iterator[Path]:
+    with made_slice() as path:
+        yield path
+
+
 def test_an_attached_tree_reaches_what_is_allowed_and_its_own(
     world: World,
-    slice_: Path,  # noqa: F811 - a fixture
+    slice_: Path,
     tmp_path: Path,
 ) -> None:
     """Sockets of its own from before the takeover, and those of `unix_allow`, also after a reload and a restart with
