@@ -17,14 +17,14 @@ from enforcer.sql.names import folded, folded_column
 from enforcer.sql.parsing import parse
 from enforcer.sql.reading import DDL, Reader
 from enforcer.sql.scopes import NOTHING, Output
-from enforcer.sql.shape import MYSQL, POSTGRES, Doubtful
+from enforcer.sql.shape import MYSQL, NAME_START, POSTGRES, WORD, Doubtful
 
 ANY: Final = "*"
 """A table or column that is not known: only a rule that allows all of them lets it through."""
 
 _WORDS: Final = re.compile(r"[A-Za-z_]+")
 _HEAD: Final = re.compile(r"[\s(]*([A-Za-z_]+)")
-_NAME: Final = r"""(?:[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*|"(?:[^"]|"")+"|`(?:[^`]|``)+`)"""
+_NAME: Final = rf"""(?:{NAME_START}{WORD}*|"(?:[^"]|"")+"|`(?:[^`]|``)+`)"""
 _QUALIFIED: Final = rf"{_NAME}(?:\s*\.\s*{_NAME})*"
 _COPY: Final = re.compile(
     rf"copy\s+(?:binary\s+)?(?:(?P<table>{_QUALIFIED})\s*(?:\((?P<columns>[^()]*)\))?|\((?P<query>.*)\))\s*"
