@@ -13,10 +13,11 @@ from typing import IO, Any, Protocol, Self
 
 from enforcer.errors import HostError, UsageError
 from enforcer.probe.ground import PYTHON, Ground, outside
+from enforcer.probe.inside.kit import TECHNIQUES
 from enforcer.probe.results import Outcome
 
 _INSIDE = Path(__file__).parent / "inside"
-# In the order in which they need each other.
+# All others need the first, and no other one.
 MODULES = (
     "kit",
     "addresses",
@@ -89,16 +90,18 @@ class Attached:
 MODES: dict[str, Mode] = {"isolated": Isolated(), "attached": Attached()}
 
 
-def sources() -> dict[str, str]:
-    """The texts of the modules that run inside, by their names."""
-    return {f"enforcer.probe.inside.{name}": (_INSIDE / f"{name}.py").read_text() for name in MODULES}
+def sources(technique: str | None = None) -> dict[str, str]:
+    """The texts of the modules that run inside, by their names; those of one technique where only that is to run, as
+    each of them is compiled there."""
+    names = MODULES if technique is None else (MODULES[0], TECHNIQUES[technique].run.__module__.rpartition(".")[2])
+    return {f"enforcer.probe.inside.{name}": (_INSIDE / f"{name}.py").read_text() for name in names}
 
 
 def agent_command(task: dict[str, Any] | None = None) -> list[str]:
     """What an executor is started with; `task` when it is to run only that."""
     command = [PYTHON, "-I", "-c", (_INSIDE / "agent.py").read_text()]
     if task is not None:
-        packed = zlib.compress(json.dumps({**task, "sources": sources()}).encode(), 9)
+        packed = zlib.compress(json.dumps({**task, "sources": sources(task["technique"])}).encode(), 9)
         command.append(base64.b64encode(packed).decode())
     return command
 

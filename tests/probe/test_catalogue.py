@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -68,3 +69,12 @@ def test_selection_is_by_name_and_by_group() -> None:
 def test_the_page_shows_the_catalogue() -> None:
     """The table of docs/containment.md is `catalogue.as_markdown()`; `tools/containment_table.py` writes it."""
     assert as_markdown() in PAGE.read_text()
+
+
+def test_a_technique_that_runs_alone_gets_all_that_it_needs() -> None:
+    """Its module and the kit, which is all that any of them imports of ours."""
+    for one in CATALOGUE:
+        texts = launch.sources(one.name)
+        assert list(texts) == ["enforcer.probe.inside.kit", one.run.__module__]
+        imported = re.findall(r"^(?:from|import) (enforcer\.\S+)", texts[one.run.__module__], re.MULTILINE)
+        assert set(imported) <= {"enforcer.probe.inside.kit"}
