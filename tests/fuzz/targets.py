@@ -10,7 +10,9 @@ from tests.fuzz import (
     http1_responses,
     http2_requests,
     http2_responses,
+    mongodb,
     postgres,
+    redis,
     websocket,
 )
 
@@ -21,6 +23,8 @@ _MODULES = (
     http2_responses,
     client_hello,
     postgres,
+    mongodb,
+    redis,
     websocket,
     dns_questions,
     dns_answers,

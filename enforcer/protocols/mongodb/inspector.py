@@ -163,6 +163,8 @@ class MongoInspector:
         return True
 
     def _ask(self, message: Message) -> None:
+        if not message.more and (len(self._pending) >= MAX_OUTSTANDING or message.request in self._pending):
+            raise ProtocolError(Side.CLIENT, "too many commands wait for answers, or two under one requestID")
         command = command_of(message)
         if command.cursor and command.cursor in self._cursors:
             known, naming = self._cursors[command.cursor]
@@ -283,8 +285,6 @@ class MongoInspector:
         if asked.message.more:
             self._events.append(Outcome(request.exchange, "unacknowledged"))
             return raw
-        if len(self._pending) >= MAX_OUTSTANDING or asked.message.request in self._pending:
-            raise ProtocolError(Side.CLIENT, "too many commands wait for answers, or two under one requestID")
         item = Pending(request.exchange, command, asked.naming, masked, asked.user)
         self._pending[asked.message.request] = item
         return raw
