@@ -44,6 +44,8 @@ _ALIKE: Final = bytes.maketrans(b"123456789", b"0" * 9)
 """To none of them it matters which digit it is; so most values of a column look alike."""
 
 _SHAPES_CACHED: Final = 1024
+_SHAPE_CACHED: Final = 64
+"""So many, of so many bytes."""
 
 _ASTERISKS: Final = tuple(b"*" * count for count in range(_STARS_MAX + 1))
 
@@ -73,8 +75,10 @@ def _hide_cell(value: bytes | None) -> bytes | None:
     if not value.isascii():
         text = value.decode("utf-8", "replace")
         return None if _TYPED.fullmatch(text) else _stars(text).encode()
-    if value[0] not in _PLAIN and _is_typed(value.translate(_ALIKE)):
-        return None
+    if value[0] not in _PLAIN:
+        shape = value.translate(_ALIKE)
+        if _is_typed(shape) if len(shape) <= _SHAPE_CACHED else _TYPED.fullmatch(shape.decode("ascii")):
+            return None
     return _ASTERISKS[len(value)] if len(value) < _STARS_MAX else _ASTERISKS[_STARS_MAX]
 
 

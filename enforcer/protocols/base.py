@@ -7,6 +7,7 @@ writes the bytes that come back. See `docs/adding-a-protocol.md`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,6 +18,19 @@ from enforcer.verdict import Denial
 
 Rewrite = Callable[[bytes], bytes]
 """Hides values in one text: returns it rewritten, or the very same object where it held none. May raise MaskError."""
+
+
+class CellRewrite(ABC):
+    """A `Rewrite` that also knows values by the columns they are written to or compared with."""
+
+    @abstractmethod
+    def __call__(self, data: bytes) -> bytes: ...
+
+    @abstractmethod
+    def cells(
+        self, columns: tuple[str, ...], values: list[bytes | None], binary: tuple[bool, ...]
+    ) -> list[bytes | None] | None:
+        """The values of one row (see `Rows`) rewritten; None where nothing changes. May raise MaskError."""
 
 
 class Probe(Enum):

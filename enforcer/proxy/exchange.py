@@ -8,7 +8,23 @@ from dataclasses import dataclass, field
 from enforcer.flow import Side
 from enforcer.masking.masker import Masker
 from enforcer.masking.text import TextMask
-from enforcer.protocols.base import Request, Rewrite, Text
+from enforcer.protocols.base import CellRewrite, Request, Rewrite, Text
+
+
+class RequestMask(CellRewrite):
+    """Hides values in requests, and counts them."""
+
+    def __init__(self, masker: Masker, masked: Counter[str]) -> None:
+        self._masker = masker
+        self._masked = masked
+
+    def __call__(self, data: bytes) -> bytes:
+        return self._masker.mask(data, self._masked)
+
+    def cells(
+        self, columns: tuple[str, ...], values: list[bytes | None], binary: tuple[bool, ...]
+    ) -> list[bytes | None] | None:
+        return self._masker.rows(columns, values, binary, self._masked)
 
 
 @dataclass(slots=True)
@@ -29,8 +45,7 @@ class Exchange:
     @property
     def rewrite(self) -> Rewrite | None:
         """Hides values in the texts of the request itself; None where nothing is masked in it."""
-        masker = self.request_masker
-        return None if masker is None else lambda data: masker.mask(data, self.masked)
+        return None if self.request_masker is None else RequestMask(self.request_masker, self.masked)
 
     def mask(self, text: Text) -> bytes | None:
         """What may go on now of a text of either side; None where nothing is masked in it. Raises MaskError."""

@@ -278,3 +278,34 @@ def test_a_function_call_shows_nothing(gateway: Gateway, database: int) -> None:
         while b"Z\0\0\0\5I" not in told:
             told += client.recv(65536)
     assert told == b"V" + struct.pack(">ii", 24, 16) + b"*" * 16 + b"Z\0\0\0\5I"
+
+
+def test_what_is_written_is_hidden_on_its_way_out(database: int) -> None:
+    """`mask: request`: literals and COPY data by detector, parameters by their column too; the server never has them."""
+    spec = MaskSpec(detectors=("credit_card",))
+    card, other = "4111111111111111", "zebra"
+    with (
+        Gateway(database, rule(request_mask=spec)) as by_value,
+        Gateway(database, rule(request_mask=MaskSpec(columns=(Column("sent.b"),)))) as by_column,
+        psycopg.connect(f"host=127.0.0.1 port={database} user=postgres dbname=columns", autocommit=True) as direct,
+    ):
+        direct.execute("create table sent (a text, b text, c int)")
+        with psycopg.connect(url(by_value), autocommit=True) as connection:
+            connection.execute(f"insert into sent values ('lit', '{card}', 1)")
+            connection.execute("insert into sent values (%s, %s, %s)", ("par", card, 2))
+            connection.execute("insert into sent values (%b, %b, %b)", ("bin", card, 3))
+            with connection.cursor().copy("copy sent from stdin") as copy:
+                copy.write(f"copy\t{card}\t4\n")
+        with psycopg.connect(url(by_column), autocommit=True) as connection:
+            for prepare in (False, True):
+                connection.execute("insert into sent (a, b) values (%s, %s)", ("col", other), prepare=prepare)
+        found = direct.execute("select a, b from sent order by c nulls last, a").fetchall()
+    masked = "*" * 12 + "1111"
+    assert found == [
+        ("lit", masked),
+        ("par", masked),
+        ("bin", masked),
+        ("copy", masked),
+        ("col", "*" * 5),
+        ("col", "*" * 5),
+    ]

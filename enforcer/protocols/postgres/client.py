@@ -14,11 +14,11 @@ from typing import Final
 
 from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.base import Reply, Request, StartTls
+from enforcer.protocols.base import Reply, Request, StartTls, Text
 from enforcer.protocols.postgres import messages, startup
 from enforcer.protocols.postgres.conversation import COPY_IN, Awaiting, Client, Conversation, Outstanding
 from enforcer.protocols.postgres.framing import Frames
-from enforcer.protocols.postgres.names import Portal, Statement
+from enforcer.protocols.postgres.names import Exchange, Portal, Statement
 from enforcer.protocols.postgres.results import DIALECT
 from enforcer.protocols.postgres.values import check_encoding, decode, encoding_of, parameter_text
 from enforcer.protocols.statement_facts import OPERATION, facts_of
@@ -86,6 +86,7 @@ class ClientHalf:
         self._conversation = conversation
         self._frames = Frames(Side.CLIENT)
         self._passing = 0  # bytes of a long CopyData still to come
+        self._copied: Exchange | None = None  # whose data they are, where those are masked
         self._exchanges = 0
         self._identity: dict[str, str] = {}
         self._encryption_asked: set[int] = set()
@@ -121,6 +122,10 @@ class ClientHalf:
             raise ProtocolError(Side.CLIENT, f"message {chr(code)!a} is not inspected while {state.name.lower()}")
         if state is Client.COPYING and code == ord("d") and size > STREAMED_FROM:
             self._passing = size
+            self._copied = self._copying()
+            if self._copied is not None:
+                frames.take_up_to(messages.BODY)
+                self._passing -= messages.BODY
             return self._pass_on()
         raw = frames.take(size, MAX_PASSWORD if code == ord("p") else MAX_MESSAGE)
         if raw is None:
@@ -152,9 +157,23 @@ class ClientHalf:
     def _pass_on(self) -> bool:
         piece = self._frames.take_up_to(self._passing)
         self._passing -= len(piece)
-        if piece:
+        if not piece:
+            return False
+        if self._copied is None:
             self._conversation.forward(Side.CLIENT, piece)
-        return bool(piece)
+        else:
+            self._emit_copied(self._copied, piece)
+        return True
+
+    def _copying(self) -> Exchange | None:
+        """Whose data are being copied, where those are masked."""
+        item = next((one for one in self._conversation.outstanding if one.ahead or one.awaiting in COPY_IN), None)
+        exchange = item.exchange if item is not None else None
+        return exchange if exchange is not None and exchange.rewritten else None
+
+    def _emit_copied(self, exchange: Exchange, data: bytes, *, final: bool = False) -> None:
+        raw = messages.copy_data(data)
+        self._conversation.emit(Text(exchange.number, "copy", data, final=final, raw=raw, side=Side.CLIENT))
 
     def _open(self) -> bool:
         frames = self._frames
@@ -302,7 +321,11 @@ class ClientHalf:
 
     def _copy(self, code: int, raw: bytes) -> None:
         """Data of a COPY FROM STDIN. The server ignores Flush and Sync until the copy is over."""
-        self._conversation.forward(Side.CLIENT, raw)
+        copied = self._copying() if code in b"dcf" else None
+        if copied is not None:
+            self._emit_copied(copied, raw[messages.BODY :] if code == ord("d") else b"", final=code != ord("d"))
+        if copied is None or code != ord("d"):
+            self._conversation.forward(Side.CLIENT, raw)
         if code not in b"cf":
             return
         item = next(one for one in self._conversation.outstanding if one.ahead or one.awaiting in COPY_IN)

@@ -11,7 +11,7 @@ from typing import Final
 from enforcer.errors import EnforcerError, LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Inspector, Probe, Refusal, Request, Rewrite, Rows, Text
-from enforcer.protocols.postgres import messages, startup
+from enforcer.protocols.postgres import messages, rewriting, startup
 from enforcer.protocols.postgres.client import ClientHalf
 from enforcer.protocols.postgres.conversation import SIMPLE, Awaiting, Client, Conversation, Outstanding
 from enforcer.protocols.postgres.copying import line_of
@@ -45,7 +45,7 @@ class PostgresInspector:
 
     name: str = "postgres"
     half_close = False
-    rewrites = False
+    rewrites = True
     multiplexed = False
 
     def __init__(self) -> None:
@@ -103,13 +103,15 @@ class PostgresInspector:
             self._fault = fault
         self._conversation.end_block()
 
-    def allow(self, request: Request, *, masked: bool, rewrite: Rewrite | None = None) -> bytes:  # noqa: ARG002 - never set here
-        """The request's own bytes. With `masked` nothing is asked of the server: columns are named by the
+    def allow(self, request: Request, *, masked: bool, rewrite: Rewrite | None = None) -> bytes:
+        """The request's own bytes, with `rewrite` what its literals and parameters are without values that are hidden;
+        the data of a COPY follow as Text. With `masked` nothing is asked of the server: columns are named by the
         description of the statement, whenever the client asked for one; a row of a statement that was never
         described has empty column names."""
         item = self._judged(request)
         conversation = self._conversation
-        exchange = Exchange(request.exchange, masked)
+        raw = request.raw if rewrite is None else _rewritten(request.raw, item, rewrite)
+        exchange = Exchange(request.exchange, masked, rewrite is not None)
         item.exchange = exchange
         if masked:
             conversation.last_masked = exchange
@@ -126,7 +128,7 @@ class PostgresInspector:
         conversation.unsynced = item.awaiting in (Awaiting.PARSE, Awaiting.BIND, Awaiting.EXECUTE)
         conversation.executed = conversation.unsynced and (conversation.executed or item.awaiting is Awaiting.EXECUTE)
         conversation.expect(item)
-        return request.raw
+        return raw
 
     def refuse(self, request: Request | None, denial: Denial) -> Refusal:
         """ERROR and the session goes on for a statement; FATAL and the end for a startup or the whole flow. Where
@@ -199,6 +201,17 @@ class PostgresInspector:
 def _error(severity: str, denial: Denial) -> bytes:
     sqlstate = UNREACHABLE if denial.unreachable else INSUFFICIENT_PRIVILEGE
     return messages.error_response(severity, sqlstate, denial.title, denial.explanation, denial.how_to_ask)
+
+
+def _rewritten(raw: bytes, item: Outstanding, rewrite: Rewrite) -> bytes:
+    """A request on its way out. An Execute carries nothing that its Bind did not."""
+    if item.awaiting is Awaiting.QUERY:
+        return rewriting.query(raw, rewrite)
+    if item.awaiting is Awaiting.PARSE:
+        return rewriting.parse(raw, rewrite)
+    if item.awaiting is Awaiting.BIND and item.portal is not None:
+        return rewriting.bind(raw, item.portal.statement, rewrite)
+    return rewriting.function_call(raw, rewrite) if item.awaiting is Awaiting.FUNCTION else raw
 
 
 class Postgres:

@@ -299,6 +299,17 @@ def data_rows(values: list[bytes | None], width: int) -> bytes:
     return b"".join(parts)
 
 
+def formats(codes: tuple[int, ...]) -> bytes:
+    """Format codes with their number, as Bind has them."""
+    return b"".join(code.to_bytes(2, "big") for code in (len(codes), *codes))
+
+
+def values(cells: list[bytes | None]) -> bytes:
+    """Values with their number, as Bind has them."""
+    each = (_NULL if cell is None else INT32.pack(len(cell)) + cell for cell in cells)
+    return _UINT16.pack(len(cells)) + b"".join(each)
+
+
 def message(code: bytes, body: bytes) -> bytes:
     """A typed message."""
     return code + INT32.pack(len(body) + 4) + body

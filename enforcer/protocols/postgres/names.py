@@ -27,10 +27,12 @@ MAX_STATEMENT_BYTES: Final = 32 << 20
 class Exchange:
     """One judged request on its way. `in_flight`: messages of it that the server has yet to answer.
 
-    `rows`: as the server's command tags count them; `counted`: DataRows seen since the last tag."""
+    `rewritten`: what the client says is masked on its way. `rows`: as the server's command tags count them; `counted`:
+    DataRows seen since the last tag."""
 
     number: int
     masked: bool
+    rewritten: bool = False
     in_flight: int = 0
     rows: int | None = None
     counted: int = 0
