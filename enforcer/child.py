@@ -26,6 +26,7 @@ import uvloop
 from enforcer import log
 from enforcer.geo.table import GeoTable
 from enforcer.masking import language
+from enforcer.masking.keys import Keys
 from enforcer.masking.masker import Masker, masker_for
 from enforcer.policy.compiled import PolicySet
 from enforcer.privileges import die_with_parent, drop_privileges
@@ -43,13 +44,20 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What the supervisor hands down: policies, table, the masker of records, their number, and settings."""
+    """What the supervisor hands down: policies, table, the masker of records, their number, settings, the keys of
+    masks, and the file of pseudonyms as a descriptor."""
 
     policies: PolicySet
     table: GeoTable
     record_masker: Masker
     number: int
     settings: dict[str, Any]
+    mask_keys: Keys
+    pseudonyms: int
+
+    def close(self) -> None:
+        """Forgets the file of pseudonyms, where it is not needed."""
+        os.close(self.pseudonyms)
 
 
 class Child(ABC):
@@ -102,14 +110,15 @@ class Child(ABC):
 
 def _read_generation(message: dict[str, Any], descriptors: list[int]) -> Generation:
     """Policy comes as text in a memory file, the table as the file itself."""
-    table_fd, policy_fd = descriptors
+    table_fd, policy_fd, pseudonyms_fd = descriptors
     with open(policy_fd, "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
         policies = PolicySet.from_json(stream.read().decode())
     table = GeoTable.open(table_fd)
     os.close(table_fd)
     language.use(message["language_model"])
     masker = masker_for(MaskSpec(detectors=tuple(message["record_mask"])))
-    return Generation(policies, table, masker, message["generation"], message)
+    keys = Keys.parse(message["mask_keys"])
+    return Generation(policies, table, masker, message["generation"], message, keys, pseudonyms_fd)
 
 
 def supervisor_gone() -> None:

@@ -31,7 +31,8 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Mask an SQL result column, `table.column`; `*` is a wildcard on either side (case-insensitive)."""
+    """Mask a result column, `table.column`, or a field of documents, `collection.path.to.field`; `*` is a wildcard in
+    any part, `**` at the end is all that is below (case-insensitive)."""
 
     pattern: str
 
@@ -45,15 +46,85 @@ class JsonPath:
 
 
 @dataclass(frozen=True, slots=True)
+class Field:
+    """Mask a value by its name: `kind` is `header`, `query`, `form` or `csv`; `*` in `name` is a wildcard (lower
+    case, and any case fits)."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """What is put in the place of a value, by `name`: `redact`, `mask`, `replace`, `hmac`, `nullify`, `generalise` or
+    `pseudonymise`.
+
+    `text`: of `replace`; of `generalise` it is `year`, `month` or `network`, or empty for numbers. `first`, `last`:
+    letters and digits that `mask` leaves. `bounds`: where the ranges of numbers begin; a single one is their width.
+    `alike`: a pseudonym has the form of its value.
+    """
+
+    name: str
+    text: str = ""
+    first: int = 0
+    last: int = 0
+    bounds: tuple[float, ...] = ()
+    alike: bool = False
+
+    def __str__(self) -> str:
+        """As in a policy."""
+        if self.name == "mask":
+            kept = ", ".join(
+                f"{word}: {count}" for word, count in (("first", self.first), ("last", self.last)) if count
+            )
+            return f"mask {{{kept}}}" if kept else "mask"
+        if self.bounds:
+            bounds = ", ".join(f"{bound:g}" for bound in self.bounds)
+            return f"generalise to {bounds if len(self.bounds) == 1 else f'[{bounds}]'}"
+        if self.text:
+            return f"{self.name} {'to' if self.name == 'generalise' else 'by'} {self.text}"
+        return f"{self.name} alike" if self.alike else self.name
+
+
+Masked = str | Column | JsonPath | Field
+"""What an item of a mask names: a detector or a set of them, or a field."""
+
+PSEUDONYMISE = "pseudonymise"
+
+
+@dataclass(frozen=True, slots=True)
+class Pseudonyms:
+    """Where pseudonyms are the same ones, and can be taken back: `scope` is `session` or `executor`, which forgets each
+    `expires` seconds after it was made."""
+
+    scope: str = "session"
+    expires: int = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
 class MaskSpec:
-    """What a rule masks in one direction: detector names, SQL columns and JSON paths. Empty: nothing."""
+    """What a rule masks in one direction: detector names, SQL columns, JSON paths and other fields. Empty: nothing.
+    `operators`: what is put in their place, for those of them where the policy says so; the first for an item counts.
+    `pseudonyms`: set where one of the operators makes some."""
 
     detectors: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     json_paths: tuple[JsonPath, ...] = ()
+    fields: tuple[Field, ...] = ()
+    operators: tuple[tuple[Masked, Operator], ...] = ()
+    pseudonyms: Pseudonyms | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.detectors or self.columns or self.json_paths)
+        return bool(self.detectors or self.columns or self.json_paths or self.fields)
+
+    def words(self) -> list[str]:
+        """Each item in one line, for people, with its operator where it has one."""
+        operators = dict(reversed(self.operators))
+        items: list[tuple[Masked, str]] = [(name, name) for name in self.detectors]
+        items += [(column, column.pattern) for column in self.columns]
+        items += [(path, path.path) for path in self.json_paths]
+        items += [(field, f"{field.kind} {field.name}") for field in self.fields]
+        return [f"{text} ({operators[item]})" if item in operators else text for item, text in items]
 
 
 @dataclass(frozen=True, slots=True)

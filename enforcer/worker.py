@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from enforcer.proxy.environment import Environment
 from enforcer.proxy.inbox import Inbox
 from enforcer.proxy.listener import listen
 from enforcer.proxy.tls import Certificates, TlsSettings
+from enforcer.proxy.vaults import PURGE, Store
 
 _log = structlog.get_logger()
 
@@ -62,8 +64,11 @@ class Worker(Child):
                 record_masker=generation.record_masker,
                 on_reload=settings["on_reload"],
                 certificates=Certificates(lambda name: self.tell({"op": "leaf", "name": name})),
+                vaults=Store(generation.pseudonyms, time.time),
             )
+            self._loop.call_later(PURGE, self._purge)
         else:
+            generation.close()
             self._environment.policies = generation.policies
             self._environment.table = generation.table
             self._environment.generation = generation.number
@@ -71,6 +76,9 @@ class Worker(Child):
             self._environment.connect_timeout = settings["connect_timeout"]
             self._environment.record_masker = generation.record_masker
             self._environment.on_reload = settings["on_reload"]
+        self._environment.mask_keys = generation.mask_keys
+        if self._environment.vaults is not None:
+            self._environment.vaults.keys = generation.mask_keys
         self._environment.names.resolving = settings["resolving"]
         tls = settings["tls"]
         certificates = tuple((host, pem) for host, pem in tls["client_certificates"])
@@ -81,6 +89,16 @@ class Worker(Child):
         if before != (generation.policies.generation, generation.table.version):
             for session in list(self._environment.sessions):
                 session.reconsider()
+
+    def _purge(self) -> None:
+        """Pseudonyms whose time is over go out of the file as well."""
+        self._loop.call_later(PURGE, self._purge)
+        vaults = self._ready().vaults
+        try:
+            if vaults is not None:
+                vaults.purge()
+        except MaskError as error:
+            _log.error("pseudonyms cannot be purged", error=str(error))
 
     def finish(self) -> None:
         for servers in self._servers.values():

@@ -20,7 +20,7 @@ from enforcer.policy.direct import why_proxied
 from enforcer.policy.engine import OPAQUE, match, relayed
 from enforcer.policy.explain import Explanation, Trial
 from enforcer.policy.explain import explain as explain_flow
-from enforcer.verdict import MaskSpec, Reason, Verdict
+from enforcer.verdict import Reason, Verdict
 
 if TYPE_CHECKING:
     from enforcer.cli.context import Context
@@ -273,14 +273,9 @@ def _verdict_as_plain(verdict: Verdict) -> dict[str, object]:
         "durable": verdict.durable,
         "observed": verdict.observed,
         "direct": verdict.direct,
-        "masks": _masks(verdict.mask),
-        "request_masks": _masks(verdict.request_mask),
+        "masks": verdict.mask.words(),
+        "request_masks": verdict.request_mask.words(),
     }
-
-
-def _masks(mask: MaskSpec) -> list[str]:
-    columns, paths = [column.pattern for column in mask.columns], [path.path for path in mask.json_paths]
-    return [*mask.detectors, *columns, *paths]
 
 
 def _who(executor: Executor) -> str:
@@ -316,8 +311,8 @@ def _say(verdict: Verdict) -> str:
         (
             f"{verdict.action.value}, {by}",
             f", by its only: {verdict.detail}" if verdict.reason is Reason.CLAUSE else "",
-            f", masks {', '.join(_masks(verdict.mask))}" if verdict.mask else "",
-            f", masks {', '.join(_masks(verdict.request_mask))} in requests" if verdict.request_mask else "",
+            f", masks {', '.join(verdict.mask.words())}" if verdict.mask else "",
+            f", masks {', '.join(verdict.request_mask.words())} in requests" if verdict.request_mask else "",
             ", recorded before it is sent" if verdict.durable else "",
             ", but passes: the policy only observes" if verdict.observed else "",
         )

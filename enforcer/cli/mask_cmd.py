@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -14,15 +15,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from enforcer.errors import UsageError
+from enforcer.errors import EnforcerError, HostError, UsageError
 from enforcer.masking import language, reasons
-from enforcer.masking.detectors import expand
+from enforcer.masking.detectors import DETECTORS
 from enforcer.masking.fields import ColumnRules
-from enforcer.masking.masker import Masker, scanner_of
+from enforcer.masking.keys import KEY_BYTES, Key, Keys
+from enforcer.masking.masker import Masker
 from enforcer.masking.scanner import Hit, Scanner
 from enforcer.policy.compiled import Policy
 from enforcer.policy.loader import read_policy
 from enforcer.policy.names import all_masks
+from enforcer.supervisor import mask_keys
 from enforcer.verdict import MaskSpec
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ MEDIA = {
 OTHERWISE = "text/plain"
 _NAMED = ("its column is named", "mask, or null")
 _COLOUR = "red"
+_DETECTORS = frozenset(detector.name for detector in (*DETECTORS, *language.ROWS))
 _ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 
@@ -106,14 +110,35 @@ def test(
     spec = _spec(context, policy_name, rule, detectors)
     if not language.NAMES.isdisjoint(spec.detectors):
         language.use(context.settings().language_model)
-    trial = Trial(spec, Masker(spec), scanner_of(expand(spec.detectors)) if spec.detectors else None)
+    masker = Masker(spec, _keys(context.settings().state) if spec.operators else None)
+    trial = Trial(spec, masker, masker.scanner)
     data = _read(file)
     media = media or (MEDIA.get(file.suffix.lower(), OTHERWISE) if file is not None else OTHERWISE)
-    tried = (_try_table if media.partition(";")[0] == CSV else _try_text)(trial, media, data)
+    table = media.partition(";")[0] == CSV and not any(field.kind == "csv" for field in spec.fields)
+    tried = (_try_table if table else _try_text)(trial, media, data)
     if as_json or not sys.stdout.isatty():
         click.echo(json.dumps(asdict(tried)))
     else:
         click.echo("\n".join(_lines(tried, data)))
+
+
+@mask.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def rotate(context: Context, yes: bool) -> None:
+    """Put another key in front of the one that `hmac` uses. Values become other texts from then on.
+
+    In force after a reload of the supervisor. The keys before it stay, for what was sealed with them.
+    """
+    state = context.settings().state
+    if not yes and (state / mask_keys.KEY_FILE).exists():
+        click.confirm("Whoever compares values by their hmac will find none of the old ones. Go on?", abort=True)
+    try:
+        keys = mask_keys.rotate(state)
+    except OSError as error:
+        raise HostError(f"{state}: cannot keep the keys of masks ({error.strerror}); run as root") from error
+    click.echo(f"key {keys.keys[0].ident} is in front of {len(keys.keys) - 1} before it")
+    click.echo("in force after a reload: systemctl reload enforcer, or SIGHUP to the supervisor")
 
 
 def _spec(context: Context, policy_name: str, rule: str, detectors: str) -> MaskSpec:
@@ -166,11 +191,11 @@ def _try_text(trial: Trial, media: str, data: bytes) -> Tried:
     counts: Counter[str] = Counter()
     masked = trial.masker.text(media).feed(data, True, counts)
     values, line, begun, seen = [], 1, 0, 0
-    for hit, shown in _found(trial.scanner, data):
+    for hit, shown, how in _found(trial, data):
         line += data.count(b"\n", seen, hit.start)
         begun = max(begun, data.rfind(b"\n", seen, hit.start) + 1)
         seen = hit.start
-        values.append(_value(hit, f"{line}:{len(_text(data[begun : hit.start])) + 1}", shown))
+        values.append(_value(hit, f"{line}:{len(_text(data[begun : hit.start])) + 1}", shown, how))
     return Tried(media, values, dict(counts), _text(masked))
 
 
@@ -197,22 +222,38 @@ def _try_table(trial: Trial, media: str, data: bytes) -> Tried:
             if new != cell and index in named:
                 values.append(Value(named[index], place, 0, len(cell or b""), _text(new or b""), *_NAMED))
             elif new != cell:
-                values += [_value(hit, place, shown) for hit, shown in _found(trial.scanner, cell or b"")]
+                values += [_value(hit, place, shown, how) for hit, shown, how in _found(trial, cell or b"")]
     return Tried(media, values, dict(counts), out.getvalue())
 
 
-def _found(scanner: Scanner | None, data: bytes) -> list[tuple[Hit, str]]:
-    """What detectors find, and what is left of each."""
+def _found(trial: Trial, data: bytes) -> list[tuple[Hit, str, str]]:
+    """What detectors find, what is left of each, and what did that."""
+    scanner = trial.scanner
     if scanner is None:
         return []
-    hidden = scanner.hide(data, Counter())
-    return [(hit, _text(hidden[hit.start : hit.end])) for hit in scanner.hits(data)]
+    if not trial.masker.operated:
+        hidden = scanner.hide(data, Counter())
+        return [(hit, _text(hidden[hit.start : hit.end]), reasons.how(hit.detector)) for hit in scanner.hits(data)]
+    found = []
+    for hit in scanner.hits(data):
+        value = data[hit.start : hit.end]
+        put = trial.masker.preview(hit.detector.name, value) if hit.plain else None
+        if hit.detector.name in _DETECTORS:
+            found.append((hit, *(put or (_text(hit.detector.hide(value)), reasons.how(hit.detector)))))
+    return found
 
 
-def _value(hit: Hit, place: str, shown: str) -> Value:
-    detector, length = hit.detector, hit.end - hit.start
-    why, how = reasons.why(detector, hit.confirm), reasons.how(detector)
-    return Value(detector.name, place, hit.start, length, shown, why, how)
+def _value(hit: Hit, place: str, shown: str, how: str) -> Value:
+    why = reasons.why(hit.detector, hit.confirm)
+    return Value(hit.detector.name, place, hit.start, hit.end - hit.start, shown, why, how)
+
+
+def _keys(state: Path) -> Keys:
+    """Those of this deployment; where they cannot be read, one of chance."""
+    try:
+        return mask_keys.read(state) if (state / mask_keys.KEY_FILE).exists() else Keys((Key(os.urandom(KEY_BYTES)),))
+    except (OSError, EnforcerError):
+        return Keys((Key(os.urandom(KEY_BYTES)),))
 
 
 def _text(data: bytes) -> str:

@@ -92,11 +92,22 @@ def _glob(pattern: str, star: str) -> str:
 
 
 def _matcher(pattern: str) -> re.Pattern[str]:
-    """Matches the columns that `pattern` means: `column` (of any table), `schema.table.column`, in any case. A column
-    that names no table may be of the right one, and one of `table.*` the right one."""
-    table, _, column = pattern.rpartition(".")
-    prefix = rf"(?:.*\.)?{_glob(table, '.*')}\." if table else r"(?:.*\.)?"
-    return re.compile(rf"(?:{prefix})?{_glob(column, '[^.]*')}|{prefix}\*|\*", re.IGNORECASE | re.DOTALL)
+    """Matches the columns that `pattern` means: `column` (of any table), `schema.table.column`,
+    `collection.path.to.field`, in any case. A column that names no table may be of the right one, and one of `table.*`
+    the right one. Places in arrays (`items.0.card`) are no part of a path."""
+    below = pattern.endswith(".**")
+    table, _, column = pattern.removesuffix(".**").rpartition(".")
+    prefix = rf"(?:.*\.)?{_path(table)}{_PLACES}\." if table else r"(?:.*\.)?"
+    named = _glob(column, "[^.]*")
+    own = rf"{prefix}{named}\..*" if below else rf"(?:{prefix})?{named}{_PLACES}"
+    return re.compile(rf"{own}|{prefix}\*|\*", re.IGNORECASE | re.DOTALL)
+
+
+_PLACES: Final = r"(?:\.[0-9]+)*"
+
+
+def _path(pattern: str) -> str:
+    return rf"{_PLACES}\.".join(_glob(part, ".*") for part in pattern.split("."))
 
 
 class ColumnRules:
@@ -124,3 +135,13 @@ class ColumnRules:
                 if not one or matcher.fullmatch(one):
                     return pattern
         return None
+
+
+def typed(text: str) -> bool:
+    """Does a client turn a cell of this text into something else than a string?"""
+    return _TYPED.fullmatch(text) is not None
+
+
+def stars(text: str) -> str:
+    """What stands for a text that is hidden as a field."""
+    return _stars(text)

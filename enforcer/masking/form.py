@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from enforcer.masking.errors import MaskError
 from enforcer.masking.text import MAX_DOCUMENT
@@ -17,11 +18,16 @@ Piece = Callable[[bytes, Counter[str]], bytes]
 """Masks one whole value; the same object where it holds nothing."""
 
 
-class Form:
-    """One form. See `enforcer.masking.text.TextMask`."""
+NamedPiece = Callable[[str, bytes, Counter[str]], bytes | None]
 
-    def __init__(self, mask: Piece) -> None:
+
+class Form:
+    """One form. See `enforcer.masking.text.TextMask`. `named`: what stands for the value of a field, by its name; None
+    for one that no item names."""
+
+    def __init__(self, mask: Piece, named: NamedPiece | None = None) -> None:
         self._mask = mask
+        self._named = named
         self._held: list[bytes] = []
         self._size = 0
 
@@ -36,4 +42,9 @@ class Form:
         pairs = b"".join([*self._held, data[:end]])
         self._held = [data[end:]]
         self._size = len(data) - end
-        return rewrite_pairs(pairs, lambda value: self._mask(value, counts))
+        named = None if self._named is None else partial(self._pair, self._named, counts)
+        return rewrite_pairs(pairs, lambda value: self._mask(value, counts), named)
+
+    @staticmethod
+    def _pair(named: NamedPiece, counts: Counter[str], name: bytes, value: bytes) -> bytes | None:
+        return named(name.decode("utf-8", "replace"), value, counts)

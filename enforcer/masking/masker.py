@@ -11,23 +11,30 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from typing import Any
 
 import orjson
 
 from enforcer.masking import detectors, jsonpath, language
-from enforcer.masking.detectors import DETECTORS, NAMES, expand
+from enforcer.masking.detectors import DETECTORS, GROUPS, NAMES, expand
 from enforcer.masking.errors import MaskError
 from enforcer.masking.escapes import unescape
 from enforcer.masking.events import Events
 from enforcer.masking.fields import ColumnRules, hide_cells, hide_json
 from enforcer.masking.form import Form
+from enforcer.masking.keys import Keys
 from enforcer.masking.multipart import Multipart
+from enforcer.masking.naming import Names, word_of
+from enforcer.masking.operators import Operators, fits
+from enforcer.masking.places import replace_members
+from enforcer.masking.pseudonyms import Forms, Pseudonymiser, SessionVault, Vault
+from enforcer.masking.rewriting import rewriting
 from enforcer.masking.scanner import PIECE, Scanner
+from enforcer.masking.tables import Table
 from enforcer.masking.text import JsonWindow, Lines, Refused, TextMask, Untouched, Whole, Window, hide_quoted
-from enforcer.verdict import MaskSpec
+from enforcer.verdict import PSEUDONYMISE, Masked, MaskSpec, Operator
 
 __all__ = ["MaskError", "Masker", "TextMask", "masker_for"]
 
@@ -41,7 +48,16 @@ def scanner_of(names: frozenset[str]) -> Scanner:
     return Scanner(tuple(detector for detector in (*DETECTORS, *language.ROWS) if detector.name in names))
 
 
-class _Kind(Enum):
+_PACKED = frozenset(
+    (
+        *("application/grpc", "application/octet-stream", "application/pdf", "application/zip", "application/gzip"),
+        *("application/protobuf", "application/x-protobuf", "application/msgpack", "application/cbor"),
+    )
+)
+_PACKED_FAMILIES = ("image/", "audio/", "video/", "font/")
+
+
+class Kind(Enum):
     """What a media type says of how a text is built."""
 
     TEXT = "text, or bytes that nobody reads as anything else"
@@ -50,27 +66,38 @@ class _Kind(Enum):
     FORM = "pairs in percent-encoding"
     PARTS = "parts, each of its own type"
     EVENTS = "server-sent events"
+    CSV = "rows of a table"
+    PACKED = "bytes in a form of their own, in which nothing may become longer or shorter"
 
 
 @lru_cache(maxsize=256)
-def _kind(media: str) -> _Kind:
+def kind_of(media: str) -> Kind:
     """Of a media type, whatever its parameters."""
     essence = media.partition(";")[0].lower()
     if any(word in essence for word in ("ndjson", "jsonl", "json-lines")):
-        return _Kind.LINES
+        return Kind.LINES
     if "json" in essence:
-        return _Kind.JSON
+        return Kind.JSON
     if essence == "application/x-www-form-urlencoded":
-        return _Kind.FORM
+        return Kind.FORM
     if essence == "text/event-stream":
-        return _Kind.EVENTS
-    return _Kind.PARTS if essence.startswith("multipart/") else _Kind.TEXT
+        return Kind.EVENTS
+    if essence in ("text/csv", "application/csv"):
+        return Kind.CSV
+    if essence in _PACKED or essence.startswith(_PACKED_FAMILIES):
+        return Kind.PACKED
+    return Kind.PARTS if essence.startswith("multipart/") else Kind.TEXT
 
 
 class Masker:
-    """What `spec` asks for, compiled. Raises MaskError for a detector or JSON path that does not exist."""
+    """What `spec` asks for, compiled. Raises MaskError for a detector or JSON path that does not exist.
 
-    def __init__(self, spec: MaskSpec) -> None:
+    `keys`: of the deployment, for HMACs. `vault`: where pseudonyms are kept, if there are any; without one, in memory.
+    `operated`: does it do more than to hide values in place, as by default? `names_fields`: are header fields or pairs
+    of queries named?
+    """
+
+    def __init__(self, spec: MaskSpec, keys: Keys | None = None, vault: Vault | None = None) -> None:
         unknown = sorted(set(spec.detectors) - NAMES - language.NAMES)
         if unknown:
             raise MaskError(detectors.unknown(unknown[0]))
@@ -80,6 +107,54 @@ class Masker:
             self._paths = tuple(jsonpath.parse(path.path) for path in spec.json_paths)
         except ValueError as error:
             raise MaskError(str(error)) from error
+        self.operated = bool(spec.operators or spec.fields)
+        self.names_fields = any(field.kind in ("header", "query") for field in spec.fields)
+        self._in_place = self._scanner
+        self._names: Names | None = None
+        self._by_name: dict[str, Operator] = {}
+        self._path_operators: list[tuple[jsonpath.Path, Operator | None, str]] = []
+        self._apply: Operators | None = None
+        if self.operated:
+            self._operate(spec, keys or Keys(), vault)
+
+    def _operate(self, spec: MaskSpec, keys: Keys, vault: Vault | None) -> None:
+        operators = dict(reversed(spec.operators))
+        pseudonyms = None if spec.pseudonyms is None else pseudonymiser(spec, vault or SessionVault())
+        apply = self._apply = Operators(keys, pseudonyms)
+        for operator in operators.values():
+            apply.check(operator)
+        self._names = Names(spec, operators, apply)
+        if any(path in operators for path in spec.json_paths):
+            texts = zip(self._paths, spec.json_paths, strict=True)
+            self._path_operators = [(path, operators.get(said), word_of(said)) for path, said in texts]
+        by_name = self._by_name = _by_detector(spec.detectors, operators)
+        if by_name or pseudonyms is not None:
+            words = None if pseudonyms is None else pseudonyms.forms.words
+            alike = pseudonyms is not None and pseudonyms.forms.alike
+            base = rewriting(expand(spec.detectors), frozenset(by_name), words, alike)
+            self._scanner = base.bound(by_name, apply)
+
+    @property
+    def scanner(self) -> Scanner | None:
+        """What finds the values of the detectors, if there are any."""
+        return self._scanner
+
+    def preview(self, detector: str, value: bytes) -> tuple[str, str] | None:
+        """What is put in the place of a value, and by which operator; None where it is hidden as by default."""
+        operator = self._by_name.get(detector)
+        if operator is None or self._apply is None:
+            return None
+        put = self._apply.text(operator, value.decode("utf-8", "surrogateescape"), word_of(detector))
+        return None if put is None else (put, str(operator))
+
+    def field(self, name: str, value: bytes, counts: Counter[str]) -> bytes:
+        """A header field of an answer, where an item of the rule names it; all others stay."""
+        new = None if self._names is None else self._names.replaced("header", name, value, counts)
+        return value if new is None else new
+
+    def replaced(self, kind: str, name: str, value: bytes, counts: Counter[str]) -> bytes | None:
+        """What stands for a request's header field or a pair of its query; None where no item names it."""
+        return None if self._names is None else self._names.replaced(kind, name, value, counts)
 
     def mask(self, data: bytes, counts: Counter[str]) -> bytes:
         """A whole value by the detectors; `data` itself when nothing was found.
@@ -126,6 +201,8 @@ class Masker:
             raise MaskError("a row does not have the columns that were announced; ask the server's operator")
         hidden = self._columns.hidden(columns) if self._columns is not None else {}
         suspects = self._suspects(self._scanner, values) if self._scanner is not None else ()
+        if self._names is not None and hidden:
+            return self._named_rows(self._names, (hidden, suspects), values, binary, counts)
         if not suspects and not hidden:
             return None
         masked = list(values)
@@ -134,6 +211,25 @@ class Masker:
                 masked[index] = self._cell(values[index], binary[index % width], counts)
         for index, rule in hidden.items():
             masked[index::width] = hide_cells(values[index::width], binary[index], rule, counts)
+        return None if masked == values else masked
+
+    def _named_rows(
+        self,
+        names: Names,
+        found: tuple[dict[int, str], Collection[int]],
+        values: list[bytes | None],
+        binary: tuple[bool, ...],
+        counts: Counter[str],
+    ) -> list[bytes | None] | None:
+        """Rows by operators. `found`: the pattern by column, and the cells that may hold a value."""
+        hidden, suspects = found
+        masked = list(values)
+        for index, value in enumerate(values):
+            column = index % len(binary)
+            if column in hidden:
+                masked[index] = names.cell(hidden[column], value, counts, binary=binary[column])
+            elif index in suspects:
+                masked[index] = self._cell(value, binary[column], counts)
         return None if masked == values else masked
 
     @staticmethod
@@ -154,6 +250,8 @@ class Masker:
             return value
         # Documents and arrays must stay ones: a number in them becomes null, which both understand.
         hidden = self._value(self._scanner, value, counts, json=0 if value[:1] in (b"{", b"[") else None)
+        if self.operated and not binary and not fits(value, hidden):
+            return None
         return None if binary and hidden != value else hidden
 
     def text(self, media: str) -> TextMask:
@@ -169,30 +267,53 @@ class Masker:
             if media == "copy":
                 return Refused("COPY output cannot be masked by column; use SELECT")
             return Whole("an error", self._error)
-        kind = _kind(media)
-        if self._scanner is None and (not self._paths or kind is _Kind.TEXT):
+        kind = kind_of(media)
+        if self._names is not None and (named := self._named_text(kind, media)) is not None:
+            return named
+        if self._scanner is None and (not self._paths or kind in (Kind.TEXT, Kind.CSV, Kind.PACKED)):
             return Untouched()
-        if kind is _Kind.LINES:
+        if kind is Kind.LINES:
             return Lines(self._json)
-        if kind is _Kind.FORM:
+        if kind is Kind.FORM:
             return Form(self._piece)
-        if kind is _Kind.EVENTS:
+        if kind is Kind.EVENTS:
             return Events(self._piece, self.mask)
-        if kind is _Kind.PARTS:
+        if kind is Kind.PARTS:
             return self._parts(media)
-        if kind is _Kind.JSON and self._paths:
+        if kind is Kind.JSON and self._paths:
             return Whole("JSON", self._document)
         if self._scanner is None:
             return Untouched()
         if self._scanner.reads_whole:
-            return Whole("a text", self._json if kind is _Kind.JSON else self.mask)
-        return JsonWindow(self._scanner) if kind is _Kind.JSON else Window(self._scanner)
+            return Whole("a text", self._json if kind is Kind.JSON else self.mask)
+        return JsonWindow(self._scanner) if kind is Kind.JSON else Window(self._scanner)
 
     def _parts(self, media: str) -> TextMask:
         boundary = media.partition("boundary=")[2]
         if not boundary:
             return Refused("a multipart body without its boundary cannot be masked")
-        return Multipart(boundary.encode("latin-1"), self.text, self.mask)
+        return Multipart(boundary.encode("latin-1"), self.text, self.mask, self._form_part)
+
+    def _named_text(self, kind: Kind, media: str) -> TextMask | None:
+        """What fields, and operators, do to a kind of text; None where it is masked as any."""
+        if kind is Kind.PACKED:
+            return Untouched() if self._in_place is None else Window(self._in_place)
+        if kind is Kind.CSV and self._names is not None and (self._names.kinds & {"csv"} or self._columns is not None):
+            if "header=absent" in media.lower():
+                return Refused("a CSV text without a first line cannot be masked by column; ask for one with names")
+            return Table(self._names.csv, None if self._scanner is None else Window(self._scanner))
+        if kind is Kind.FORM and self._names is not None and "form" in self._names.kinds:
+            return Form(self._piece, partial(self._names.replaced, "form"))
+        if kind is Kind.PARTS and self._names is not None and "form" in self._names.kinds:
+            return self._parts(media)
+        return None
+
+    def _form_part(self, name: str) -> TextMask | None:
+        """For a part of a form that an item names, whatever its type."""
+        names = self._names
+        if names is None or names.replaced("form", name, b"", Counter()) is None:
+            return None
+        return Whole("a form field", lambda text, counts: names.replaced("form", name, text, counts) or b"")
 
     def _piece(self, text: bytes, counts: Counter[str]) -> bytes:
         """A value that does not say what it is: a form's, an event's. JSON where it looks like it."""
@@ -219,6 +340,11 @@ class Masker:
     def _document(self, text: bytes, counts: Counter[str]) -> bytes:
         if not text.strip():
             return text
+        if self._path_operators and self._apply is not None:
+            written, stand_ins = replace_members(text, self._path_operators, self._apply, counts)
+            if self._scanner is not None:
+                written = JsonWindow(self._scanner).feed(written, True, counts)
+            return stand_ins.fill(written)
         try:
             document: Any = orjson.loads(text)
             for path in self._paths:
@@ -231,7 +357,29 @@ class Masker:
         return written if self._scanner is None else JsonWindow(self._scanner).feed(written, True, counts)
 
 
+def pseudonymiser(spec: MaskSpec, vault: Vault) -> Pseudonymiser:
+    """Puts the pseudonyms of `spec` in, and takes them back."""
+    made = [(masked, operator) for masked, operator in spec.operators if operator.name == PSEUDONYMISE]
+    names = {word for masked, _ in made for word in _words(masked)}
+    return Pseudonymiser(Forms(names, alike=any(operator.alike for _, operator in made)), vault)
+
+
+def _words(masked: Masked) -> set[str]:
+    """The words of the pseudonyms that an item makes: a set of detectors has one for each."""
+    return {word_of(name) for name in expand((masked,))} if isinstance(masked, str) else {word_of(masked)}
+
+
+def _by_detector(names: tuple[str, ...], operators: dict[Masked, Operator]) -> dict[str, Operator]:
+    """Detector -> operator. What is named by itself comes before the sets that it is in."""
+    listed = sorted((name for name in names if name in operators), key=lambda name: name in GROUPS)
+    by_detector: dict[str, Operator] = {}
+    for name in listed:
+        for one in sorted(expand((name,))):
+            by_detector.setdefault(one, operators[name])
+    return {one: operator for one, operator in by_detector.items() if one not in names or one in operators}
+
+
 @lru_cache(maxsize=256)
-def masker_for(spec: MaskSpec) -> Masker:
+def masker_for(spec: MaskSpec, keys: Keys | None = None) -> Masker:
     """The masker for `spec`, made once: this is the one to call per exchange."""
-    return Masker(spec)
+    return Masker(spec, keys)

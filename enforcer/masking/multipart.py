@@ -23,6 +23,7 @@ HEAD_LIMIT: Final = 16 * 1024
 
 _PADDING_LIMIT: Final = 256
 _PLAIN: Final = frozenset({b"", b"7bit", b"8bit", b"binary"})
+_NAME: Final = re.compile(rb';[ \t]*name[ \t]*=[ \t]*(?:"([^"]*)"|([^;"\s]+))', re.IGNORECASE)
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)")
 
 
@@ -35,12 +36,20 @@ class _State(Enum):
 
 
 class Multipart:
-    """One multipart body. `pick` gives the mask for a part's type, `line` masks values of its head."""
+    """One multipart body. `pick` gives the mask for a part's type, `line` masks values of its head, and `named` gives
+    the mask for the part of a form that is named so, None for one that is masked as what it is."""
 
-    def __init__(self, boundary: bytes, pick: Callable[[str], TextMask], line: Piece) -> None:
+    def __init__(
+        self,
+        boundary: bytes,
+        pick: Callable[[str], TextMask],
+        line: Piece,
+        named: Callable[[str], TextMask | None] = lambda _name: None,
+    ) -> None:
         self._boundary = b"--" + boundary
         self._delimiter = b"\r\n--" + boundary
         self._pick = pick
+        self._named = named
         self._line = line
         self._begin()
 
@@ -146,7 +155,10 @@ class Multipart:
         if description.media.startswith("multipart/"):
             raise MaskError("a multipart body inside another one")
         self._media = description.media or "text/plain"
-        self._mask = self._pick(self._media)
+        said = b"".join(found.get(b"content-disposition", ()))
+        name = _NAME.search(said)
+        by_name = None if name is None else self._named((name[1] or name[2]).decode("utf-8", "replace"))
+        self._mask = by_name or self._pick(self._media)
         self._first, self._sniffed = b"", False
 
     def _body(self, counts: Counter[str], out: list[bytes]) -> bool:

@@ -214,7 +214,7 @@ class Scanner:
         if not final and len(seen) - low <= HOLD:
             return b"", low, 0, carry
         reading = self._read(seen, carry)
-        high = len(seen) if final else _before(reading, seen, len(seen))
+        high = len(seen) if final else self._edge(reading, _before(reading, seen, len(seen)))
         if high <= low and not final:
             return b"", low, 0, carry
         out = self._written(seen, reading, counts, low, high, json=json)
@@ -222,6 +222,10 @@ class Scanner:
             return out, high, high, BEGINNING
         keep = _before(reading, seen, high)
         return out, high, keep, reading.carried(seen, keep) if keep else carry
+
+    def _edge(self, reading: _Reading, high: int) -> int:  # noqa: ARG002 - where a value is cut, so is what hides it
+        """Up to where what is certain before `high` can be written."""
+        return high
 
     # --- reading
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from enforcer.errors import PolicyError
 from enforcer.policy.destinations import Network, parse_network
 from enforcer.policy.only import Only
-from enforcer.verdict import Action, Column, JsonPath, MaskSpec
+from enforcer.verdict import Action, Column, Field, JsonPath, Masked, MaskSpec, Operator, Pseudonyms
 
 ANY_REGION = "*"
 # The host's own loopback: no place, so it stands alone in a rule, and no other word reaches it.
@@ -164,17 +164,51 @@ def _rule_from_plain(plain: dict[str, Any]) -> Rule:
     )
 
 
-def _mask_to_plain(mask: MaskSpec) -> dict[str, list[str]]:
+def _mask_to_plain(mask: MaskSpec) -> dict[str, Any]:
     return {
         "detectors": list(mask.detectors),
         "columns": [column.pattern for column in mask.columns],
         "json_paths": [path.path for path in mask.json_paths],
+        "fields": [[field.kind, field.name] for field in mask.fields],
+        "operators": [[_masked_to_plain(masked), asdict(operator)] for masked, operator in mask.operators],
+        "pseudonyms": None if mask.pseudonyms is None else asdict(mask.pseudonyms),
     }
 
 
-def _mask_from_plain(plain: dict[str, list[str]]) -> MaskSpec:
+def _mask_from_plain(plain: dict[str, Any]) -> MaskSpec:
     return MaskSpec(
         tuple(plain["detectors"]),
         tuple(Column(pattern) for pattern in plain["columns"]),
         tuple(JsonPath(path) for path in plain["json_paths"]),
+        tuple(Field(kind, name) for kind, name in plain["fields"]),
+        tuple((_masked_from_plain(*masked), _operator(operator)) for masked, operator in plain["operators"]),
+        None if plain["pseudonyms"] is None else Pseudonyms(**plain["pseudonyms"]),
     )
+
+
+def _masked_to_plain(masked: Masked) -> list[str]:
+    match masked:
+        case str():
+            return ["detector", masked]
+        case Column():
+            return ["column", masked.pattern]
+        case JsonPath():
+            return ["json", masked.path]
+        case Field():
+            return [masked.kind, masked.name]
+
+
+def _masked_from_plain(kind: str, name: str) -> Masked:
+    match kind:
+        case "detector":
+            return name
+        case "column":
+            return Column(name)
+        case "json":
+            return JsonPath(name)
+        case _:
+            return Field(kind, name)
+
+
+def _operator(plain: dict[str, Any]) -> Operator:
+    return Operator(**{**plain, "bounds": tuple(plain["bounds"])})

@@ -12,6 +12,7 @@ from enforcer.policy.compiled import ANY_REGION, HOST_REGION
 from enforcer.policy.destinations import parse_network
 from enforcer.policy.document import Location, Plain
 from enforcer.policy.only import FAMILIES, PROTOCOLS
+from enforcer.verdict import PSEUDONYMISE
 
 Fault = tuple[Location, str]
 
@@ -93,17 +94,43 @@ def _mask_faults(rule: dict[str, Plain], to: dict[str, Plain], location: Locatio
                 (*location, "mask"),
                 f"{unread} traffic cannot be masked; give {unread} a rule of its own without mask",
             )
-    request = mask.get("request") if isinstance(mask, dict) else None
-    if request is None:
+    if not isinstance(mask, dict):
+        return
+    yield from _item_faults(mask, (*location, "mask"))
+    if mask.get("request") is None:
         return
     for protocol in _WRITTEN_ONCE:
         if isinstance(protocols, list) and protocol in protocols:
             message = f"requests of {protocol} cannot be masked; give {protocol} a rule of its own without mask.request"
             yield (*location, "mask", "request"), message
-    for number, item in _mappings(request):
+
+
+def _item_faults(mask: dict[str, Plain], location: Location) -> Iterator[Fault]:
+    """What is of one direction alone."""
+    for number, item in _mappings(mask.get("request")):
         if "column" in item:
             message = 'columns are of answers; name a detector, or {json: "$.path"}'
-            yield (*location, "mask", "request", number), message
+            yield (*location, "request", number), message
+    for number, item in _mappings(mask.get("response")):
+        if "query" in item:
+            yield (*location, "response", number), "a query is of requests; move it to mask.request"
+        if _pseudonymises(item):
+            message = "pseudonyms are put into requests, and taken back in answers; use hmac here"
+            yield (*location, "response", number), message
+    pseudonyms = mask.get("pseudonyms")
+    if not isinstance(pseudonyms, dict):
+        return
+    if not any(_pseudonymises(item) for _, item in _mappings(mask.get("request"))):
+        message = "nothing in mask.request is pseudonymised; name the operator pseudonymise there, or remove it"
+        yield (*location, "pseudonyms"), message
+    if "expires" in pseudonyms and pseudonyms.get("scope", "session") == "session":
+        message = "pseudonyms of a session are forgotten with it; remove expires, or write scope: executor"
+        yield (*location, "pseudonyms", "expires"), message
+
+
+def _pseudonymises(item: dict[str, Plain]) -> bool:
+    operator = item.get("operator")
+    return operator == PSEUDONYMISE or (isinstance(operator, dict) and PSEUDONYMISE in operator)
 
 
 def _only_faults(rule: dict[str, Plain], to: dict[str, Plain], location: Location) -> Iterator[Fault]:

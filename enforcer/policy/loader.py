@@ -19,10 +19,11 @@ from enforcer.errors import PolicyError
 from enforcer.policy.compiled import ANY_REGION, HOST_REGION, Policy, PolicySet, Rule
 from enforcer.policy.consistency import Fault, blank_fields, consistency_faults
 from enforcer.policy.document import Location, Plain, read_document
+from enforcer.policy.masks import MaskItem
 from enforcer.policy.only import Only
-from enforcer.policy.schema import MODELS, NO_RULES, Masked, OnlyEntry, PolicyFile, RuleEntry
+from enforcer.policy.schema import MODELS, NO_RULES, OnlyEntry, PolicyFile, PseudonymsEntry, RuleEntry
 from enforcer.policy.vocabulary import Vocabulary
-from enforcer.verdict import Action, Column, JsonPath, MaskSpec
+from enforcer.verdict import PSEUDONYMISE, Action, Column, Field, JsonPath, MaskSpec, Pseudonyms
 
 # A policy is written and reviewed by people; the shipped packs are under 4 KiB.
 MAX_FILE = 1 << 20
@@ -36,7 +37,7 @@ _MESSAGES = {
 }
 # Keys that a reader of the design may expect.
 _NOT_YET = {
-    ("mask", "reversible"): "is not there yet: what a request hides stays hidden in the answer; remove it",
+    ("mask", "reversible"): "is an operator; write {detector: ..., operator: pseudonymise}",
 }
 _CONTROL = {code: f"\\x{code:02x}" for code in chain(range(0x20), range(0x7F, 0xA0))}
 
@@ -182,18 +183,24 @@ def _compile_rule(entry: RuleEntry, vocabulary: Vocabulary) -> Rule:
         ports=to.port,
         protocols=frozenset(to.protocol),
         mask=_compile_mask(entry.mask.response if entry.mask else ()),
-        request_mask=_compile_mask(entry.mask.request if entry.mask else ()),
+        request_mask=_compile_mask(entry.mask.request, entry.mask.pseudonyms) if entry.mask else MaskSpec(),
         durable=entry.record == "durable",
         direct=entry.path == "direct",
         only=None if entry.only is None else _compile_only(entry.only),
     )
 
 
-def _compile_mask(masked: tuple[Masked, ...]) -> MaskSpec:
+def _compile_mask(items: tuple[MaskItem, ...], pseudonyms: PseudonymsEntry | None = None) -> MaskSpec:
+    masked = [item.masked for item in items]
+    operators = tuple((item.masked, item.operator) for item in items if item.operator is not None)
+    made = pseudonyms is not None and any(operator.name == PSEUDONYMISE for _, operator in operators)
     return MaskSpec(
         detectors=tuple(item for item in masked if isinstance(item, str)),
         columns=tuple(item for item in masked if isinstance(item, Column)),
         json_paths=tuple(item for item in masked if isinstance(item, JsonPath)),
+        fields=tuple(item for item in masked if isinstance(item, Field)),
+        operators=operators,
+        pseudonyms=Pseudonyms(pseudonyms.scope, pseudonyms.expires) if made and pseudonyms is not None else None,
     )
 
 

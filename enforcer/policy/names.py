@@ -16,7 +16,7 @@ from enforcer.policy import engine
 from enforcer.policy.compiled import ANY_REGION, Policy, PolicySet, Rule
 from enforcer.policy.destinations import canonical_host
 from enforcer.policy.explain import Explanation, Trial
-from enforcer.verdict import Action, MaskSpec, Reason, Verdict
+from enforcer.verdict import Action, MaskSpec, Pseudonyms, Reason, Verdict
 
 # Kinds of address that are some place, known or not; all others mean this host, its network or nobody.
 PUBLIC = engine.PLACED | {"provider", "anycast"}
@@ -211,4 +211,12 @@ def all_masks(masks: Sequence[MaskSpec]) -> MaskSpec:
         tuple(dict.fromkeys(one for mask in masks for one in mask.detectors)),
         tuple(dict.fromkeys(one for mask in masks for one in mask.columns)),
         tuple(dict.fromkeys(one for mask in masks for one in mask.json_paths)),
+        tuple(dict.fromkeys(one for mask in masks for one in mask.fields)),
+        tuple(dict.fromkeys(one for mask in masks for one in mask.operators)),
+        _narrowest([mask.pseudonyms for mask in masks if mask.pseudonyms is not None]),
     )
+
+
+def _narrowest(pseudonyms: Sequence[Pseudonyms]) -> Pseudonyms | None:
+    """What remembers least."""
+    return min(pseudonyms, key=lambda one: (one.scope != "session", one.expires), default=None)

@@ -7,39 +7,27 @@ never hides another. Validate with a `Vocabulary` as context. Messages read `wha
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationInfo
 
 from enforcer.flow import Endpoint, Mode
 from enforcer.policy.cgroups import parse_cgroup_path, parse_cgroup_pattern, parse_unit
 from enforcer.policy.compiled import ANY_REGION, HOST_REGION
 from enforcer.policy.destinations import Network, parse_endpoint, parse_host, parse_network, parse_ports
+from enforcer.policy.masks import MaskItem, named_twice, parse_duration, parse_item
 from enforcer.policy.paths import parse_template
 from enforcer.policy.vocabulary import Vocabulary
-from enforcer.verdict import Column, JsonPath
+from enforcer.policy.words import text
+from enforcer.verdict import Pseudonyms
 
-# Longer than any field path or glob that a person writes; a bound for the parsers behind it.
-MAX_TEXT = 512
 NO_RULES = "would deny everything; write one deny rule if that is meant"
 _NAME = re.compile(r"[a-z0-9-]+")
-_COLUMN = re.compile(r"[^.\s]+\.[^.\s]+")
 # RFC 9110: a token names a method (section 9.1) and a field (5.1).
 _METHOD = re.compile(r"[A-Z][A-Z-]*")
 _HEADER = re.compile(r"[A-Za-z0-9-]+")
 _MEDIA_GLOB = re.compile(r"[a-z0-9*!#$&^_.+-]+/[a-z0-9*!#$&^_.+-]+")
 _GRPC = re.compile(r"[A-Za-z0-9_.*]+/[A-Za-z0-9_*]+")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("is not text; write text")
-    if len(value) > MAX_TEXT:
-        raise ValueError(f"is longer than {MAX_TEXT} characters; shorten it")
-    if not value.isprintable():
-        raise ValueError("holds a control character; remove it")
-    return value
 
 
 def _not_empty(value: object) -> object:
@@ -56,7 +44,7 @@ def _some_rules(value: object) -> object:
 
 
 def _name(value: object) -> str:
-    name = _text(value)
+    name = text(value)
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a name; use lower-case letters, digits and hyphens")
     return name
@@ -69,64 +57,45 @@ def _vocabulary(info: ValidationInfo) -> Vocabulary:
 
 
 def _exact_host(value: object) -> str:
-    host = parse_host(_text(value))
+    host = parse_host(text(value))
     if host.startswith("*"):
         raise ValueError(f"{host!r} is not one host; write the exact name a client would ask for")
     return host
 
 
 def _region(value: object, info: ValidationInfo) -> str:
-    name = _text(value)
+    name = text(value)
     if name not in (ANY_REGION, HOST_REGION):
         _vocabulary(info).regions(name)
     return name
 
 
 def _protocol(value: object, info: ValidationInfo) -> str:
-    name, known = _text(value), _vocabulary(info).protocols
+    name, known = text(value), _vocabulary(info).protocols
     if name not in known:
         raise ValueError(f"unknown protocol {name!r}; known are {', '.join(sorted(known))}")
     return name
 
 
-def _meant(name: str, known: frozenset[str]) -> str:
-    """The names that are close, of more than a hundred."""
-    close = get_close_matches(name, sorted(known), cutoff=0.5)
-    return f"use {' or '.join(close)}" if close else "docs/masking.md lists them"
+def _masked(value: object, info: ValidationInfo) -> MaskItem:
+    return parse_item(value, _vocabulary(info))
 
 
-def _masked(value: object, info: ValidationInfo) -> str | Column | JsonPath:
-    vocabulary = _vocabulary(info)
-    if isinstance(value, str):
-        if value in vocabulary.withheld:
-            raise ValueError(f"{value!r} {vocabulary.withheld[value]}")
-        if value not in vocabulary.detectors:
-            meant = _meant(value, vocabulary.detectors)
-            raise ValueError(f'unknown detector {value!r}; {meant}, or write {{column: "table.column"}}')
-        return value
-    if not isinstance(value, dict) or len(value) != 1 or next(iter(value)) not in ("column", "json"):
-        raise ValueError(
-            'must be a detector of docs/masking.md, or {column: "table.column"}, or {json: "$.path"}; choose one'
-        )
-    ((key, field),) = value.items()
-    text = _text(field)
-    if key == "json":
-        vocabulary.check_json_path(text)
-        return JsonPath(text)
-    if not _COLUMN.fullmatch(text):
-        raise ValueError(f'{text!r} is not a column; write "table.column", with * for any table or any column')
-    return Column(text)
+def _items(value: tuple[MaskItem, ...]) -> tuple[MaskItem, ...]:
+    if named_twice(value):
+        raise ValueError("names a detector or field twice; remove one of them")
+    return value
 
 
 def _method(value: object) -> str:
-    method = _text(value)
+    method = text(value)
     if not _METHOD.fullmatch(method):
         raise ValueError(f"{method!r} is not a method; write it in capitals, such as GET")
     return method
 
 
 def _header_name(value: object) -> str:
-    name = _text(value).lower()
+    name = text(value).lower()
     if not _HEADER.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a header field; use letters, digits and hyphens")
     if name == "host":
@@ -135,14 +104,14 @@ def _header_name(value: object) -> str:
 
 
 def _media_glob(value: object) -> str:
-    kind = _text(value).lower()
+    kind = text(value).lower()
     if not _MEDIA_GLOB.fullmatch(kind):
         raise ValueError(f"{kind!r} is not a content type; write one without parameters, such as application/json")
     return kind
 
 
 def _grpc(value: object) -> str:
-    method = _text(value)
+    method = text(value)
     if not _GRPC.fullmatch(method):
         raise ValueError(f"{method!r} is not a gRPC method; write package.Service/Method, or package.Service/*")
     return method
@@ -150,7 +119,7 @@ def _grpc(value: object) -> str:
 
 def _name_glob(value: object) -> str:
     # Names that hold one are ambiguous in a list of several, and never match.
-    name = _text(value)
+    name = text(value)
     if "," in name:
         raise ValueError(f"{name!r} holds a comma and never matches; list the names one by one")
     return name
@@ -176,20 +145,21 @@ def _some_key(value: object) -> object:
     return value
 
 
-Text = Annotated[str, PlainValidator(_text)]
+Text = Annotated[str, PlainValidator(text)]
 Name = Annotated[str, PlainValidator(_name)]
 RegionName = Annotated[str, PlainValidator(_region)]
 ProtocolName = Annotated[str, PlainValidator(_protocol)]
-NetworkText = Annotated[Network, PlainValidator(lambda value: parse_network(_text(value)))]
-HostText = Annotated[str, PlainValidator(lambda value: parse_host(_text(value)))]
-PortsText = Annotated[tuple[int, int], PlainValidator(lambda value: parse_ports(_text(value)))]
-EndpointText = Annotated[Endpoint, PlainValidator(lambda value: parse_endpoint(_text(value)))]
-CgroupGlob = Annotated[str, PlainValidator(lambda value: parse_cgroup_pattern(_text(value)))]
-CgroupPath = Annotated[str, PlainValidator(lambda value: parse_cgroup_path(_text(value)))]
-UnitGlob = Annotated[str, PlainValidator(lambda value: parse_unit(_text(value)))]
-Masked = Annotated[str | Column | JsonPath, PlainValidator(_masked)]
+NetworkText = Annotated[Network, PlainValidator(lambda value: parse_network(text(value)))]
+HostText = Annotated[str, PlainValidator(lambda value: parse_host(text(value)))]
+PortsText = Annotated[tuple[int, int], PlainValidator(lambda value: parse_ports(text(value)))]
+EndpointText = Annotated[Endpoint, PlainValidator(lambda value: parse_endpoint(text(value)))]
+CgroupGlob = Annotated[str, PlainValidator(lambda value: parse_cgroup_pattern(text(value)))]
+CgroupPath = Annotated[str, PlainValidator(lambda value: parse_cgroup_path(text(value)))]
+UnitGlob = Annotated[str, PlainValidator(lambda value: parse_unit(text(value)))]
+Masked = Annotated[MaskItem, PlainValidator(_masked)]
+Duration = Annotated[int, PlainValidator(parse_duration)]
 Method = Annotated[str, PlainValidator(_method)]
-PathTemplate = Annotated[str, PlainValidator(lambda value: parse_template(_text(value)))]
+PathTemplate = Annotated[str, PlainValidator(lambda value: parse_template(text(value)))]
 HeaderName = Annotated[str, PlainValidator(_header_name)]
 MediaGlob = Annotated[str, PlainValidator(_media_glob)]
 GrpcGlob = Annotated[str, PlainValidator(_grpc)]
@@ -199,6 +169,7 @@ ColumnGlob = Annotated[str, PlainValidator(_column_glob)]
 Operation = Literal["read", "write", "ddl", "admin", "unknown"]
 Statement = Annotated[str, PlainValidator(_statement)]
 NotEmpty = BeforeValidator(_not_empty)
+Once = AfterValidator(_items)
 SomeKey = BeforeValidator(_some_key)
 
 
@@ -226,11 +197,19 @@ class Destination(_Model):
     protocol: Annotated[tuple[ProtocolName, ...], NotEmpty] = ()
 
 
+class PseudonymsEntry(_Model):
+    """How far pseudonyms go, and when those of an executor are forgotten."""
+
+    scope: Literal["session", "executor"] = "session"
+    expires: Duration = Pseudonyms().expires
+
+
 class Mask(_Model):
     """What is hidden in answers and in requests; at least one of them."""
 
-    response: Annotated[tuple[Masked, ...], NotEmpty] = ()
-    request: Annotated[tuple[Masked, ...], NotEmpty] = ()
+    response: Annotated[tuple[Masked, ...], NotEmpty, Once] = ()
+    request: Annotated[tuple[Masked, ...], NotEmpty, Once] = ()
+    pseudonyms: Annotated[PseudonymsEntry, SomeKey] = PseudonymsEntry()
 
 
 class GraphqlEntry(_Model):
@@ -323,5 +302,6 @@ MODELS: dict[str, type[BaseModel]] = {
     "only": OnlyEntry,
     "graphql": GraphqlEntry,
     "mask": Mask,
+    "pseudonyms": PseudonymsEntry,
     "expect": Expectation,
 }

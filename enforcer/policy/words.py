@@ -1,4 +1,5 @@
-"""Step 3 of 6, decide: globs over what a request says, and how what does not fit is told: in one bounded line."""
+"""Step 3 of 6, decide: scalars of policy files, globs over what a request says, and how what does not fit is told: in
+one bounded line."""
 
 from __future__ import annotations
 
@@ -47,3 +48,18 @@ def some(words: Iterable[str]) -> str:
     """The first few of a list that may hold thousands: a difference is one line."""
     listed = list(words)
     return ", ".join(listed) if len(listed) <= 4 else f"{', '.join(listed[:3])} and {len(listed) - 3} more"
+
+
+# Longer than any field path or glob that a person writes; a bound for the parsers behind it.
+MAX_TEXT = 512
+
+
+def text(value: object) -> str:
+    """`value`, a scalar of a policy file that may be printed. Raises ValueError."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("is not text; write text")
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"is longer than {MAX_TEXT} characters; shorten it")
+    if not value.isprintable():
+        raise ValueError("holds a control character; remove it")
+    return value

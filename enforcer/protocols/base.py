@@ -19,6 +19,13 @@ from enforcer.verdict import Denial
 Rewrite = Callable[[bytes], bytes]
 """Hides values in one text: returns it rewritten, or the very same object where it held none. May raise MaskError."""
 
+Replaced = Callable[[str, str, bytes], bytes | None]
+"""Hides a value for its name: gets `header` or `query`, the name and the value; returns what stands for it, or None
+where no rule names it. May raise MaskError."""
+
+Answered = Callable[[str, bytes], bytes]
+"""Name and value of a header field of the answer; returns the value as the client gets it."""
+
 
 class CellRewrite(ABC):
     """A `Rewrite` that also knows values by the columns they are written to or compared with."""
@@ -51,7 +58,8 @@ class Request:
     are recorded. `raw`: what goes upstream once allowed. `fields`: header fields as the client wrote them, for policy
     alone. `bodiless`: it is known that no body follows. `tunnel`: host and port that a connection is asked for through
     the server, which is egress to them as well. `within`: the exchange that what answers it belongs to, where that is
-    not this one (0: it is).
+    not this one (0: it is). Before it allows the request the session sets `replaced`, which masks header fields and
+    pairs of the query for their names, and `answered`, which does so for header fields of the answer, if a rule does.
     """
 
     exchange: int
@@ -65,6 +73,8 @@ class Request:
     tunnel: tuple[str, int] | None = None
     within: int = 0
     fault: str = ""
+    replaced: Replaced | None = None
+    answered: Answered | None = None
 
 
 @dataclass(slots=True)

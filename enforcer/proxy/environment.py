@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from enforcer.config import OnReload
 from enforcer.geo.table import GeoTable
+from enforcer.masking.keys import Keys
 from enforcer.masking.masker import Masker
 from enforcer.policy.compiled import PolicySet
 from enforcer.proxy.inbox import Inbox
 from enforcer.proxy.journal import Journal
 from enforcer.proxy.tls import Certificates
 from enforcer.proxy.told import Names
+from enforcer.proxy.vaults import Store
 
 if TYPE_CHECKING:
     from enforcer.proxy.ledger import Ledger
@@ -29,7 +31,8 @@ HOLD = 0.2
 
 @dataclass(slots=True)
 class Environment:
-    """`generation` numbers policy and table together; it is the kernel's too. Times are seconds."""
+    """`generation` numbers policy and table together; it is the kernel's too. Times are seconds. `vaults`: pseudonyms
+    of executors."""
 
     loop: asyncio.AbstractEventLoop
     journal: Journal
@@ -42,6 +45,8 @@ class Environment:
     record_masker: Masker
     on_reload: OnReload
     certificates: Certificates
+    mask_keys: Keys = field(default_factory=Keys)
+    vaults: Store | None = None
     sessions: set[Session] = field(default_factory=set)
     names: Names = field(init=False)
     _holding: set[Ledger] = field(default_factory=set)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from enforcer.flow import Side
+from enforcer.masking.errors import MaskError
 from enforcer.masking.masker import Masker
 from enforcer.masking.text import TextMask
 from enforcer.protocols.base import CellRewrite, Request, Rewrite, Text
@@ -40,6 +41,7 @@ class Exchange:
     bytes_up: int
     bytes_down: int
     masked: Counter[str] = field(default_factory=Counter)
+    _broken: MaskError | None = None
     _texts: dict[Side, TextMask] = field(default_factory=dict)
 
     @property
@@ -47,8 +49,28 @@ class Exchange:
         """Hides values in the texts of the request itself; None where nothing is masked in it."""
         return None if self.request_masker is None else RequestMask(self.request_masker, self.masked)
 
+    def name_fields(self) -> None:
+        """Tells the inspector, by the request, what is masked for its name."""
+        requests, answers, masked = self.request_masker, self.masker, self.masked
+        if requests is not None and requests.names_fields:
+            self.request.replaced = lambda kind, name, value: requests.replaced(kind, name, value, masked)
+        if answers is not None and answers.names_fields:
+            self.request.answered = self._answered
+
+    def _answered(self, name: str, value: bytes) -> bytes:
+        """A field of the answer. One that cannot be masked is left empty, and what follows is refused."""
+        if self.masker is None or self._broken is not None:
+            return b""
+        try:
+            return self.masker.field(name, value, self.masked)
+        except MaskError as error:
+            self._broken = error
+            return b""
+
     def mask(self, text: Text) -> bytes | None:
         """What may go on now of a text of either side; None where nothing is masked in it. Raises MaskError."""
+        if self._broken is not None:
+            raise self._broken
         side = text.side
         masker = self.masker if side is Side.SERVER else self.request_masker
         if masker is None:

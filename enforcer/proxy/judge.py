@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from enforcer.masking.errors import MaskError
 from enforcer.masking.masker import Masker, masker_for
 from enforcer.policy.engine import TLS, Match, could_pass, may_pass, reads_bodies, reads_tls
 from enforcer.policy.names import match_told
 from enforcer.protocols.base import Request
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.ledger import Ledger
-from enforcer.verdict import Verdict
+from enforcer.proxy.pseudonyms import SessionMaskers
+from enforcer.verdict import Action, Reason, Verdict
 
 # Hosts whose verdicts are remembered. A client talks to one or a few over one connection, unless it means harm.
 VERDICTS_KEPT = 64
@@ -43,6 +45,7 @@ class Judge:
         self._policies = environment.policies
         self._generation = environment.generation
         self._verdicts: dict[tuple[str, str | None], Judgement] = {}
+        self._pseudonymising = SessionMaskers(environment)
 
     def verdict(self, protocol: str, request: Request) -> Judgement:
         judgement = self._matched(protocol, request.facts)
@@ -62,10 +65,21 @@ class Judge:
             told = environment.names.of(flow.executor.cgroup_id, str(flow.destination.address))
             match = match_told(self._policies, flow, protocol, facts, told)
             verdict = match.verdict
-            answers, requests = (masker_for(mask) if mask else None for mask in (verdict.mask, verdict.request_mask))
-            judgement = Judgement(verdict, answers, requests, match if match.clauses else None)
+            try:
+                answers, requests = self._maskers(verdict)
+                judgement = Judgement(verdict, answers, requests, match if match.clauses else None)
+            except MaskError as error:
+                refused = Verdict(Action.DENY, Reason.UNMASKABLE, verdict.policy, verdict.rule, str(error))
+                judgement = Judgement(refused, None, None, None)
             self._verdicts[question] = judgement
         return judgement
+
+    def _maskers(self, verdict: Verdict) -> tuple[Masker | None, Masker | None]:
+        mask, request_mask, keys = verdict.mask, verdict.request_mask, self._environment.mask_keys
+        if request_mask.pseudonyms is not None:
+            return self._pseudonymising.of(self._ledger.flow, mask, request_mask, request_mask.pseudonyms)
+        answers = masker_for(mask, keys) if mask else None
+        return answers, masker_for(request_mask, keys) if request_mask else None
 
     def _asked(self, judgement: Judgement, match: Match, request: Request) -> Judgement:
         verdict = match.on(request)

@@ -10,9 +10,12 @@ import math
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from enforcer.flow import Flow
+from enforcer.masking.masker import Masker
+from enforcer.masking.recorded import facts_as_sent, text_as_sent
 from enforcer.protocols.base import Outcome, Request
 from enforcer.proxy.exchange import Exchange
 from enforcer.recording.rows import ExchangeRow, OutcomeRow, SessionEndRow, SessionRow
@@ -43,11 +46,15 @@ class Ledger:
         self._held: dict[int, tuple[float, ExchangeRow]] = {}
         self._started_ns = time.monotonic_ns()
 
-    def request(self, protocol: str, request: Request, verdict: Verdict) -> None:
-        """The request's row, and before the first one the session's. Its texts are masked here."""
+    def request(self, protocol: str, request: Request, verdict: Verdict, masker: Masker | None = None) -> None:
+        """The request's row, and before the first one the session's. Its texts are masked here. `masker`: of what it
+        says, if its rule has one."""
         if not self._opened:
             self._open(protocol, verdict, request.facts.get("host"))
         self._exchanges += 1
+        if masker is not None and masker.operated and verdict.passes:
+            facts = facts_as_sent(masker, request.facts)
+            request = replace(request, text=text_as_sent(masker, request.text), facts=facts)
         text, params, facts = self._masked(request)
         row: ExchangeRow = {
             "table": "exchanges",

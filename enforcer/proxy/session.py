@@ -241,7 +241,7 @@ class Session(Silence):
             verdict = self._further(request, judgement)
         if verdict.passes and judgement.requests is not None and not self._parser().rewrites:
             verdict = Verdict(Action.DENY, Reason.UNMASKABLE, verdict.policy, verdict.rule, UNWRITTEN)
-        self._ledger.request(self._protocol, request, verdict)
+        self._ledger.request(self._protocol, request, verdict, judgement.requests)
         if not verdict.passes:
             self._refuse(request, verdict)
         elif verdict.durable:
@@ -279,6 +279,7 @@ class Session(Silence):
             request, masker, judgement.requests, time.monotonic_ns(), ledger.bytes_up, ledger.bytes_down
         )
         self._exchanges[request.exchange] = exchange
+        exchange.name_fields()
         try:
             raw = inspector.allow(request, masked=masker is not None, rewrite=exchange.rewrite)
         except MaskError as error:

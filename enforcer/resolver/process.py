@@ -43,6 +43,7 @@ class Resolver(Child):
             self._answerer.links.on_connection = self._take_connection
             self._loop.call_later(REPORT, self._report)
         self._answerer.take_generation(generation)
+        generation.close()
 
     def act(self, message: dict[str, Any], sockets: list[socket.socket]) -> None:
         match message["op"]:

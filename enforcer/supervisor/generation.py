@@ -15,11 +15,12 @@ from enforcer.geo.imports import Store
 from enforcer.geo.sources import Sources, Table
 from enforcer.geo.table import GeoTable
 from enforcer.masking import detectors, jsonpath, language
+from enforcer.masking.keys import Keys
 from enforcer.policy.compiled import PolicySet
 from enforcer.policy.loader import load_policies
 from enforcer.policy.vocabulary import Vocabulary
 from enforcer.protocols import registry
-from enforcer.supervisor import home, trust
+from enforcer.supervisor import home, mask_keys, trust
 from enforcer.supervisor.trust import Trust
 
 # Kinds of address that no rule can allow; refused at connect(), where that is the clearest answer.
@@ -36,6 +37,7 @@ class Content:
     table_path: Path
     away: tuple[str, ...] = ()
     trust: Trust = field(default_factory=lambda: Trust(None))
+    mask_keys: Keys = field(default_factory=Keys)
 
     @property
     def is_closed(self) -> bool:
@@ -88,13 +90,14 @@ def read_content(settings: Settings, previous: Content | None = None) -> Content
         raise ConfigError(f"record_mask: {detectors.unknown(unknown[0])}")
     words = vocabulary(settings)
     trusted = trust.read(settings)
+    keys = mask_keys.read(settings.state)
     policies = load_policies(policy_paths(settings), words)
     path = table_path(settings)
     same = previous is not None and previous.table_path == path
     table = previous.table if previous is not None and same else GeoTable.open(path)
     away = home.faults(settings, table, words.regions)
     refused = away and settings.home.elsewhere == "refuse"
-    return Content(home.closed(policies) if refused else policies, table, path, away, trusted)
+    return Content(home.closed(policies) if refused else policies, table, path, away, trusted, keys)
 
 
 def has_moved(settings: Settings, content: Content) -> bool:

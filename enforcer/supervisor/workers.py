@@ -22,7 +22,7 @@ from enforcer.errors import HostError
 from enforcer.flow import Executor
 from enforcer.masking.masker import masker_for
 from enforcer.recording.writer import Writer
-from enforcer.supervisor import resolver
+from enforcer.supervisor import mask_keys, resolver
 from enforcer.supervisor.generation import Content
 from enforcer.supervisor.records import RecordStream
 from enforcer.tls.authority import Authority
@@ -103,6 +103,7 @@ class Worker:
         self._authority = content.trust.authority
         table = os.open(content.table_path, os.O_RDONLY | os.O_CLOEXEC)
         policy = os.memfd_create("policies")
+        pseudonyms = mask_keys.open_pseudonyms(settings.state)
         try:
             os.write(policy, content.policies.to_json().encode())
             os.lseek(policy, 0, os.SEEK_SET)
@@ -116,15 +117,16 @@ class Worker:
                     "on_reload": "close" if content.is_closed else settings.on_reload,
                     "record_mask": settings.record_mask,
                     "language_model": settings.language_model,
+                    "mask_keys": content.mask_keys.lines(),
                     "resolving": self._resolving,
                     "resolver": resolver.for_process(settings),
                     "tls": content.trust.for_process(),
                 },
-                [table, policy],
+                [table, policy, pseudonyms],
             )
         finally:
-            os.close(table)
-            os.close(policy)
+            for descriptor in (table, policy, pseudonyms):
+                os.close(descriptor)
 
     def listen(self, executor: Executor, listeners: tuple[socket.socket, socket.socket], *, place: int = 0) -> None:
         """Hands over a pair of listeners, or of the resolver's sockets, and closes our copies. `place`: which of the

@@ -15,9 +15,10 @@ import pytest
 from click.testing import CliRunner
 
 from enforcer.cli.mask_cmd import LARGEST, mask
-from enforcer.errors import EnforcerError, PolicyError, UsageError
+from enforcer.errors import ConfigError, EnforcerError, PolicyError, UsageError
 from enforcer.masking import reasons
 from enforcer.masking.detectors import DETECTORS
+from enforcer.supervisor import mask_keys
 
 from .policy_context import SmallContext, run
 
@@ -175,3 +176,36 @@ def test_a_terminal_gets_what_the_page_shows(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert b"\x1b[31m**** **** **** 1111\x1b[0m" in printed
     assert re.sub(rb"\x1b\[[0-9;]*m", b"", printed).replace(b"\r\n", b"\n").decode() == expected
+
+
+def test_operators_are_shown_as_they_work(tmp_path: Path) -> None:
+    """Each value with what takes its place, and the operator that puts it there; columns of CSV by name."""
+    policy = POLICY.replace("[iban]", "[{detector: email, operator: pseudonymise}, {csv: name, operator: redact}]")
+    context = SmallContext(tmp_path, ("clinics",))
+    context.install("clinics", policy.replace("response: [email], ", ""))
+    (tmp_path / "a.csv").write_text("name,mail\nAnna,ada@example.org\n")
+    result = run(mask, context, "test", "--policy", "clinics", "--rule", "letters", tmp_path / "a.csv")
+    printed = json.loads(result.stdout)
+    assert printed["masked"] == "name,mail\n,EMAIL_1\n"
+    assert printed["counts"] == {"csv name": 1, "email": 1}
+    assert [(value["shown"], value["operator"]) for value in printed["values"]] == [("EMAIL_1", "pseudonymise")]
+
+
+def test_rotate_puts_a_key_in_front(tmp_path: Path) -> None:
+    """The keys file gains a first line and stays root's alone; what was the key before is the second."""
+    context = SmallContext(tmp_path)
+    before = mask_keys.read(context.settings().state)
+    result = run(mask, context, "rotate", "--yes")
+    assert result.exception is None, result.exception
+    after = mask_keys.read(context.settings().state)
+    assert after.keys[1:] == before.keys
+    assert result.stdout.startswith(f"key {after.keys[0].ident} is in front of 1 before it")
+    path = context.settings().state / mask_keys.KEY_FILE
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="is open to others"):
+        mask_keys.read(context.settings().state)
+    path.chmod(0o600)
+    path.write_text("xyz\n")
+    with pytest.raises(ConfigError, match="line 1 is not a key"):
+        mask_keys.read(context.settings().state)

@@ -61,7 +61,9 @@ def check_json_path(path: str) -> object:
 VOCABULARY = Vocabulary(
     regions=expand,
     protocols=frozenset({"http", "tls", "postgres", "mysql", "mongodb", "redis", "opaque"}),
-    detectors=frozenset({"credit_card", "iban", "email", "us_ssn"}),
+    detectors=frozenset(
+        {"credit_card", "date_of_birth", "email", "iban", "ip_address", "person_id", "phone", "secrets", "us_ssn"}
+    ),
     check_json_path=check_json_path,
 )
 

@@ -19,7 +19,8 @@ EXAMPLES = {
 
 
 def test_every_kind_of_example_is_there() -> None:
-    """The page shows a pack, requests, proxies, tls, direct and attached traffic, and the host's own services."""
+    """The page shows a pack, requests, proxies, tls, direct and attached traffic, the host's own services,
+    and pseudonyms."""
     shown = {
         "eu-only",
         "orders-api",
@@ -30,6 +31,7 @@ def test_every_kind_of_example_is_there() -> None:
         "mirrors",
         "agents",
         "local-database",
+        "translation-abroad",
     }
     assert shown == EXAMPLES.keys()
 

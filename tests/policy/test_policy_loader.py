@@ -141,7 +141,7 @@ def test_norway_is_a_country(tmp_path: Path) -> None:
         (RULE + ", record: sometimes", "3: rules[0].record: 'sometimes' is not accepted; write 'durable' or 'batched'"),
         (
             RULE + ", mask: {request: [email], reversible: true}",
-            "3: rules[0].mask.reversible: is not there yet: what a request hides stays hidden in the answer; remove it",
+            "3: rules[0].mask.reversible: is an operator; write {detector: ..., operator: pseudonymise}",
         ),
         (RULE + ", mask: {}", "3: rules[0].mask: names nothing; write at least one condition, or remove it"),
         (

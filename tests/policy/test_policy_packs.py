@@ -18,7 +18,7 @@ PACKS = sorted((Path(__file__).parents[2] / "policies").glob("*.yaml"))
 
 def test_all_packs_are_here() -> None:
     """The packs that the documentation names are shipped."""
-    assert {"eu-only", "eu-adequacy", "us-only", "llm-apis", "databases-read-only", "observe"} <= {
+    assert {"eu-only", "eu-adequacy", "us-only", "llm-apis", "llm-pseudonyms", "databases-read-only", "observe"} <= {
         path.stem for path in PACKS
     }
 

@@ -7,21 +7,22 @@ until the first of it is encoded, because only then is its length known) or `Unm
 from __future__ import annotations
 
 from enforcer.flow import Side
-from enforcer.protocols.base import Event, Forward, Outcome, Switched, Text, Unmaskable
+from enforcer.protocols.base import Answered, Event, Forward, Outcome, Switched, Text, Unmaskable
 from enforcer.protocols.codings import CodingError, Decoder, Encoder
 from enforcer.protocols.http1.fields import CHUNKED, LAST_CHUNK, LENGTH, NONE, UNTIL_CLOSE, Framing, chunk
 from enforcer.protocols.http1.reader import ResponseReader
 from enforcer.protocols.http1.request import RequestHead
-from enforcer.protocols.http1.response import ResponseHead
+from enforcer.protocols.http1.response import ResponseHead, rewritten
 from enforcer.protocols.http1.upgrade import SWITCHING
 from enforcer.protocols.media import SNIFF, wide_characters
 
 
 class Answer:
-    """The answer to `request`. `started`: its final head is on its way to the client. `last`: the connection ends with
-    it."""
+    """The answer to `request`. `answered`: what rewrites fields of its heads. `started`: its final head is on its way
+    to the client. `last`: the connection ends with it."""
 
     __slots__ = (
+        "_answered",
         "_decoder",
         "_encoder",
         "_exchange",
@@ -36,10 +37,11 @@ class Answer:
         "started",
     )
 
-    def __init__(self, exchange: int, request: RequestHead, *, masked: bool) -> None:
+    def __init__(self, exchange: int, request: RequestHead, *, masked: bool, answered: Answered | None = None) -> None:
         self._exchange = exchange
         self._request = request
         self._masked = masked
+        self._answered = answered
         self._head: ResponseHead | None = None
         self._status = 0
         self._framing: Framing = NONE
@@ -55,6 +57,9 @@ class Answer:
         is masked once and keeps its Content-Length."""
         events: list[Event] = []
         out: list[bytes] = []
+        if self._answered is not None:
+            reader.interims[:] = [rewritten(head, self._answered) for head in reader.interims]
+            reader.head = None if reader.head is None else rewritten(reader.head, self._answered)
         if reader.interims:
             if not self._request.terms.ancient:  # HTTP/1.0 knows none (RFC 9110 section 15.2)
                 out += [head.render(NONE, 0, close=False, masked=False) for head in reader.interims]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from enforcer.errors import LimitExceeded
 from enforcer.flow import Side
-from enforcer.protocols.base import Event, Rewrite, Text, Unmaskable
+from enforcer.protocols.base import Event, Replaced, Rewrite, Text, Unmaskable
 from enforcer.protocols.codings import CodingError, Decoder, Encoder
-from enforcer.protocols.forms import rewrite_field, rewrite_target
+from enforcer.protocols.forms import named_field, named_pairs, rewrite_field, rewrite_target
 from enforcer.protocols.http1.fields import CHUNKED, LAST_CHUNK, LENGTH, chunk
 from enforcer.protocols.http1.request import RequestHead, read_terms
 from enforcer.protocols.media import CHECKSUMS, SNIFF, wide_characters
@@ -34,17 +34,23 @@ _UNSURE = frozenset(("", "text/plain", "application/octet-stream", "application/
 _JSON = "application/json"
 
 
-def rewrite_head(head: RequestHead, rewrite: Rewrite) -> RequestHead:
-    """`head` with its target and fields rewritten, and judged again as it then is. Raises what `rewrite` raises."""
+def rewrite_head(head: RequestHead, rewrite: Rewrite, replaced: Replaced | None = None) -> RequestHead:
+    """`head` with its target and fields rewritten, those that `replaced` names for their names, and judged again as it
+    then is. Raises what `rewrite` and `replaced` raise."""
     terms = head.terms
     fields = [
-        (name, value if name.lower() in _KEPT else rewrite_field(value, rewrite))
+        (name, value if name.lower() in _KEPT else _rewritten(name, value, rewrite, replaced))
         for name, value in terms.fields
         if name.lower() not in CHECKSUMS
     ]
     said = head.target.startswith("/")
-    target = rewrite_target(head.target, rewrite) if said else head.target
+    target = rewrite_target(head.target, rewrite, named_pairs(replaced)) if said else head.target
     return RequestHead(head.method, target, read_terms("1.0" if terms.ancient else "1.1", fields), head.tunnel)
+
+
+def _rewritten(name: bytes, value: bytes, rewrite: Rewrite, replaced: Replaced | None) -> bytes:
+    new = named_field(name, value, replaced)
+    return rewrite_field(value, rewrite) if new is None else new
 
 
 class Asking:

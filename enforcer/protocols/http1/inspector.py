@@ -350,13 +350,13 @@ class Http1Inspector:
         self._move(_ALLOW)
         head = self._in_progress()
         self._masked, self._rewrite = masked, rewrite
-        self._answer = Answer(request.exchange, head, masked=masked)
+        self._answer = Answer(request.exchange, head, masked=masked, answered=request.answered)
         self._responses.expect(head.method, head.terms.offer)
         if self._server_ended:
             self._responses.receive_eof()  # it closed while the request was judged
         if rewrite is None:
             return self._render(head, masked=True) if masked else request.raw
-        rewritten = rewrite_head(head, rewrite)
+        rewritten = rewrite_head(head, rewrite, request.replaced)
         if not head.terms.has_body:
             return rewritten.render(masked=masked)
         self._asking = Asking(request.exchange, rewritten, masked=masked)

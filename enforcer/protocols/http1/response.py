@@ -7,10 +7,12 @@ client gets, which differs from the server's where the body is rewritten or the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
+from enforcer.protocols.base import Answered
+from enforcer.protocols.forms import answered_field
 from enforcer.protocols.http1.fields import (
     CHUNKED,
     HOP_BY_HOP,
@@ -131,6 +133,16 @@ def read_response_head(status: int, reason: bytes, version: str, fields: Fields,
         start=b"".join(lines),
         of_the_bytes=b"".join(collected.aside),
     )
+
+
+def rewritten(head: ResponseHead, answered: Answered) -> ResponseHead:
+    """`head` with its fields as the client gets them."""
+    first, *lines = head.start.removesuffix(b"\r\n").split(b"\r\n")
+    out = [first]
+    for line in lines:
+        name, _, value = line.partition(b": ")
+        out.append(b"%b: %b" % (name, answered_field(name, value, answered)))
+    return replace(head, start=b"\r\n".join(out) + b"\r\n")
 
 
 def read_switching_head(reason: bytes, version: str, fields: Fields, offer: Offer) -> ResponseHead:

@@ -6,7 +6,6 @@ Bytes for one side are collected over all frames of a read, and leave in the ord
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +13,12 @@ from http import HTTPStatus
 
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.base import Event, Forward, Refusal, Request, Rewrite, Rows, Text, Unmaskable
+from enforcer.protocols.base import Event, Forward, Refusal, Replaced, Request, Rewrite, Rows, Text, Unmaskable
 from enforcer.protocols.body_facts import facts_of
 from enforcer.protocols.codings import CodingError, Decoder
-from enforcer.protocols.forms import rewrite_target
+from enforcer.protocols.forms import answered_field, field_value, named_field, named_pairs, rewrite_target
 from enforcer.protocols.http2 import frames
-from enforcer.protocols.http2.compression import HEAD_LIMIT, Fields
+from enforcer.protocols.http2.compression import HEAD_LIMIT, Block, Fields
 from enforcer.protocols.http2.connection import BODY_LIMIT
 from enforcer.protocols.http2.exchanges import STREAMS_LIMIT, Exchanges
 from enforcer.protocols.http2.frames import PREFACE, ConnectionFault
@@ -39,9 +38,7 @@ _KEPT = frozenset(
         *(b"accept-encoding", b"content-length", b"expect", b"range", b"if-range", b"grpc-encoding"),
     )
 )
-# What a field's value must not hold, whatever a mask made of it.
 _GRPC_TRAILERS = (b"grpc-status", b"grpc-message", b"grpc-status-details-bin")
-_NOT_IN_VALUE = re.compile(rb"[^\t -~\x80-\xff]")
 
 _TO_CLIENT = ((frames.MAX_CONCURRENT_STREAMS, STREAMS_LIMIT), (frames.MAX_HEADER_LIST_SIZE, HEAD_LIMIT))
 
@@ -197,11 +194,12 @@ class Http2Inspector(Exchanges):
         head = stream.head
         fields = head.render(masked=masked)
         if rewrite is not None:
-            fields = _rewrite(fields, rewrite)
+            fields = _rewrite(fields, rewrite, request.replaced)
         stream.move(ALLOW)
         if not self._linked:
             self._link()
         stream.masked = masked
+        stream.answered = request.answered
         if rewrite is not None and not (stream.up.ended and not stream.held):
             if head.waits and head.grpc is None and not stream.held_size:
                 self._go_on(stream)  # the head waits here for the body
@@ -265,9 +263,12 @@ class Http2Inspector(Exchanges):
             self._asked_end(stream, trailers)
 
     def _answered_head(self, stream: Stream, end: bool) -> None:
-        answer = stream.answer
+        answer, answered = stream.answer, stream.answered
         if answer is None:
             return
+        if answered is not None:
+            said = [(name, answered_field(name, value, answered)) for name, value in answer.fields]
+            answer = replace(answer, fields=said, kept=Block())
         trailers: Fields | None = None
         if stream.masked and end and answer.grpc is not None:
             # A call that failed at once: what it says is masked as trailers are.
@@ -378,17 +379,19 @@ class Http2Inspector(Exchanges):
             stream.up.receiver = stream.down.sender = self._server
 
 
-def _rewrite(fields: Fields, rewrite: Rewrite) -> Fields:
-    """What a request's own fields say, with values hidden."""
+def _rewrite(fields: Fields, rewrite: Rewrite, replaced: Replaced | None) -> Fields:
+    """What a request's own fields say, with values hidden, those that `replaced` names for their names."""
     out: Fields = []
+    pairs = named_pairs(replaced)
     for name, value in fields:
         if name == b":path":
             target = value.decode("ascii")
-            out.append((name, rewrite_target(target, rewrite).encode("ascii") if target[0] == "/" else value))
+            out.append((name, rewrite_target(target, rewrite, pairs).encode("ascii") if target[0] == "/" else value))
         elif name[:1] == b":" or name in _KEPT:
             out.append((name, value))
         else:
-            out.append((name, _NOT_IN_VALUE.sub(b"*", rewrite(value)).strip(b" \t")))
+            new = named_field(name, value, replaced)
+            out.append((name, field_value(rewrite(value)) if new is None else new))
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from enforcer.protocols.base import Answered
 from enforcer.protocols.http2.compression import Fields
 from enforcer.protocols.http2.heads import RequestHead, ResponseHead
 from enforcer.protocols.http2.peer import Half, Peer
@@ -48,13 +49,14 @@ ASK, ALLOW, WITHHOLD, REFUSE = Input
 class Stream:
     """`number`: the client's; the server has its own in `up.stream`, once it was told of it (`sent`).
 
-    `held`: the body before the verdict; `awaited`: it is to be whole before the request is handed on;
-    `document`: then what it says, decoded. `asked_texts` and
-    `answered_texts`: what rewrites either body. `concluded`: its outcome was handed on, or it needs none.
+    `held`: the body before the verdict; `awaited`: it is to be whole before the request is handed on; `document`: then
+    what it says, decoded. `asked_texts` and `answered_texts`: what rewrites either body. `answered`: what rewrites
+    fields of the answer's head. `concluded`: its outcome was handed on, or it needs none.
     """
 
     __slots__ = (
         "answer",
+        "answered",
         "answered_texts",
         "asked_texts",
         "awaited",
@@ -89,6 +91,7 @@ class Stream:
         self.trailers: Fields | None = None
         self.sent = False
         self.masked = False
+        self.answered: Answered | None = None
         self.answer: ResponseHead | None = None
         # The head of the answer, or of ours, went to the client.
         self.started = False

@@ -1,0 +1,72 @@
+"""Step 4 of 6, inspect: answers in which pseudonyms are taken back, after whatever is masked in them.
+
+Gets what answers a request whose values went out as pseudonyms; hands on the same, masked as the rule says, with the
+values where the pseudonyms stand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import cycle
+
+from enforcer.masking.deltas import RestoredEvents, RestoredLines
+from enforcer.masking.masker import Kind, Masker, kind_of
+from enforcer.masking.pseudonyms import Pseudonymiser
+from enforcer.masking.restore import Chain, Restored, RestoredJson, in_address, in_markup
+from enforcer.masking.text import TextMask, Untouched
+from enforcer.verdict import MaskSpec
+
+# Fields whose values are addresses.
+_ADDRESSES = frozenset({"location", "content-location", "link", "refresh"})
+
+
+class Answers(Masker):
+    """Takes the pseudonyms of `pseudonyms` back; `masker` masks before, where the rule asks for that."""
+
+    def __init__(self, masker: Masker | None, pseudonyms: Pseudonymiser) -> None:
+        super().__init__(MaskSpec())
+        self.operated = True
+        self.names_fields = True
+        self._masker = masker
+        self._pseudonyms = pseudonyms
+
+    def rows(
+        self,
+        columns: tuple[str, ...],
+        values: list[bytes | None],
+        binary: tuple[bool, ...],
+        counts: Counter[str],
+    ) -> list[bytes | None] | None:
+        masked = None if self._masker is None else self._masker.rows(columns, values, binary, counts)
+        cells = values if masked is None else masked
+        restored = [
+            cell if cell is None or packed else self._pseudonyms.restored(cell)
+            for cell, packed in zip(cells, cycle(binary), strict=False)
+        ]
+        return None if restored == values else restored
+
+    def text(self, media: str) -> TextMask:
+        first = None if self._masker is None else self._masker.text(media)
+        second = self._restored(media)
+        return second if first is None or isinstance(first, Untouched) else Chain(first, second)
+
+    def field(self, name: str, value: bytes, counts: Counter[str]) -> bytes:
+        masked = value if self._masker is None else self._masker.field(name, value, counts)
+        if name.lower() in _ADDRESSES:
+            return self._pseudonyms.restored(masked, lambda one, _place: in_address(one))
+        return self._pseudonyms.restored(masked)
+
+    def _restored(self, media: str) -> TextMask:
+        match kind_of(media):
+            case Kind.PACKED:
+                return Untouched()
+            case Kind.JSON:
+                return RestoredJson(self._pseudonyms)
+            case Kind.LINES:
+                return RestoredLines(self._pseudonyms)
+            case Kind.EVENTS:
+                return RestoredEvents(self._pseudonyms)
+            case Kind.FORM:
+                return Restored(self._pseudonyms, in_address)
+            case _:
+                return Restored(self._pseudonyms, in_markup if "html" in media or "xml" in media else None)

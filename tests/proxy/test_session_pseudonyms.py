@@ -1,0 +1,166 @@
+"""Values that leave as pseudonyms and come back as themselves: judged by what the server and the client received."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import pytest
+
+from enforcer.flow import Side
+from enforcer.masking.keys import Key, Keys
+from enforcer.verdict import Field, JsonPath, Masked, MaskSpec, Operator, Pseudonyms
+from tests.protocols import wire_http2
+from tests.protocols.test_websocket import frame, frames
+from tests.protocols.wire_http2 import DATA, END_STREAM, GET
+from tests.proxy.stage import CARD, Stage, rule
+from tests.proxy.test_session_websocket import opened
+
+PSEUDONYMISE, ALIKE = Operator("pseudonymise"), Operator("pseudonymise", alike=True)
+KEYS = Keys((Key(b"k" * 32),))
+
+
+def pseudonymising(*items: tuple[Masked, Operator], **changes: Any) -> Any:
+    """A rule whose requests carry pseudonyms."""
+    masked = [item for item, _ in items]
+    spec = MaskSpec(
+        detectors=tuple(item for item in masked if isinstance(item, str)),
+        json_paths=tuple(item for item in masked if isinstance(item, JsonPath)),
+        fields=tuple(item for item in masked if isinstance(item, Field)),
+        operators=items,
+        pseudonyms=Pseudonyms(),
+    )
+    return rule(request_mask=spec, **changes)
+
+
+def post(body: bytes, *fields: bytes, target: bytes = b"/v1/chat", media: bytes = b"application/json") -> bytes:
+    head = [b"POST %b HTTP/1.1" % target, b"Host: api.example", b"Content-Type: %b" % media, *fields]
+    return b"\r\n".join([*head, b"Content-Length: %d" % len(body), b"", body])
+
+
+def answer(body: bytes, *fields: bytes, media: bytes = b"application/json") -> bytes:
+    head = [b"HTTP/1.1 200 OK", b"Content-Type: %b" % media, *fields]
+    return b"\r\n".join([*head, b"Content-Length: %d" % len(body), b"", body])
+
+
+def body_of(message: bytes) -> bytes:
+    return message.partition(b"\r\n\r\n")[2]
+
+
+def test_a_value_leaves_as_a_pseudonym_and_comes_back() -> None:
+    """The server gets EMAIL_1 and a text with EMAIL_1 in it comes back with the address."""
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        stage.client_sends(post(b'{"to":"anna@example.org","cc":"bob@example.org","bcc":"anna@example.org"}'))
+        stage.connects()
+        assert body_of(stage.to_server) == b'{"to":"EMAIL_1","cc":"EMAIL_2","bcc":"EMAIL_1"}'
+        stage.server_sends(answer(b'{"text":"I wrote to EMAIL_1, not to email_2 or EMAIL_3."}'))
+        expected = b'{"text":"I wrote to anna@example.org, not to bob@example.org or EMAIL_3."}'
+        assert body_of(stage.to_client) == expected
+
+
+def test_what_looks_like_a_pseudonym_is_one_value_more() -> None:
+    """A text that holds EMAIL_1 already gets it back as it was, beside the value that took that name."""
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        stage.client_sends(post(b'{"a":"anna@example.org","b":"EMAIL_1 and Email_2"}'))
+        stage.connects()
+        sent = body_of(stage.to_server)
+        assert b"anna@example.org" not in sent
+        stage.server_sends(answer(sent))
+        assert body_of(stage.to_client) == b'{"a":"anna@example.org","b":"EMAIL_1 and Email_2"}'
+
+
+@pytest.mark.parametrize("coded", [False, True], ids=["plain", "gzip"])
+def test_pseudonyms_come_back_from_streamed_deltas(coded: bool) -> None:
+    """A pseudonym spread over the deltas of server-sent events is put together again, in clear and in gzip."""
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        stage.client_sends(post(b'{"prompt":"anna@example.org"}'))
+        stage.connects()
+        deltas = ["Hi E", "MA", "IL", "_", "1", "!", " bye"]
+        events = b"".join(b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % delta.encode() for delta in deltas)
+        events += b"data: [DONE]\n\n"
+        coding = (b"Content-Encoding: gzip",) if coded else ()
+        stage.server_sends(answer(gzip.compress(events) if coded else events, *coding, media=b"text/event-stream"))
+        got = body_of(stage.to_client)
+        got = gzip.decompress(got) if coded else got
+        assert got.count(b"data: ") == len(deltas) + 1
+        assert (
+            b"".join(part.partition(b'"')[0] for part in got.split(b'"content":"')[1:]) == b"Hi anna@example.org! bye"
+        )
+        assert got.endswith(b"data: [DONE]\n\n")
+
+
+def test_fields_of_the_head_and_of_the_query_are_replaced() -> None:
+    """Header fields and pairs of the query that an item names, on their way out and on their way back."""
+    items = ((Field("header", "x-user"), PSEUDONYMISE), (Field("query", "mail*"), PSEUDONYMISE))
+    with Stage(pseudonymising(*items)) as stage:
+        stage.client_sends(b"GET /?mailbox=a%20b&q=1 HTTP/1.1\r\nHost: api.example\r\nX-User: Anna B\r\n\r\n")
+        stage.connects()
+        assert stage.to_server.startswith(b"GET /?mailbox=MAIL_1&q=1 HTTP/1.1\r\n")
+        assert b"\r\nX-User: USER_2\r\n" in stage.to_server
+        stage.server_sends(answer(b"{}", b"Location: /u/USER_2?m=MAIL_1", b"X-Echo: USER_2"))
+        assert b"\r\nLocation: /u/Anna%20B?m=a%20b\r\n" in stage.to_client
+        assert b"\r\nX-Echo: Anna B\r\n" in stage.to_client
+
+
+def test_what_is_recorded_is_what_was_sent() -> None:
+    """The recorded target holds pseudonyms, and the counts say how many values, never which."""
+    with Stage(pseudonymising(("phone", PSEUDONYMISE)), hold=0) as stage:
+        stage.client_sends(b"GET /find?n=%2B442079460958 HTTP/1.1\r\nHost: api.example\r\n\r\n")
+        stage.connects()
+        stage.server_sends(answer(b"{}"))
+        rows = [row for kind, row in stage.log if kind == "row"]
+        assert [row["text"] for row in rows if "text" in row] == ["GET /find?n=PHONE_1"]
+        assert "442079460958" not in repr(rows)
+        assert {"phone": 1} in [dict(row["masked"]) for row in rows if "masked" in row]
+
+
+def test_a_pseudonym_alike_is_a_card_number() -> None:
+    """A card's pseudonym has its length and a valid Luhn digit, as text and as a number, and comes back as the card."""
+    with Stage(pseudonymising(("credit_card", ALIKE))) as stage:
+        stage.client_sends(post(b'{"n":%b,"s":"%b"}' % (CARD.encode(), CARD.encode())))
+        stage.connects()
+        assert body_of(stage.to_server) == b'{"n":9999000000000012,"s":"9999000000000012"}'
+        stage.server_sends(answer(b'{"n":9999000000000012,"s":"9999 0000 0000 0012"}'))
+        assert body_of(stage.to_client) == b'{"n":%b,"s":"%b"}' % (CARD.encode(), CARD.encode())
+
+
+def test_messages_of_a_websocket_have_pseudonyms_both_ways() -> None:
+    """What the client says leaves with pseudonyms, message by message; what the server says has the values again."""
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        opened(stage)
+        stage.client_sends(frame(0x81, b'{"to":"anna@example.org"}'))
+        assert frames(stage.take("server"), Side.CLIENT) == [(0x81, b'{"to":"EMAIL_1"}')]
+        stage.server_sends(frame(0x81, b'{"text":"EMAIL_1?"}', client=False))
+        assert frames(stage.take("client"), Side.SERVER) == [(0x81, b'{"text":"anna@example.org?"}')]
+
+
+def test_streams_of_http2_share_their_pseudonyms() -> None:
+    """Fields and bodies of every stream of one session, heads of the answers included."""
+    items = (("email", PSEUDONYMISE), (Field("header", "x-user"), PSEUDONYMISE))
+    asked = [(b":method", b"POST"), *GET[1:], (b"x-user", b"Anna"), (b"content-type", b"application/json")]
+    answered = [(b":status", b"200"), (b"content-type", b"application/json"), (b"x-echo", b"USER_1")]
+    with Stage(pseudonymising(*items)) as stage:
+        for stream in (1, 3):
+            body = wire_http2.frame(DATA, END_STREAM, stream, b'{"to":"anna@example.org"}')
+            start = wire_http2.opening() if stream == 1 else b""
+            stage.client_sends(start + wire_http2.headers(stream, asked, end=False) + body)
+            if stream == 1:
+                stage.connects()
+            sent = wire_http2.frames(stage.take("server"))
+            assert [payload for kind, _, _, payload in sent if kind == "DATA"] == [b'{"to":"EMAIL_2"}']
+            assert b"Anna" not in b"".join(payload for _, _, _, payload in sent)
+        settings = wire_http2.frame(wire_http2.SETTINGS, 0, 0)
+        body = wire_http2.frame(DATA, END_STREAM, 1, b'{"text":"EMAIL_2"}')
+        stage.server_sends(settings + wire_http2.headers(1, answered, end=False) + body)
+        got = wire_http2.frames(stage.take("client"))
+        assert [payload for kind, _, _, payload in got if kind == "DATA"] == [b'{"text":"anna@example.org"}']
+
+
+def test_pseudonyms_that_cannot_be_kept_refuse_the_request() -> None:
+    """Where pseudonyms of executors have no file, nothing goes to the server, and the client is told."""
+    spec = MaskSpec(("email",), operators=(("email", PSEUDONYMISE),), pseudonyms=Pseudonyms("executor", 60))
+    with Stage(rule(request_mask=spec)) as stage:
+        stage.client_sends(post(b'{"to":"anna@example.org"}'))
+        assert stage.to_client.startswith(b"HTTP/1.1 403 ")
+        assert b"pseudonyms of executors cannot be kept here" in stage.to_client
+        assert not stage.dials
