@@ -22,7 +22,7 @@ from enforcer.protocols.mysql.results import (
     UNREACHABLE,
     error,
     with_text,
-    write_row,
+    write_rows,
 )
 from enforcer.protocols.mysql.server import ServerHalf
 from enforcer.verdict import Denial
@@ -171,8 +171,8 @@ class MySqlInspector:
         return self._due if handed is not None else 0
 
     def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:
-        """A row of `values`. Raises ProtocolError where their number changed."""
-        return write_row(rows, values, self._conversation.layouts[rows.columns])
+        """Rows of `values`. Raises ProtocolError where their number changed."""
+        return write_rows(rows, values, self._conversation.layouts[rows.columns])
 
     def encode_text(self, text: Text, data: bytes) -> bytes:
         """The OK or ERR that `text` came in, rebuilt. Raises ProtocolError where its parts did not survive."""

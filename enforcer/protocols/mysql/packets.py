@@ -67,6 +67,16 @@ def payload_of(raw: bytes) -> bytes:
     return b"".join(raw[at + HEADER : at + step] for at in range(0, len(raw), step))
 
 
+def message_size(data: bytes, pos: int) -> int:
+    """Bytes of the message at `pos`, which is whole, headers included."""
+    size = 0
+    while True:
+        length = int.from_bytes(data[pos + size : pos + size + 3], "little")
+        size += HEADER + length
+        if length < FULL:
+            return size
+
+
 def count_of(raw: bytes) -> int:
     """Packets of a message."""
     return len(raw) // (HEADER + FULL) + 1

@@ -20,6 +20,7 @@ from enforcer.protocols.mysql.packets import (
     Reader,
     length_encoded,
     message_of,
+    message_size,
     payload_of,
     text_encoded,
 )
@@ -45,7 +46,7 @@ ANSI_QUOTES: Final = 0x8000
 """MariaDB only: a double quote begins a name."""
 
 _SEPARATOR: Final = b"\x00"
-_SHORT: Final = tuple(bytes((size,)) for size in range(NULL))
+_SHORT: Final = tuple(bytes((number,)) for number in range(256))
 _VARIABLE, _SCHEMA = 0, 1
 _UNSIGNED: Final = 0x20
 
@@ -91,15 +92,13 @@ class Layout:
         self.binary = binary
 
 
-def read_row(number: int, raw: bytes, layout: Layout) -> Rows:
-    """A row of exchange `number`, all of its cells as text. Raises ProtocolError where they do not fill it."""
+def read_row(raw: bytes, layout: Layout) -> list[bytes | None]:
+    """The cells of a row, all of them as text. Raises ProtocolError where they do not fill it."""
     if layout.binary:
-        values = _binary_cells(payload_of(raw), layout, [])
-    elif len(raw) < HEADER + FULL:
-        values = _text_cells(raw, HEADER, len(layout.columns))
-    else:
-        values = _text_cells(payload_of(raw), 0, len(layout.columns))
-    return Rows(number, layout.columns, values, layout.plain, raw)
+        return _binary_cells(payload_of(raw), layout, [])
+    if len(raw) < HEADER + FULL:
+        return _text_cells(raw, HEADER, len(layout.columns))
+    return _text_cells(payload_of(raw), 0, len(layout.columns))
 
 
 def _text_cells(data: bytes, pos: int, count: int) -> list[bytes | None]:
@@ -140,24 +139,26 @@ def _binary_cells(payload: bytes, layout: Layout, pieces: list[bytes]) -> list[b
     return values
 
 
-def write_row(row: Rows, values: list[bytes | None], layout: Layout) -> bytes:
-    """`row` with these cells. What was changed in a column that holds no text is NULL."""
-    if len(values) != len(row.values):
-        raise ProtocolError(Side.SERVER, "a masked row has another number of cells")
-    if not layout.binary:
-        return message_of(_text_row(row.values, values, layout.textual), row.raw[3])
-    pairs = zip(layout.textual, row.values, values, strict=True)
-    fitting = [value if textual or value == before else None for textual, before, value in pairs]
-    nulls = bytearray((len(values) + 9) // 8)
-    body: list[bytes] = []
-    pieces: list[bytes] = []
-    _binary_cells(payload_of(row.raw), layout, pieces)
-    for index, (value, before, piece) in enumerate(zip(fitting, row.values, pieces, strict=True)):
-        if value is None:
-            nulls[index + 2 >> 3] |= 1 << (index + 2 & 7)
+def write_rows(rows: Rows, values: list[bytes | None], layout: Layout) -> bytes:
+    """`rows` with these cells, numbered as they are. What was changed in a column that holds no text is NULL."""
+    if len(values) != len(rows.values):
+        raise ProtocolError(Side.SERVER, "masked rows have another number of cells")
+    out: list[bytes] = []
+    width, sequence, pos = len(layout.columns), rows.raw[3], 0
+    for start in range(0, len(values), width):
+        before, after = rows.values[start : start + width], values[start : start + width]
+        if layout.binary:
+            size = message_size(rows.raw, pos)
+            body = _binary_row(before, after, layout, payload_of(rows.raw[pos : pos + size]))
+            pos += size
         else:
-            body.append(piece if value == before else text_encoded(value))
-    return message_of(b"\x00" + bytes(nulls) + b"".join(body), row.raw[3])
+            body = _text_row(before, after, layout.textual)
+        if len(body) < FULL:
+            out += (len(body).to_bytes(3, "little"), _SHORT[sequence & 0xFF], body)
+        else:
+            out.append(message_of(body, sequence))
+        sequence += len(body) // FULL + 1
+    return b"".join(out)
 
 
 def _text_row(before: list[bytes | None], values: list[bytes | None], textual: tuple[bool, ...]) -> bytes:
@@ -171,6 +172,19 @@ def _text_row(before: list[bytes | None], values: list[bytes | None], textual: t
         else:
             parts += (length_encoded(len(value)), value)
     return b"".join(parts)
+
+
+def _binary_row(before: list[bytes | None], values: list[bytes | None], layout: Layout, payload: bytes) -> bytes:
+    """These cells in the binary protocol; what is as it was in `payload` stands as it does there."""
+    nulls, body, pieces = bytearray((len(values) + 9) // 8), [b"\x00", b""], list[bytes]()
+    _binary_cells(payload, layout, pieces)
+    for index, value in enumerate(values):
+        if value is None or not (layout.textual[index] or value == before[index]):
+            nulls[index + 2 >> 3] |= 1 << (index + 2 & 7)
+        else:
+            body.append(pieces[index] if value == before[index] else text_encoded(value))
+    body[1] = bytes(nulls)
+    return b"".join(body)
 
 
 @dataclass(slots=True)

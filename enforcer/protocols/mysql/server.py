@@ -12,7 +12,7 @@ from typing import Final
 
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.base import Text, TlsOffer, Unmaskable
+from enforcer.protocols.base import Rows, Text, TlsOffer, Unmaskable
 from enforcer.protocols.mysql import handshake
 from enforcer.protocols.mysql.charsets import is_read
 from enforcer.protocols.mysql.client import ClientHalf
@@ -222,31 +222,36 @@ class ServerHalf:
         return True
 
     def _mask_rows(self, exchange: Exchange) -> bool:
-        """Hot path: one Rows event per row that is there."""
+        """Hot path: all the rows that are there as one Rows event."""
         conversation, packets, layout = self._conversation, self._packets, self._conversation.layout
         if layout is None:
             raise ProtocolError(Side.SERVER, "rows without columns")
-        conversation.end_block()
-        events, number, shift = conversation.events, exchange.number, conversation.shift
         data, pos, end = packets.data, packets.pos, len(packets.data)
         sequence, deprecates, start = conversation.sequence, self._deprecates_eof, packets.pos
-        while end - pos > HEADER:
-            length = data[pos] | data[pos + 1] << 8 | data[pos + 2] << 16
-            first = data[pos + HEADER]
-            if length == FULL or length > end - pos - HEADER or not length:
-                break
-            if first >= 0xFE and (first == 0xFF or length < _ENDS or deprecates):
-                break
-            check_sequence(Side.SERVER, data[pos + 3], sequence)
-            raw = data[pos : pos + HEADER + length]
-            pos += HEADER + length
-            sequence = sequence + 1 & 0xFF
-            events.append(
-                (read_row(number, raw if not shift else conversation.numbered(raw), layout), sequence + shift)
-            )
-            exchange.counted += 1
-        packets.pos, conversation.sequence = pos, sequence
+        values: list[bytes | None] = []
+        try:
+            while end - pos > HEADER:
+                length = data[pos] | data[pos + 1] << 8 | data[pos + 2] << 16
+                first = data[pos + HEADER]
+                if length == FULL or length > end - pos - HEADER or not length:
+                    break
+                if first >= 0xFE and (first == 0xFF or length < _ENDS or deprecates):
+                    break
+                check_sequence(Side.SERVER, data[pos + 3], sequence)
+                values += read_row(data[pos : pos + HEADER + length], layout)
+                pos += HEADER + length
+                sequence = sequence + 1 & 0xFF
+                exchange.counted += 1
+        finally:  # also where the next one is none: what came before it goes on first, however the bytes were cut
+            packets.pos, conversation.sequence = pos, sequence
+            if values:
+                self._emit_rows(exchange, layout, values, data[start:pos])
         return pos > start or self._mask_long_row(exchange, layout)
+
+    def _emit_rows(self, exchange: Exchange, layout: Layout, values: list[bytes | None], raw: bytes) -> None:
+        conversation = self._conversation
+        raw = _renumbered(raw, conversation.shift) if conversation.shift else raw
+        conversation.emit(Rows(exchange.number, layout.columns, values, layout.plain, raw))
 
     def _mask_long_row(self, exchange: Exchange, layout: Layout) -> bool:
         """One that is not there yet, or has several packets."""
@@ -256,7 +261,7 @@ class ServerHalf:
             return False
         conversation.sequence = conversation.sequence + count_of(raw) & 0xFF
         exchange.counted += 1
-        conversation.emit(read_row(exchange.number, conversation.numbered(raw), layout))
+        self._emit_rows(exchange, layout, read_row(raw, layout), raw)
         return True
 
     # --- the connection
