@@ -20,7 +20,7 @@ from enforcer.config import load_settings
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
 from tests.cli.executing import NOTHING, PYTHON, execute, inside, left_behind, namespaces_of, still_there
-from tests.fixtures.world import Shell, Watch, enforcing, eventually, session_list, url
+from tests.fixtures.world import NOBODY_SILENT, Shell, Watch, enforcing, eventually, session_list, url
 
 pytest_plugins = ["tests.system.plugin"]
 pytestmark = pytest.mark.world
@@ -30,7 +30,7 @@ NOBODY = 65534
 
 @pytest.fixture(scope="module")
 def instance(world: World) -> Iterator[Instance]:
-    with enforcing(world, "eu-only") as running:
+    with enforcing(world, "eu-only", **NOBODY_SILENT) as running:
         yield running
 
 

@@ -19,7 +19,7 @@ from enforcer.demo.world import FRANKFURT, VIRGINIA, Site, World
 from enforcer.tls.authority import Authority
 from tests.clients import goods, objects
 from tests.clients.long_streams import CLEAR_PORT, RAW_PORT
-from tests.fixtures.world import CARD, EMAIL, enforcing
+from tests.fixtures.world import CARD, EMAIL, NOBODY_SILENT, enforcing
 from tests.system import name_server
 
 # Allowed and unread; allowed and masked; in a region that no rule allows.
@@ -106,7 +106,9 @@ def built() -> Iterator[Place]:
         _serve_names(world)
         settings = {"trust": [str(directory / "ca.pem")]}
         resolver = {"upstreams": [{"address": FRANKFURT.address}]}
-        with enforcing(world, "clients", files={"clients": RULES}, tls=settings, resolver=resolver) as instance:
+        with enforcing(
+            world, "clients", files={"clients": RULES}, tls=settings, resolver=resolver, **NOBODY_SILENT
+        ) as instance:
             yield Place(world, instance, public)
 
 

@@ -13,7 +13,7 @@ import pytest
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
 from enforcer.tls.authority import Authority
-from tests.fixtures.world import CARD, LOCATIONS, MASKED_CARD, Shell, Watch, enforcing, session_list
+from tests.fixtures.world import CARD, LOCATIONS, MASKED_CARD, NOBODY_SILENT, Shell, Watch, enforcing, session_list
 from tests.system import grpc_server
 
 pytest_plugins = ["tests.system.plugin"]
@@ -85,7 +85,8 @@ def instance(world: World, public: Path) -> Iterator[Instance]:
     program = (sys.executable, grpc_server.__file__, FRANKFURT.address, str(GRPC_PORT), str(public / "api.example.pem"))
     world.spawn(FRANKFURT.name, *program, log="grpc.log")
     world.wait_for(FRANKFURT, GRPC_PORT)
-    with enforcing(world, "h2", files={"h2": POLICY}, tls={"trust": [str(public / "ca.pem")]}) as running:
+    settings = {"tls": {"trust": [str(public / "ca.pem")]}, **NOBODY_SILENT}
+    with enforcing(world, "h2", files={"h2": POLICY}, **settings) as running:
         yield running
 
 

@@ -13,7 +13,7 @@ import pytest
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, VIRGINIA, World
 from enforcer.tls.authority import Authority
-from tests.fixtures.world import CARD, MASKED_CARD, Shell, Watch, enforcing, session_list
+from tests.fixtures.world import CARD, MASKED_CARD, NOBODY_SILENT, Shell, Watch, enforcing, session_list
 from tests.system import connect_proxy, tls_server
 
 pytest_plugins = ["tests.system.plugin"]
@@ -91,7 +91,7 @@ def instance(world: World, public: Path) -> Iterator[Instance]:
         "trust": [str(public / "ca.pem")],
         "client_certificates": [{"host": "api.example", **client}],
     }
-    with enforcing(world, "tls", files={"tls": POLICY}, tls=settings) as running:
+    with enforcing(world, "tls", files={"tls": POLICY}, tls=settings, **NOBODY_SILENT) as running:
         yield running
 
 
