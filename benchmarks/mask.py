@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
 import resource
 import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.mask_corpus import NUMBERS, Document, Maker, corpus
+from enforcer.compiled import find_tree, running_from
 from enforcer.masking import engine
 from enforcer.masking.detectors import DETECTORS
 from enforcer.masking.scanner import PIECE, Scanner
@@ -183,15 +187,43 @@ PATHOLOGICAL_UNITS = {
 }
 
 
-def pathological(scanner: Scanner, size: int) -> dict[str, float]:
-    """Speeds for `size` bytes of each unit, repeated."""
+def varied(rng: random.Random, size: int) -> dict[str, bytes]:
+    """Texts in which nothing repeats: noise, and near misses that are each another."""
+    digits = b"0123456789"
     return {
-        name: fastest(lambda u=unit: mask(scanner, u * (size // len(u))), size)
-        for name, unit in PATHOLOGICAL_UNITS.items()
+        "random bytes": rng.randbytes(size),
+        "random digits": bytes(rng.choices(digits, k=size)),
+        "random digits in groups": bytes(rng.choices(digits * 4 + b"    -.", k=size)),
+        "random letters and digits": bytes(rng.choices(b"abcdefghijklmnopqrstuvwxyzABCDEFGH0123456789   ", k=size)),
+        "other cards that fail": b"".join(b"4%015d " % rng.randrange(10**15) for _ in range(size // 17)),
+        "other addresses of machines": b"".join(
+            b"%d.%d.%d.999 " % (i % 250, i % 199, i % 97) for i in range(size // 14)
+        ),
     }
 
 
+def pathological(scanner: Scanner, size: int) -> dict[str, float]:
+    """Speeds for `size` bytes of each unit, repeated, and of what does not repeat itself."""
+    texts = {name: unit * (size // len(unit)) for name, unit in PATHOLOGICAL_UNITS.items()}
+    texts |= varied(random.Random(1), size)
+    return {name: fastest(lambda t=text: mask(scanner, t), len(text)) for name, text in texts.items()}
+
+
+def run_compiled() -> None:
+    """Starts this program again with the compiled tree, which is what `enforcer run` uses, if there is one."""
+    tree, checkout = find_tree(), Path.cwd()
+    if tree is None:
+        print(
+            "there is no compiled tree of exactly this code: this is the speed of plain Python; `make setup` makes one"
+        )
+    elif running_from() != tree:
+        path = f"{tree}{os.pathsep}{checkout}"
+        command = [sys.executable, "-P", "-m", "benchmarks.mask", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})  # noqa: S606 - the same program
+
+
 def main() -> None:
+    run_compiled()
     parser = argparse.ArgumentParser(prog="mask", description=__doc__.partition("\n")[0])
     parser.add_argument("--each", type=int, default=200, help="values per detector")
     parser.add_argument("--seed", type=int, default=1)
