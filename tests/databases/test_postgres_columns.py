@@ -281,7 +281,7 @@ def test_a_function_call_shows_nothing(gateway: Gateway, database: int) -> None:
 
 
 def test_what_is_written_is_hidden_on_its_way_out(database: int) -> None:
-    """`mask: request`: literals and COPY data by detector, parameters by their column too; the server never has them."""
+    """`mask: request`: literals and COPY data by detector, parameters by their column too: the server has none."""
     spec = MaskSpec(detectors=("credit_card",))
     card, other = "4111111111111111", "zebra"
     with (
