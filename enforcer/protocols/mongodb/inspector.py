@@ -19,7 +19,7 @@ from enforcer.protocols.mongodb import bson
 from enforcer.protocols.mongodb.bson import Malformed
 from enforcer.protocols.mongodb.columns import Naming
 from enforcer.protocols.mongodb.commands import HELLO, UNKNOWN, Command, command_of
-from enforcer.protocols.mongodb.masking import Assembly, Document, ErrorText, assemble, rewrite_request
+from enforcer.protocols.mongodb.masking import Assembly, assemble, rewrite_request
 from enforcer.protocols.mongodb.texts import describe, user_of
 from enforcer.protocols.mongodb.wire import OP_QUERY, Message, Reader, reply, rewritten
 from enforcer.protocols.statement_facts import COLUMN, COMMAND, DATABASE, LIST_LIMIT, OPERATION, TABLE, USER
@@ -145,7 +145,7 @@ class MongoInspector:
         """One part of the answer that is being masked, or one message; False where bytes are missing."""
         assembly = self._assembly
         if assembly is not None:
-            part = next(assembly.parts, None)
+            part = assembly.next()
             if part is not None:
                 self._events.append(part)
                 return True
@@ -323,16 +323,17 @@ class MongoInspector:
 
     def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:
         """Nothing yet: the message goes on once all of its documents are masked."""
-        if not isinstance(rows, Document):
-            raise TypeError("this row is none of a MongoDB document")
-        rows.hide(values)
+        self._masked().hide_row(rows, values)
         return b""
 
     def encode_text(self, text: Text, data: bytes) -> bytes:
-        if not isinstance(text, ErrorText):
-            raise TypeError("this text is none of a MongoDB error")
-        text.hide(data)
+        self._masked().hide_text(text, data)
         return b""
+
+    def _masked(self) -> Assembly:
+        if self._assembly is None:
+            raise RuntimeError("no answer is being masked")
+        return self._assembly
 
 
 def _without_compression(message: Message, command: Command) -> bson.Edits:

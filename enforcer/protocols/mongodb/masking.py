@@ -34,37 +34,13 @@ _NAMES_END: Final = b"\0\0"
 
 
 @dataclass(slots=True)
-class Document(Rows):
-    """One document's values. `elements`: where they stand. `names`: the places of field names, which are the last
-    cell. `of`: the message that what comes back is put into."""
+class Part:
+    """What is handed out at once: one document's values, or an error's message. `elements`: where they stand. `names`:
+    the places of field names, which are a row's last cell."""
 
-    elements: list[Element] = field(default_factory=list)
-    names: list[Element] = field(default_factory=list)
-    of: Assembly | None = None
-
-    def hide(self, values: list[bytes | None]) -> None:
-        """Takes what came back."""
-        if self.of is None:
-            raise RuntimeError("a document of no message")
-        for element, before, value in zip(self.elements, self.values, values, strict=False):
-            if value != before:
-                self.of.edits[element.start] = _written(element, value)
-        if values[-1] is not None and values[-1] != self.values[-1]:
-            _rename(self.of.names, self.names, values[-1])
-
-
-@dataclass(slots=True)
-class ErrorText(Text):
-    """An error message. `element`: where it stands."""
-
-    element: Element | None = None
-    of: Assembly | None = None
-
-    def hide(self, data: bytes) -> None:
-        if self.of is None or self.element is None:
-            raise RuntimeError("an error of no message")
-        if data != self.data:
-            self.of.edits[self.element.start] = _written(self.element, data)
+    event: Rows | Text
+    elements: list[Element]
+    names: list[Element]
 
 
 @dataclass(slots=True)
@@ -73,9 +49,35 @@ class Assembly:
 
     message: Message
     exchange: int
-    parts: Iterator[Document | ErrorText]
+    parts: Iterator[Part]
     edits: bson.Edits = field(default_factory=dict)
     names: bson.Names = field(default_factory=dict)
+    part: Part | None = None
+
+    def next(self) -> Rows | Text | None:
+        """The next part; what comes back of it belongs to it until the one after."""
+        self.part = next(self.parts, None)
+        return None if self.part is None else self.part.event
+
+    def hide_row(self, row: Rows, values: list[bytes | None]) -> None:
+        """Takes what came back of a document."""
+        part = self._current(row)
+        for element, before, value in zip(part.elements, row.values, values, strict=False):
+            if value != before:
+                self.edits[element.start] = _written(element, value)
+        if values[-1] is not None and values[-1] != row.values[-1]:
+            _rename(self.names, part.names, values[-1])
+
+    def hide_text(self, text: Text, data: bytes) -> None:
+        """The same of an error's message."""
+        if data != text.data:
+            element = self._current(text).elements[0]
+            self.edits[element.start] = _written(element, data)
+
+    def _current(self, event: Rows | Text) -> Part:
+        if self.part is None or self.part.event is not event:
+            raise RuntimeError("this part was not handed on last")
+        return self.part
 
     def finish(self) -> bytes:
         """The message as it may go on."""
@@ -100,7 +102,7 @@ class _Parts:
         self._command = command
         self._naming = naming
 
-    def all(self) -> Iterator[Document | ErrorText]:
+    def all(self) -> Iterator[Part]:
         message = self._assembly.message
         rest: list[tuple[Element, str]] = []
         for element in bson.elements(self._raw, message.body, message.end):
@@ -124,7 +126,7 @@ class _Parts:
             for place in sequence.documents:
                 yield self._document([(Element(bson.DOCUMENT, b"", place, place, sequence.end), "")])
 
-    def _cursor(self, cursor: Element) -> Iterator[Document | ErrorText]:
+    def _cursor(self, cursor: Element) -> Iterator[Part]:
         for element in bson.elements(self._raw, cursor.start, cursor.end):
             if element.name in _BATCHES and element.kind == bson.ARRAY:
                 for item in bson.elements(self._raw, element.start, element.end):
@@ -132,7 +134,7 @@ class _Parts:
             elif element.name not in _CURSOR:
                 yield self._document([(element, _text(element.name))])
 
-    def _errors(self, listed: Element, depth: int) -> Iterator[Document | ErrorText]:
+    def _errors(self, listed: Element, depth: int) -> Iterator[Part]:
         """Errors of writes: their messages, and the keys and documents that they quote."""
         if depth > bson.MAX_DEPTH:
             raise ProtocolError(Side.SERVER, "a reply nests too many documents")
@@ -146,11 +148,11 @@ class _Parts:
             elif element.name not in _ERROR_NUMBERS:
                 yield self._document([(element, _text(element.name))])
 
-    def _error(self, element: Element) -> ErrorText:
+    def _error(self, element: Element) -> Part:
         data = bson.spelt(self._raw, element) or b""
-        return ErrorText(self._assembly.exchange, "error", data, True, b"", element=element, of=self._assembly)
+        return Part(Text(self._assembly.exchange, "error", data, True, b""), [element], [])
 
-    def _document(self, roots: list[tuple[Element, str]]) -> Document:
+    def _document(self, roots: list[tuple[Element, str]]) -> Part:
         """The values of `roots`, each below its path."""
         cells = _Cells(self._raw, self._naming)
         for root, path in roots:
@@ -161,9 +163,7 @@ class _Parts:
         # Rules on columns leave field names alone, see `_rename`.
         columns, binary = (*cells.columns, self._naming.prefix), (*cells.binary, False)
         values = [*cells.values, _joined(cells.names)]
-        row = Document(self._assembly.exchange, columns, values, binary, b"")
-        row.elements, row.names, row.of = cells.elements, cells.names, self._assembly
-        return row
+        return Part(Rows(self._assembly.exchange, columns, values, binary, b""), cells.elements, cells.names)
 
 
 class _Cells:

@@ -12,7 +12,7 @@ from typing import Final
 
 from enforcer.errors import LimitExceeded
 from enforcer.flow import Side
-from enforcer.protocols.base import Event, Forward, Outcome, Reply
+from enforcer.protocols.base import Event, Forward, Outcome, Reply, Rows
 from enforcer.protocols.redis.columns import Plan
 
 MAX_OUTSTANDING: Final = 100_000
@@ -45,6 +45,16 @@ class Pending:
     plain: bool = False
     sets_user: bool = False
     sets_database: bool = False
+
+
+@dataclass(slots=True)
+class Cells:
+    """What a row is made of. `pieces`: the reply's bytes, one scalar or list header each. `places`: where its values
+    stand in them. `resp3`: how a null is written."""
+
+    pieces: list[bytes]
+    places: list[int]
+    resp3: bool
 
 
 class Possible:
@@ -86,6 +96,7 @@ class Conversation:
         self.counts = {"subscribe": 0, "psubscribe": 0, "ssubscribe": 0}
         self.carrier: Pending | None = None  # the subscription that messages belong to
         self.last_masked: Pending | None = None
+        self.cells: deque[Cells] = deque()  # of the rows among the events
         self._block: list[bytes] = []
         self._outcomes: list[Event] = []
 
@@ -100,6 +111,10 @@ class Conversation:
     def emit(self, event: Event) -> None:
         self.end_block()
         self.events.append(event)
+
+    def emit_row(self, row: Rows, cells: Cells) -> None:
+        self.emit(row)
+        self.cells.append(cells)
 
     def end_block(self) -> None:
         """Hands on what `forward` gathered, and what ended with it."""

@@ -14,8 +14,8 @@ from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Refusal, Request, Rewrite, Rows, Text
 from enforcer.protocols.redis.client import Asked, ClientHalf, encode, other_databases, user_of
 from enforcer.protocols.redis.columns import Plan, Shape, plan_of
-from enforcer.protocols.redis.conversation import SUBSCRIBING, UNSUBSCRIBING, Conversation, Pending
-from enforcer.protocols.redis.server import Row, ServerHalf, write_error, write_row
+from enforcer.protocols.redis.conversation import SUBSCRIBING, UNSUBSCRIBING, Cells, Conversation, Pending
+from enforcer.protocols.redis.server import ServerHalf, write_error, write_row
 from enforcer.protocols.redis.texts import refusal_line
 from enforcer.verdict import Denial
 
@@ -45,6 +45,7 @@ class RedisInspector:
         self._conversation = Conversation()
         self._client = ClientHalf(self._conversation)
         self._server = ServerHalf(self._conversation)
+        self._cells: Cells | None = None
         self._fault: ProtocolError | None = None
 
     def read_bodies(self) -> None:
@@ -71,7 +72,10 @@ class RedisInspector:
         if not events and not self._conversation.closed:
             self._advance()
         if events:
-            return events.popleft()
+            event = events.popleft()
+            if isinstance(event, Rows):
+                self._cells = self._conversation.cells.popleft()
+            return event
         if self._fault is not None and not self._conversation.closed:
             raise self._fault
         return None
@@ -135,6 +139,7 @@ class RedisInspector:
             silent = self._server.mid_reply or bool(conversation.events)
             conversation.closed = True
             conversation.events.clear()
+            conversation.cells.clear()
             return Refusal(b"" if silent else line, close=True)
         asked = self._judged(request)
         self._client.asked = None
@@ -157,9 +162,10 @@ class RedisInspector:
         return asked
 
     def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:
-        if not isinstance(rows, Row):
-            raise TypeError("this row is none of a Redis reply")
-        return write_row(rows, values)
+        """Of the row that was handed on last."""
+        if self._cells is None:
+            raise RuntimeError("no row was handed on")
+        return write_row(rows, self._cells, values)
 
     def encode_text(self, text: Text, data: bytes) -> bytes:
         return write_error(text, data)

@@ -14,7 +14,14 @@ from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Rows, Text
 from enforcer.protocols.redis.columns import Frame, Shape, readable
-from enforcer.protocols.redis.conversation import MAX_QUEUED, SUBSCRIBING, UNSUBSCRIBING, Conversation, Pending
+from enforcer.protocols.redis.conversation import (
+    MAX_QUEUED,
+    SUBSCRIBING,
+    UNSUBSCRIBING,
+    Cells,
+    Conversation,
+    Pending,
+)
 from enforcer.protocols.unread import Unread
 
 MAX_HELD: Final = 64 << 20
@@ -47,16 +54,6 @@ _MESSAGES: Final = {b"message": 3, b"smessage": 3, b"pmessage": 4}
 """Pushed messages and their lengths: the last element is the payload, the one before the channel."""
 _CONFIRMATIONS: Final = frozenset(name.lower().encode() for name in (*SUBSCRIBING, *UNSUBSCRIBING))
 _OK: Final = frozenset((b"+OK\r\n", b"+QUEUED\r\n", b"+PONG\r\n", b"+RESET\r\n"))
-
-
-@dataclass(slots=True)
-class Row(Rows):
-    """Values of a reply. `pieces`: its bytes, one scalar or list header each. `places`: where its cells stand in them.
-    `resp3`: how a null is written."""
-
-    pieces: list[bytes] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
-    resp3: bool = False
 
 
 @dataclass(slots=True)
@@ -339,9 +336,9 @@ class ServerHalf:
         reading.begun = True
         raw = b"".join(reading.pieces)
         if owner is not None and reading.values:
-            row = Row(owner.exchange, tuple(reading.columns), reading.values, tuple(reading.binary), raw)
-            row.pieces, row.places, row.resp3 = reading.pieces, reading.places, self._conversation.resp3
-            self._conversation.emit(row)
+            cells = Cells(reading.pieces, reading.places, self._conversation.resp3)
+            row = Rows(owner.exchange, tuple(reading.columns), reading.values, tuple(reading.binary), raw)
+            self._conversation.emit_row(row, cells)
         else:
             self._conversation.forward(raw)
         reading.pieces, reading.places, reading.size = [], [], 0
@@ -455,12 +452,12 @@ def null(*, resp3: bool) -> bytes:
     return b"_\r\n" if resp3 else b"$-1\r\n"
 
 
-def write_row(row: Row, values: list[bytes | None]) -> bytes:
+def write_row(row: Rows, cells: Cells, values: list[bytes | None]) -> bytes:
     """The reply's bytes with its values replaced; every value keeps its type, or becomes null."""
-    pieces = list(row.pieces)
-    for place, before, value in zip(row.places, row.values, values, strict=True):
+    pieces = list(cells.pieces)
+    for place, before, value in zip(cells.places, row.values, values, strict=True):
         if value != before:
-            pieces[place] = null(resp3=row.resp3) if value is None else _scalar(pieces[place], value)
+            pieces[place] = null(resp3=cells.resp3) if value is None else _scalar(pieces[place], value)
     return b"".join(pieces)
 
 
