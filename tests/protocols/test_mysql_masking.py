@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enforcer.flow import Side
-from enforcer.protocols.base import Request, Rows, Text, Unmaskable
+from enforcer.protocols.base import CellRewrite, Request, Rows, Text, Unmaskable
 from enforcer.protocols.mysql import PROTOCOL
 from tests.conversation import DENIAL, Conversation
 from tests.protocols import wire_mysql as my
@@ -219,6 +219,71 @@ def test_what_requests_say_is_rewritten() -> None:
         talk.expect_request("Execute", params=(CARD.decode(), CARD.decode(), CARD.decode()))
         ahead = my.command(0x18, struct.pack("<IH", 1, 2) + MASKED)
         talk.expect_upstream(ahead + my.execute(1, b"\2" + types + my.lenenc(MASKED)))
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        (b"SELECT '%s'", b"SELECT '************1111'"),
+        (b'SELECT "a \\" %s"', b"SELECT 'a \" ************1111'"),
+        (b"SELECT 'it''s \\\\ %s'", b"SELECT 'it''s \\\\ ************1111'"),
+        (b"SELECT 1 /* %s */ + n'%s' # %s", b"SELECT 1   + '************1111'  "),
+        (b"SELECT %s, 0x%s", b"SELECT  NULL ,  NULL "),
+        (b"SELECT /*!50000 '%s' */", b"SELECT /*!50000 '************1111' */"),
+        (b"SELECT 'a', `b` -- %s", b"SELECT 'a', `b`  "),
+    ],
+)
+def test_values_are_hidden_within_literals(said: bytes, sent: bytes) -> None:
+    """A string stays one, a number becomes NULL, a comment goes: the statement is the one that was judged."""
+    with logged_in(rewrite=hide) as talk:
+        talk.client_sends(my.query(said.replace(b"%s", CARD)))
+        talk.expect_request("Query")
+        talk.expect_upstream(my.query(sent))
+
+
+def test_what_stands_for_a_value_cannot_end_its_string() -> None:
+    """Quotes and backslashes of a replacement are the value's."""
+    with logged_in(rewrite=lambda data: data.replace(CARD, b"O'Neill\\")) as talk:
+        talk.client_sends(my.query(b"SELECT '" + CARD + b"', 1"))
+        talk.expect_request("Query")
+        talk.expect_upstream(my.query(b"SELECT 'O''Neill\\\\', 1"))
+
+
+def test_a_value_outside_of_literals_is_not_sent() -> None:
+    """A name cannot be hidden without becoming another."""
+    with logged_in(rewrite=hide) as talk:
+        talk.client_sends(my.query(b"SELECT `" + CARD + b"`"))
+        talk.expect_request("Query")
+        talk.expect_error(Side.CLIENT, "not within a literal")
+        talk.expect_upstream(b"")
+        talk.take_client()
+
+
+class Columns(CellRewrite):
+    """Hides what is for a column `ssn`."""
+
+    def __call__(self, data: bytes) -> bytes:
+        return data
+
+    def cells(
+        self, columns: tuple[str, ...], values: list[bytes | None], binary: tuple[bool, ...]
+    ) -> list[bytes | None]:
+        return [b"***" if "ssn" in name else value for name, value in zip(columns, values, strict=True)]
+
+
+def test_parameters_are_known_by_the_columns_they_are_for() -> None:
+    """Of a prepared statement, as far as it says."""
+    with logged_in(rewrite=Columns()) as talk:
+        talk.client_sends(my.command(0x16, b"INSERT INTO customers (id, ssn) VALUES (?, ?)"))
+        talk.expect_request("Prepare")
+        talk.server_sends(my.prepared(1, 1, 0, 2) + my.column(2, b"?") + my.column(3, b"?") + my.eof(4))
+        talk.expect_outcome("prepared")
+        talk.take_client()
+        talk.take_upstream()
+        types = b"\0\1\xfd\0\xfd\0"
+        talk.client_sends(my.execute(1, types + my.lenenc(b"1") + my.lenenc(b"078-05-1120")))
+        talk.expect_request("Execute", params=("1", "078-05-1120"))
+        talk.expect_upstream(my.execute(1, types + my.lenenc(b"1") + my.lenenc(b"***")))
 
 
 ROWS = (

@@ -11,7 +11,7 @@ from typing import Final
 from enforcer.errors import EnforcerError, LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Event, Inspector, Probe, Refusal, Request, Rewrite, Rows, Text
-from enforcer.protocols.mysql import handshake
+from enforcer.protocols.mysql import handshake, rewriting
 from enforcer.protocols.mysql.client import Asked, ClientHalf
 from enforcer.protocols.mysql.conversation import Awaiting, Client, Conversation, Exchange
 from enforcer.protocols.mysql.packets import count_of, message_of
@@ -107,7 +107,7 @@ class MySqlInspector:
         asked, conversation = self._client.asked, self._conversation
         if asked is None or asked.request is not request:
             raise EnforcerError("a verdict was given on a request that was not asked; this is a fault of the session")
-        raw = request.raw if rewrite is None else _rewritten(asked, rewrite)
+        raw = request.raw if rewrite is None else _rewritten(asked, rewrite, conversation.misread)
         self._client.asked = None
         exchange = Exchange(request.exchange, masked)
         conversation.expect(asked.awaiting, exchange)
@@ -125,7 +125,7 @@ class MySqlInspector:
             asked.statement.types = asked.bound.types or asked.statement.types
             ahead = conversation.statements.take_ahead(asked.statement)
             if ahead:
-                raw = b"".join(_rewritten_ahead(asked, rewrite) if rewrite is not None else ahead) + raw
+                raw = b"".join(ahead if rewrite is None else _sent_ahead(asked)) + raw
         if asked.awaiting is Awaiting.ROWS and asked.statement is not None:
             layout = conversation.layout = asked.statement.layout
             if layout is not None:
@@ -179,25 +179,23 @@ class MySqlInspector:
         return with_text(text.raw, self._conversation.capabilities, data)
 
 
-def _rewritten(asked: Asked, rewrite: Rewrite) -> bytes:
-    raw = asked.request.raw
-    if asked.text:
-        before = asked.before
-        if asked.bound is not None:
-            before = asked.bound.rewritten(rewrite) or before
-        text = rewrite(asked.text)
-        return raw if text is asked.text and before is asked.before else message_of(before + text, 0)
-    bound = None if asked.bound is None else asked.bound.rewritten(rewrite)
-    return raw if bound is None else message_of(bound, 0)
+def _rewritten(asked: Asked, rewrite: Rewrite, misread: bytes) -> bytes:
+    """The command with values hidden, and `asked.bound` as well. Raises what `rewrite` raises, and ProtocolError."""
+    bound = asked.bound
+    about = asked.text if asked.statement is None else asked.statement.text
+    changed = bound is not None and rewriting.bound(bound, about, rewrite)
+    before = bound.written() if bound is not None and changed else asked.before
+    if not asked.text:
+        return message_of(before, 0) if changed else asked.request.raw
+    text = rewriting.statement(asked.text, rewrite, misread)
+    return message_of(before + text, 0) if changed or text != asked.text else asked.request.raw
 
 
-def _rewritten_ahead(asked: Asked, rewrite: Rewrite) -> list[bytes]:
-    """Parameters that were sent ahead, each in one piece."""
+def _sent_ahead(asked: Asked) -> list[bytes]:
+    """Parameters that were sent ahead and had something to hide, each in one piece."""
     number = asked.request.raw[5:9]
     ahead = asked.bound.ahead if asked.bound is not None else {}
-    return [
-        message_of(b"\x18" + number + index.to_bytes(2, "little") + rewrite(value), 0) for index, value in ahead.items()
-    ]
+    return [message_of(b"\x18" + number + index.to_bytes(2, "little") + value, 0) for index, value in ahead.items()]
 
 
 def _words(kind: tuple[int, str], denial: Denial) -> bytes:

@@ -11,11 +11,10 @@ from typing import Final
 
 from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.base import Rewrite
 from enforcer.protocols.mysql.handshake import decode
 from enforcer.protocols.mysql.packets import Reader, text_encoded
 from enforcer.protocols.mysql.results import Layout
-from enforcer.protocols.mysql.values import COUNTED, read_value
+from enforcer.protocols.mysql.values import read_value
 
 MAX_STATEMENTS: Final = 16_382
 """Statements remembered per connection; the default of max_prepared_stmt_count. Forgetting one would hide what is
@@ -137,20 +136,8 @@ class Bound:
             decode(self.ahead[index]) if index in self.ahead else value.shown for index, value in enumerate(self.values)
         )
 
-    def rewritten(self, rewrite: Rewrite) -> bytes | None:
-        """The command with values hidden, None where there is nothing to hide. What is no string becomes NULL."""
-        changed = False
-        for index, value in enumerate(self.values):
-            if value.text is None or index in self.ahead:
-                continue
-            hidden = rewrite(value.text)
-            if hidden != value.text:
-                changed = True
-                value.text = hidden if value.kind in COUNTED else None
-                value.raw = text_encoded(hidden) if value.kind in COUNTED else b""
-        return self._written() if changed else None
-
-    def _written(self) -> bytes:
+    def written(self) -> bytes:
+        """The command, put together anew."""
         nulls = bytearray((len(self.values) + 7) // 8)
         types, values = [], []
         for index, value in enumerate(self.values):

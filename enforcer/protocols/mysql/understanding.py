@@ -43,6 +43,12 @@ def misread(facts: dict[str, str], text: bytes, characters: bytes) -> dict[str, 
     return {**kept, statement_facts.OPERATION: UNKNOWN, statement_facts.DOUBT: why}
 
 
+def parameters_of(text: bytes, count: int) -> tuple[str, ...]:
+    """For masking: the columns that each of `count` parameters meets; empty where that may be any."""
+    known = [statement_facts.JOINED.join(columns) for columns in statement_facts.parameters_of(decode(text), DIALECT)]
+    return tuple((known + [""] * count)[:count])
+
+
 def names_of(text: bytes, definitions: list[Definition]) -> tuple[str, ...]:
     """For masking: of each column all columns that it may come from, by the statement and by what the server says;
     empty where that is not known."""
