@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import redis
 
+from enforcer.protocols.redis.client import encode
 from enforcer.tls.authority import Authority
 from enforcer.verdict import Column, MaskSpec
 from tests.databases.gateway import Gateway, allow, rule
 from tests.databases.inspected import free_port
 from tests.databases.redis_server import running_redis
-from tests.proxy.stage import CARD, MASKED_CARD
+from tests.proxy.stage import CARD, MASKED_CARD, Stage
+from tests.proxy.stage import allow as stage_allow
 
 SERVER_NAME = "db.example"
 
@@ -100,6 +102,21 @@ def test_passwords_are_in_no_record(server: Server) -> None:
         assert "-password" not in written
         assert "abab" not in written
         assert {row["facts"]["user"] for row in gateway.exchanges("ACL WHOAMI")} == {"app"}
+
+
+def test_where_the_server_is_told_to_connect_is_judged() -> None:
+    """MIGRATE to a place that no rule allows is refused, to one that is allowed it goes on; MONITOR never does."""
+    with Stage(stage_allow()) as stage:
+        stage.client_sends(encode([b"MIGRATE", b"8.8.8.8", b"6379", b"k", b"0", b"1"]))
+        assert b"-NOPERM" in stage.to_client
+        assert b"8.8.8.8:6379 (US)" in stage.to_client
+        stage.client_sends(encode([b"MONITOR"]))
+        assert stage.to_client.count(b"-NOPERM") == 2
+        assert not stage.dials
+        allowed = encode([b"MIGRATE", b"3.120.0.10", b"6379", b"k", b"0", b"1"])
+        stage.client_sends(allowed)
+        stage.connects()
+        assert stage.to_server == allowed
 
 
 def test_tls_ends_here(server: Server, tmp_path: Path) -> None:

@@ -184,6 +184,12 @@ NAMED: list[tuple[dict[str, Any], dict[str, Any], dict[str, set[str]]]] = [
     ({"aggregate": "c", "pipeline": [{"$replaceRoot": {"newRoot": "$a"}}]}, {"z": "v"}, {"v": {""}}),
     ({"aggregate": "c", "pipeline": [{"$project": {"z": "$$ROOT"}}]}, {"z": {"s": "v"}}, {"v": {""}}),
     ({"aggregate": "c", "pipeline": [{"$unionWith": {"coll": "e"}}]}, {"s": "v"}, {"v": {"d.c.s", "d.e.s"}}),
+    ({"aggregate": "c", "pipeline": [{"$facet": {"f": []}}]}, {"f": [{"s": "v"}]}, {"v": {"d.c.f.s", "d.c.s"}}),
+    (
+        {"aggregate": "c", "pipeline": [{"$changeStream": {}}]},
+        {"fullDocument": {"s": "v"}},
+        {"v": {"d.c.fullDocument.s", "d.c.s"}},
+    ),
     ({"mapReduce": "c"}, {"s": "v"}, {"v": {""}}),
 ]
 

@@ -63,6 +63,8 @@ _UNCLEAR: Final = frozenset(
     (b"$replaceRoot", b"$replaceWith", b"$objectToArray", b"$arrayToObject", b"$getField", b"$mergeObjects", b"$reduce")
 )
 """What may give values names that the pipeline does not spell out."""
+_WRAPPING: Final = frozenset((b"$facet", b"$changeStream"))
+"""Stages whose results have documents of the collection below names of their own."""
 _SHAPELESS: Final = frozenset((b"$match", b"$sort", b"$unwind", b"$unset", b"$limit", b"$skip", b"$sample", b"$count"))
 """Stages that give no value another name."""
 _PLAIN_VARIABLES: Final = ("$$NOW", "$$CLUSTER_TIME", "$$REMOVE", "$$DESCEND", "$$PRUNE", "$$KEEP")
@@ -242,8 +244,8 @@ class _Reading:
             if table:
                 command.tables.append(table)
                 command.foreign.append(table)
-        elif name in (b"$changeStream", b"$currentOp", b"$listSessions", b"$listLocalSessions"):
-            command.tables.append("*")
+        elif name in _WRAPPING:
+            command.foreign.append(command.prefix)
 
     def _target(self, element: Element, names: tuple[bytes, ...]) -> str:
         """`$out: "coll"`, `$out: {db, coll}`, `$merge: {into: "coll"}`, `$lookup: {from: "coll"}`; empty where a
