@@ -142,6 +142,34 @@ def test_a_number_or_date_of_the_text_protocol_becomes_null(kind: int) -> None:
         talk.expect_outcome("OK", rows=1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "raw", "number", "sent"),
+    [
+        (3, struct.pack("<i", 4711), b"4000", struct.pack("<i", 4000)),
+        (3, struct.pack("<i", 4711), b"99999999999", None),
+        (5, struct.pack("<d", 1.5), b"1", struct.pack("<d", 1.0)),
+        (246, my.lenenc(b"47.11"), b"40", my.lenenc(b"40")),
+        (10, b"\x04\xe8\x07\x02\x1d", b"2024", None),
+    ],
+)
+def test_a_number_in_place_of_a_number_stays_one(kind: int, raw: bytes, number: bytes, sent: bytes | None) -> None:
+    """What an operator makes of it, where it fits the type; no date is made of a year."""
+    with logged_in(mask_rows=lambda _rows: [number]) as talk:
+        talk.client_sends(my.command(0x16, b"SELECT n FROM t"))
+        talk.expect_request("Prepare")
+        column = my.column(2, b"n", b"n", b"t", kind=kind)
+        talk.server_sends(my.prepared(1, 1, 1, 0) + column + my.eof(3))
+        talk.expect_outcome("prepared")
+        talk.client_sends(my.execute(1))
+        talk.expect_request("Execute")
+        talk.take_client()
+        talk.take_upstream()
+        talk.server_sends(my.count(1, 1) + column + my.eof(3) + my.binary_row(4, b"\0", raw) + my.eof(5))
+        row = my.binary_row(4, b"\4") if sent is None else my.binary_row(4, b"\0", sent)
+        talk.expect_client(my.count(1, 1) + column + my.eof(3) + row + my.eof(5))
+        talk.expect_outcome("OK", rows=1)
+
+
 def test_without_eofs_rows_end_with_an_ok() -> None:
     """CLIENT_DEPRECATE_EOF: what stands in that OK is masked as well."""
     capabilities = my.BASIC | my.DEPRECATE_EOF

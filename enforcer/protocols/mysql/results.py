@@ -24,7 +24,7 @@ from enforcer.protocols.mysql.packets import (
     payload_of,
     text_encoded,
 )
-from enforcer.protocols.mysql.values import TEXTUAL, read_value
+from enforcer.protocols.mysql.values import TEXTUAL, is_number, read_value, write_number
 
 ACCESS_DENIED: Final = 1045, "28000"
 """ER_ACCESS_DENIED_ERROR: a connection that may not be."""
@@ -140,7 +140,7 @@ def _binary_cells(payload: bytes, layout: Layout, pieces: list[bytes]) -> list[b
 
 
 def write_rows(rows: Rows, values: list[bytes | None], layout: Layout) -> bytes:
-    """`rows` with these cells, numbered as they are. What was changed in a column that holds no text is NULL."""
+    """`rows` with these cells, numbered as they are. What does not fit its column's type any more is NULL."""
     if len(values) != len(rows.values):
         raise ProtocolError(Side.SERVER, "masked rows have another number of cells")
     out: list[bytes] = []
@@ -152,7 +152,7 @@ def write_rows(rows: Rows, values: list[bytes | None], layout: Layout) -> bytes:
             body = _binary_row(before, after, layout, payload_of(rows.raw[pos : pos + size]))
             pos += size
         else:
-            body = _text_row(before, after, layout.textual)
+            body = _text_row(before, after, layout)
         if len(body) < FULL:
             out += (len(body).to_bytes(3, "little"), _SHORT[sequence & 0xFF], body)
         else:
@@ -161,11 +161,14 @@ def write_rows(rows: Rows, values: list[bytes | None], layout: Layout) -> bytes:
     return b"".join(out)
 
 
-def _text_row(before: list[bytes | None], values: list[bytes | None], textual: tuple[bool, ...]) -> bytes:
+def _text_row(before: list[bytes | None], values: list[bytes | None], layout: Layout) -> bytes:
     """Hot path: these cells in the text protocol."""
     parts: list[bytes] = []
+    textual = layout.textual
     for index, value in enumerate(values):
-        if value is None or not (textual[index] or value == before[index]):
+        if value is None or not (
+            textual[index] or value == before[index] or is_number(value, layout.definitions[index].kind)
+        ):
             parts.append(b"\xfb")
         elif len(value) < NULL:
             parts += (_SHORT[len(value)], value)
@@ -179,10 +182,14 @@ def _binary_row(before: list[bytes | None], values: list[bytes | None], layout: 
     nulls, body, pieces = bytearray((len(values) + 9) // 8), [b"\x00", b""], list[bytes]()
     _binary_cells(payload, layout, pieces)
     for index, value in enumerate(values):
-        if value is None or not (layout.textual[index] or value == before[index]):
+        piece = None if value is None else pieces[index]
+        if value is not None and value != before[index]:
+            column = layout.definitions[index]
+            piece = text_encoded(value) if layout.textual[index] else write_number(value, column.kind, column.unsigned)
+        if piece is None:
             nulls[index + 2 >> 3] |= 1 << (index + 2 & 7)
         else:
-            body.append(pieces[index] if value == before[index] else text_encoded(value))
+            body.append(piece)
     body[1] = bytes(nulls)
     return b"".join(body)
 

@@ -6,12 +6,13 @@ internals, "Binary Protocol Value", "Column Types".
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Final
 
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
-from enforcer.protocols.mysql.packets import Reader
+from enforcer.protocols.mysql.packets import Reader, text_encoded
 
 _FLOAT: Final = struct.Struct("<f")
 _DOUBLE: Final = struct.Struct("<d")
@@ -28,7 +29,34 @@ COUNTED: Final = frozenset({0, 15, 16, *range(242, 256)})
 
 TEXTUAL: Final = frozenset({15, 245, 247, 248, 249, 250, 251, 252, 253, 254})
 """VARCHAR, JSON, ENUM, SET, BLOBs, VAR_STRING, STRING: what may hold any text, and so a masked one. A masked value of
-any other type is NULL: a client would fail on letters in a number or a date."""
+any other type is NULL, unless it is a number in place of a number: a client would fail on letters there."""
+
+
+_NUMBER: Final = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?")
+_REAL: Final = {_SINGLE: _FLOAT, _DOUBLE_TYPE: _DOUBLE}
+_DECIMALS: Final = frozenset({0, 246})
+
+
+def is_number(value: bytes, kind: int) -> bool:
+    """Is `value` one that a column of this type may hold, which holds numbers?"""
+    return (kind in INTEGERS or kind in _REAL or kind in _DECIMALS) and _NUMBER.fullmatch(value) is not None
+
+
+def write_number(value: bytes, kind: int, unsigned: bool) -> bytes | None:
+    """A number in the binary protocol, None where it does not fit its type."""
+    if not is_number(value, kind):
+        return None
+    if kind in _DECIMALS:
+        return text_encoded(value)
+    real = _REAL.get(kind)
+    try:
+        return (
+            real.pack(float(value))
+            if real is not None
+            else int(value).to_bytes(INTEGERS[kind], "little", signed=not unsigned)
+        )
+    except (OverflowError, ValueError):
+        return None
 
 
 def read_value(reader: Reader, kind: int, unsigned: bool, side: Side) -> bytes:
