@@ -12,12 +12,14 @@ from itertools import cycle
 from enforcer.masking.deltas import RestoredEvents, RestoredLines
 from enforcer.masking.masker import Kind, Masker, kind_of
 from enforcer.masking.pseudonyms import Pseudonymiser
-from enforcer.masking.restore import Chain, Restored, RestoredJson, in_address, in_markup
+from enforcer.masking.restore import Chain, Restored, RestoredJson, RestoredUnsure, in_address, in_markup
 from enforcer.masking.text import TextMask, Untouched
 from enforcer.verdict import MaskSpec
 
 # Fields whose values are addresses.
 _ADDRESSES = frozenset({"location", "content-location", "link", "refresh"})
+# Types under which programs send JSON without saying so.
+_UNSURE = frozenset({"", "text/plain"})
 
 
 class Answers(Masker):
@@ -68,5 +70,7 @@ class Answers(Masker):
                 return RestoredEvents(self._pseudonyms)
             case Kind.FORM:
                 return Restored(self._pseudonyms, in_address)
+            case Kind.TEXT if media in _UNSURE:
+                return RestoredUnsure(self._pseudonyms)
             case _:
                 return Restored(self._pseudonyms, in_markup if "html" in media or "xml" in media else None)

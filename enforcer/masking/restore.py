@@ -25,6 +25,7 @@ Spell = Callable[[bytes], bytes]
 _PLAIN_IN_JSON: Final = re.compile(rb'[^"\\\x00-\x1f]*')
 _JSON_NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _HEAD: Final = 64
+_BLANK: Final = b" \t\r\n"
 
 
 class Restored:
@@ -99,6 +100,24 @@ class RestoredJson(Restored):
             self._head = (self._head + text)[:_HEAD]
 
 
+class RestoredUnsure:
+    """Text that does not say what it is: JSON where it begins so."""
+
+    def __init__(self, pseudonyms: Pseudonymiser) -> None:
+        self._pseudonyms = pseudonyms
+        self._begun: Restored | None = None
+
+    def feed(self, data: bytes, final: bool, counts: Counter[str]) -> bytes:
+        if self._begun is None:
+            if not data.strip(_BLANK) and not final:
+                return data
+            self._begun = (RestoredJson if is_json(data) else Restored)(self._pseudonyms)
+        out = self._begun.feed(data, final, counts)
+        if final:
+            self._begun = None
+        return out
+
+
 def _opening(text: bytes, begin: int, end: int) -> int:
     """Where the string begins that is open at `end`, behind its quote; -1 where that is before `begin`."""
     while (end := text.rfind(b'"', begin, end)) >= 0:
@@ -110,7 +129,7 @@ def _opening(text: bytes, begin: int, end: int) -> int:
 
 def is_json(text: bytes) -> bool:
     """Does `text` begin as a JSON document that holds others?"""
-    return text.lstrip(b" \t\r\n")[:1] in (b"{", b"[")
+    return text.lstrip(_BLANK)[:1] in (b"{", b"[")
 
 
 def json_string(value: bytes) -> bytes:

@@ -64,22 +64,27 @@ class Judge:
             flow = ledger.flow
             told = environment.names.of(flow.executor.cgroup_id, str(flow.destination.address))
             match = match_told(self._policies, flow, protocol, facts, told)
-            verdict = match.verdict
-            try:
-                answers, requests = self._maskers(verdict)
-                judgement = Judgement(verdict, answers, requests, match if match.clauses else None)
-            except MaskError as error:
-                refused = Verdict(Action.DENY, Reason.UNMASKABLE, verdict.policy, verdict.rule, str(error))
-                judgement = Judgement(refused, None, None, None)
-            self._verdicts[question] = judgement
+            judgement = self._verdicts[question] = self._judged(match)
         return judgement
 
-    def _maskers(self, verdict: Verdict) -> tuple[Masker | None, Masker | None]:
+    def _judged(self, match: Match) -> Judgement:
+        """With the maskers that its verdict asks for; a denial where one of them is not to be had."""
+        verdict = match.verdict
         mask, request_mask, keys = verdict.mask, verdict.request_mask, self._environment.mask_keys
-        if request_mask.pseudonyms is not None:
-            return self._pseudonymising.of(self._ledger.flow, mask, request_mask, request_mask.pseudonyms)
-        answers = masker_for(mask, keys) if mask else None
-        return answers, masker_for(request_mask, keys) if request_mask else None
+        try:
+            if request_mask.pseudonyms is not None:
+                flow = self._ledger.flow
+                answers, requests = self._pseudonymising.of(flow, mask, request_mask, request_mask.pseudonyms)
+                return Judgement(verdict, answers, requests, match if match.clauses else None)
+            return Judgement(
+                verdict,
+                masker_for(mask, keys) if mask else None,
+                masker_for(request_mask, keys) if request_mask else None,
+                match if match.clauses else None,
+            )
+        except MaskError as error:
+            refused = Verdict(Action.DENY, Reason.UNMASKABLE, verdict.policy, verdict.rule, str(error))
+            return Judgement(refused, None, None, None)
 
     def _asked(self, judgement: Judgement, match: Match, request: Request) -> Judgement:
         verdict = match.on(request)

@@ -12,8 +12,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from enforcer.flow import Address, Endpoint, Flow
-from enforcer.masking.masker import masker_for
-from enforcer.policy.engine import decide, special_class
+from enforcer.policy.engine import Match, decide, special_class
 from enforcer.policy.names import all_masks, match_told
 from enforcer.protocols.base import Request
 from enforcer.protocols.registry import NAMES
@@ -88,8 +87,7 @@ class TunnelJudge(Judge):
         request_mask = all_masks([one.request_mask for one in verdicts])
         durable = any(one.durable for one in verdicts)
         verdict = replace(first.verdict, mask=mask, request_mask=request_mask, durable=durable, direct=False)
-        answers = masker_for(mask) if mask else None
-        return Judgement(verdict, answers, masker_for(request_mask) if request_mask else None, None)
+        return self._judged(Match(verdict))
 
     def reads_bodies(self) -> bool:
         return super().reads_bodies() or any(judge.reads_bodies() for judge in self._others)

@@ -18,6 +18,7 @@ from enforcer.masking.errors import MaskError
 from enforcer.masking.keys import Key, Keys
 from enforcer.masking.masker import Masker, pseudonymiser
 from enforcer.masking.pseudonyms import SessionVault
+from enforcer.masking.rewriting import _fitting, _Group
 from enforcer.verdict import Field, JsonPath, MaskSpec, Operator, Pseudonyms
 
 KEYS = Keys((Key(b"k" * 32),))
@@ -194,10 +195,26 @@ def test_too_many_values_refuse_the_message(monkeypatch: pytest.MonkeyPatch) -> 
     assert masker.mask(b"a@example.org", Counter()) == b"EMAIL_1"
 
 
-def test_a_digit_behind_a_value_refuses_the_message() -> None:
-    """EMAIL_1 and a digit right behind it could not be told from EMAIL_12."""
-    masker, _ = pair(spec_of(PSEUDONYMISE, Field("form", "mail"), "email"))
-    assert through(masker, "application/x-www-form-urlencoded", b"mail=x%201&n=2") == b"mail=MAIL_1&n=2"
+@pytest.mark.parametrize("behind", [b"1", b"-", b"x"])
+def test_what_stands_beside_a_value_is_told_from_its_pseudonym(behind: bytes) -> None:
+    """A field's pseudonym has the field to itself; one that letters stand beside is not one alike, and a digit right
+    behind one refuses the message."""
+    group = _Group(2, 5, [])
+    if behind.isdigit():
+        with pytest.raises(MaskError, match="a digit stands right behind a value"):
+            _fitting(ALIKE, b"a=xyz" + behind, group)
+    else:
+        assert _fitting(ALIKE, b"a=xyz" + behind, group) == PSEUDONYMISE
+        assert _fitting(ALIKE, b"a=xyz ", group) == ALIKE
+
+
+def test_json_that_does_not_say_so_stays_json() -> None:
+    """A body of text/plain that begins as JSON gets its values escaped; other text gets them as they are."""
+    masker, answers = pair(spec_of(PSEUDONYMISE, JsonPath("$.name")))
+    through(masker, "application/json", json.dumps({"name": 'A "B"'}).encode())
+    assert through(answers, "text/plain", b' {"to":"NAME_1"}', [1]) == b' {"to":"A \\"B\\""}'
+    assert through(answers, "text/plain", b"to NAME_1") == b'to A "B"'
+    assert through(answers, "text/html", b"<p>NAME_1") == b"<p>A &quot;B&quot;"
 
 
 @pytest.mark.parametrize("media", ["application/octet-stream", "application/grpc", "image/png"])
