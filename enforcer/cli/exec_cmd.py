@@ -52,6 +52,8 @@ TRUST_VARIABLES = (
 )
 # By which every JVM is told of options, JVMs that bring a store of authorities of their own among them.
 JAVA_VARIABLE = "JAVA_TOOL_OPTIONS"
+# PostgreSQL's libpq would tie passwords to a TLS connection that ends at the enforcer; servers refuse that.
+LIBPQ_VARIABLE, LIBPQ_VALUE = "PGCHANNELBINDING", "disable"
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
@@ -173,4 +175,5 @@ def environment_for(account: pwd.struct_passwd, *, trust: bool) -> dict[str, str
         # Of two settings of a property the later one counts: the caller's own stays in force.
         options = (f"-Djavax.net.ssl.trustStore={JAVA_TRUST}", environment.get(JAVA_VARIABLE, ""))
         environment[JAVA_VARIABLE] = " ".join(filter(None, options))
+        environment.setdefault(LIBPQ_VARIABLE, LIBPQ_VALUE)
     return environment

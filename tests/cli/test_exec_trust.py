@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcer.cli.exec_cmd import JAVA_VARIABLE, TRUST_VARIABLES, environment_for
+from enforcer.cli.exec_cmd import JAVA_VARIABLE, LIBPQ_VARIABLE, TRUST_VARIABLES, environment_for
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 NOBODY = pwd.getpwnam("nobody")
@@ -21,6 +21,15 @@ def test_every_variable_names_the_bundle(monkeypatch: pytest.MonkeyPatch) -> Non
     assert {told[name] for name in TRUST_VARIABLES} == {"/run/ca-bundle.pem"}
     assert told["COLOUR"] == "red"
     assert environment_for(NOBODY, trust=False)["PIP_CERT"] == "/elsewhere"
+
+
+def test_passwords_of_postgresql_are_tied_to_no_tls_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where TLS is read; what the caller has set stays."""
+    monkeypatch.delenv(LIBPQ_VARIABLE, raising=False)
+    assert environment_for(NOBODY, trust=True)[LIBPQ_VARIABLE] == "disable"
+    assert LIBPQ_VARIABLE not in environment_for(NOBODY, trust=False)
+    monkeypatch.setenv(LIBPQ_VARIABLE, "require")
+    assert environment_for(NOBODY, trust=True)[LIBPQ_VARIABLE] == "require"
 
 
 def test_javas_options_of_the_caller_stay_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
