@@ -24,6 +24,9 @@ HOT = (
         "enforcer/protocols/http2/*.py",
         "enforcer/protocols/tls/*.py",
         "enforcer/protocols/websocket/*.py",
+        "enforcer/recording/chain.py",
+        "enforcer/recording/check.py",
+        "enforcer/supervisor/records.py",
     ),
     (
         "enforcer/masking/confirm.py",
@@ -45,9 +48,6 @@ HOT = (
         "enforcer/proxy/state.py",
         "enforcer/proxy/switching.py",
         "enforcer/proxy/tunnel.py",
-        "enforcer/recording/chain.py",
-        "enforcer/recording/check.py",
-        "enforcer/supervisor/records.py",
     ),
 )
 # What the mypyc command does, but with more than one library.
