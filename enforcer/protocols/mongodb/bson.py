@@ -10,7 +10,6 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final
 
 MAX_DEPTH: Final = 200
@@ -56,7 +55,7 @@ class Malformed(ValueError):
     """These bytes are no document."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one per value, and that takes three times as long
 class Element:
     """`kind`: its type. `name`: as it is written. `at`: where its type byte is; `start` and `end`: of its value."""
 
@@ -164,6 +163,8 @@ def spelt(data: bytes, element: Element) -> bytes | None:
 
 def decimal(data: bytes, start: int) -> str:
     """A Decimal128 in digits (IEEE 754, binary integer significand)."""
+    from decimal import Decimal  # noqa: PLC0415 - rarely needed, and slow to load
+
     low, high = _PAIR.unpack_from(data, start)
     sign = high >> 63
     if (high >> 61) & 3 == 3:
