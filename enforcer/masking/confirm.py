@@ -187,8 +187,8 @@ _DOMAIN: Final = re.compile(
 
 
 def email(text: bytes, end: int) -> Span | None:
-    """The local part and `@` of the address whose domain's first dot is one byte before `end`."""
-    at = text.rfind(b"@", max(0, end - _LABEL_MAX - 3), end)
+    """The local part and `@` of the address whose domain's first dot is two bytes before `end`."""
+    at = text.rfind(b"@", max(0, end - _LABEL_MAX - 4), end)
     domain = _DOMAIN.match(text, at + 1, at + 1 + DOMAIN_MAX) if at >= 0 else None
     if domain is None:
         return None

@@ -106,7 +106,10 @@ def test_form_values_are_read_as_the_server_reads_them() -> None:
 def test_forms_without_values_pass_unchanged(fields: list[tuple[bytes, bytes]]) -> None:
     """A form that holds nothing to mask goes on byte for byte."""
     text = urlencode(fields).encode()
-    if b"40" not in text:  # an address may come of it
+    found: Counter[str] = Counter()
+    for value in (value for field in fields for value in field):
+        DETECT.mask(value, found)
+    if b"40" not in text and not found:  # an address may come of it
         assert masked(DETECT, FORM, text) == text
 
 

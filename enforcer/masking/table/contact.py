@@ -45,7 +45,8 @@ ROWS: Final = (
         # pattern it would be unbounded, which is what slows Hyperscan down.
         candidates=(
             (
-                rb"[0-9A-Za-z._%+'\x80-\xff-]@[0-9A-Za-z\x80-\xff][0-9A-Za-z\x80-\xff-]*\.[0-9A-Za-z\x80-\xff]",
+                rb"[0-9A-Za-z._%+'\x80-\xff-]@[0-9A-Za-z\x80-\xff][0-9A-Za-z\x80-\xff-]*"
+                rb"\.[0-9A-Za-z\x80-\xff][0-9A-Za-z\x80-\xff.-]",
                 confirm.email,
             ),
         ),
