@@ -77,6 +77,25 @@ def test_refusals_stand_where_their_commands_stood() -> None:
         talk.expect_client(REFUSED)
 
 
+def test_nothing_is_pushed_past_a_mask() -> None:
+    """What a server pushes before the first masked reply is masked as what it owes."""
+    seen: list[tuple[str, ...]] = []
+
+    def note(rows: Rows) -> list[bytes | None]:
+        seen.append(rows.columns)
+        return rows.values
+
+    pushed = b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n"
+    with Conversation(PROTOCOL.inspector(), mask_rows=note) as talk:
+        talk.client_sends(command("PING"))
+        talk.server_sends(pushed + b"+PONG\r\n" + pushed)
+        talk.expect_client(pushed + b"+PONG\r\n" + pushed)
+        talk.take_upstream()
+        talk.requests.clear()
+        talk.outcomes.clear()
+    assert seen == [("message", "c")] * 2
+
+
 def test_a_refused_exec_discards() -> None:
     """The server's transaction must not wait for another EXEC: it gets DISCARD, and the client our refusal."""
     with Conversation(PROTOCOL.inspector(), lambda one: DENIAL if one.operation == "EXEC" else None) as talk:

@@ -378,7 +378,7 @@ class ServerHalf:
         conversation, elements = self._conversation, reading.elements
         head = conversation.head()
         confirms = kind in _CONFIRMATIONS and head is not None and head.name.lower().encode() == kind
-        owner = head if confirms else conversation.carrier or conversation.last_masked
+        owner = head if confirms else conversation.carrier or conversation.last_masked or head
         message = _MESSAGES.get(kind) == len(elements)
         names = [kind.decode("ascii", "replace")] * len(reading.values)
         if message and len(names) == len(elements) - 1:
