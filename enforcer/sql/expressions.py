@@ -6,7 +6,7 @@ down in a `Reading`. Nothing of the schema is known: a column that may be of sev
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +20,9 @@ from enforcer.sql.shape import Doubtful
 
 # What the values of session settings and variables come from was said in another statement.
 _REMEMBERED: Final = frozenset({"current_setting"})
+
+MAX_WORK: Final = 100_000
+"""Names that are looked at for one statement: of each column each table that it may be of. A tenth of a second."""
 
 MAX_DIGITS: Final = 5
 """Of a parameter's number: both protocols count 65,535 of them."""
@@ -58,10 +61,16 @@ class Expressions:
         self.reading = Reading()
         self._dialect = dialect
         self._effects = functions.effects(dialect)
+        self._work = 0
 
     def _statement(self, node: Any, outer: Scope | None) -> Items:
         """A query or a change of data within another; its output columns."""
         raise NotImplementedError
+
+    def _spend(self, names: int) -> None:
+        self._work += names
+        if self._work > MAX_WORK:
+            raise Doubtful("it has more columns and tables than are read")
 
     def _does(self, operation: str) -> None:
         self.reading.operations[operation] = None
@@ -106,6 +115,7 @@ class Expressions:
             self._touch(sources)
             return sources
         name = self._column_of(node.this)
+        self._spend(scope.width)
         number = _parameter(node)
         if number:
             self.reading.parameters.setdefault(number, set())
@@ -180,7 +190,8 @@ class Expressions:
 
     # Names.
 
-    def _touch(self, names: Iterable[str]) -> None:
+    def _touch(self, names: Collection[str]) -> None:
+        self._spend(len(names))
         self.reading.columns.update(dict.fromkeys(sorted(names)))
 
     def _name(self, node: Any) -> str:

@@ -73,6 +73,7 @@ class Reader(Sources):
         right = self._statement(node.expression, outer)
         if node.args.get("on") or node.args.get("by_name"):
             raise Doubtful("a set operation by name")
+        self._spend(len(left) + len(right))
         items = union(left, right)
         self._rest(node, Scope(outer, [Source("", items)]), skip=("this", "expression", "with_"))
         return items
@@ -127,6 +128,7 @@ class Reader(Sources):
             name = self._name(expression.args.get("alias"))
             expression = expression.this
         if isinstance(expression, exp.Star):
+            self._spend(sum(len(source.items) for source in scope.sources))
             items = scope.star()
             self._touch(all_of(tuple(item for item in items if isinstance(item, Star))))
             return items
@@ -254,7 +256,7 @@ class Reader(Sources):
             raise Doubtful("what is changed is not a table")
         table = self._target(node)
         alias = self._alias(node) or self._name(node.this)
-        scope.sources.append(Source(alias, (Star((table,)),), table))
+        scope.sources.append(Source(alias, (Star((table,)),)))
         for join in node.args.get("joins") or ():
             self._join(join, scope)
         self._rest(node, scope, skip=("this", "db", "catalog", "alias", "joins"))

@@ -62,33 +62,35 @@ def all_of(items: Items) -> Names:
     return NOTHING.union(*(item.sources if isinstance(item, Output) else item.all for item in items))
 
 
-@dataclass(frozen=True, slots=True)
 class Source:
-    """One entry of a FROM clause. `table`: the table it is, where it is one. `items`: what `*` of it stands for."""
+    """One entry of a FROM clause, of name `alias`. `items`: what `*` of it stands for."""
 
-    alias: str
-    items: Items
-    table: str = ""
+    __slots__ = ("_known", "_stars", "alias", "items")
+
+    def __init__(self, alias: str, items: Items) -> None:
+        self.alias = alias
+        self.items = items
+        self._stars = [item for item in items if isinstance(item, Star)]
+        self._known: dict[str, Names] = {}
+        for item in items:
+            for output in (item,) if isinstance(item, Output) else item.named:
+                self._known[output.name] = self._known.get(output.name, NOTHING) | output.sources
 
     @property
     def open(self) -> bool:
         """May it have columns that are not known?"""
-        return any(isinstance(item, Star) and (item.tables or item.other) for item in self.items)
+        return any(star.tables or star.other for star in self._stars)
 
     def has(self, name: str) -> bool:
-        return any(output.name == name for output in self._named())
+        return name in self._known
 
     def of(self, name: str) -> Names:
         """What its column of this name comes from, or a function of the whole row that is written like a column."""
-        if name in OF_ROWS and not self.has(name):
+        known = self._known.get(name)
+        if name in OF_ROWS and known is None:
             return all_of(self.items)
-        named = [output.sources for output in self._named() if output.name == name]
-        stars = [item.of(name) for item in self.items if isinstance(item, Star)]
-        return NOTHING.union(*named, *stars)
-
-    def _named(self) -> list[Output]:
-        outputs = [item for item in self.items if isinstance(item, Output)]
-        return outputs + [output for item in self.items if isinstance(item, Star) for output in item.named]
+        open_ones = (f"{table}.{name}" for star in self._stars for table in star.tables)
+        return (known or NOTHING).union(open_ones, *(star.other for star in self._stars))
 
 
 @dataclass(slots=True)
@@ -98,6 +100,11 @@ class Scope:
     outer: Scope | None = None
     sources: list[Source] = field(default_factory=list)
     merged: bool = False
+
+    @property
+    def width(self) -> int:
+        """How many entries names are looked up in."""
+        return len(self.sources) + (self.outer.width if self.outer is not None else 0)
 
     def source(self, alias: str) -> Source | None:
         """The entry of this name, the nearest; in another case where no name is exactly so."""

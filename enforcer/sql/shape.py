@@ -24,6 +24,9 @@ MAX_SHAPE: Final = 64 << 10
 MAX_DEPTH: Final = 64
 """Parentheses and brackets within each other: the parser recurses through them."""
 
+MAX_BRACKETS: Final = 1000
+"""Square brackets: the time that the parser takes grows with their square."""
+
 EXECUTED_BELOW: Final = 50700
 """MySQL runs what is in `/*!50699 ... */` where it is of that version or newer, and so do all that are still in use.
 MariaDB passes over 50700 to 50999."""

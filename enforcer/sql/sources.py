@@ -68,6 +68,7 @@ class Sources(Expressions):
         if join.args.get("method") == "NATURAL" or join.args.get("using"):
             scope.merged = True
         for column in join.args.get("using") or ():
+            self._spend(scope.width)
             self._touch(scope.column(self._column_of(column)))
         self._rest(join, scope, skip=("this", "using"))
 
@@ -114,7 +115,7 @@ class Sources(Expressions):
         self.reading.tables[table] = None
         renames = _alias_columns(node)
         items: Items = (Star(other=frozenset({f"{table}.*"})),) if renames else (Star((table,)),)
-        scope.sources.append(Source(alias, items, table))
+        scope.sources.append(Source(alias, items))
 
     def _computed(self, node: Any, scope: Scope) -> None:
         """A function in FROM: whatever it gives comes from what it is given."""
