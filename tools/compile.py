@@ -34,6 +34,8 @@ HOT = (
         "enforcer/masking/contacts.py",
         "enforcer/masking/secrets.py",
         "enforcer/protocols/base.py",
+        "enforcer/protocols/mysql/results.py",
+        "enforcer/protocols/mysql/server.py",
         "enforcer/protocols/opaque.py",
         "enforcer/protocols/postgres/*.py",
         "enforcer/proxy/client_side.py",
