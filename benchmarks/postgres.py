@@ -49,7 +49,6 @@ unix_socket_dir =
 auth_type = any
 auth_file = /dev/null
 pool_mode = session
-max_prepared_statements = 100
 ignore_startup_parameters = extra_float_digits
 """
 BOUNCER_SHARE = 0.5

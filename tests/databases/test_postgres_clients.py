@@ -240,6 +240,17 @@ def test_psycopg_does_what_it_does_without_us(postgres_server: PostgresServer, g
     assert _psycopg(gateway.port) == _psycopg(postgres_server.port)
 
 
+@pytest.mark.parametrize("prepare", [False, True])
+def test_an_encoding_that_is_not_read_is_refused_and_the_connection_lives_on(gateway: Gateway, prepare: bool) -> None:
+    """Half of a character could be a quote in it; one whose ASCII is ASCII is taken."""
+    with psycopg.connect(url(gateway), autocommit=True) as connection:
+        for statement in ("set client_encoding to 'SJIS'", "SET NAMES 'GBK'", "set local client_encoding = big5;"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="is not inspected; stay with UTF8"):
+                connection.execute(statement, prepare=prepare)
+        connection.execute("set client_encoding to 'LATIN1'", prepare=prepare)
+        assert connection.execute("select 'é'").fetchone() == ("é",)
+
+
 def test_statements_are_recorded_with_parameters_and_outcome(gateway: Gateway) -> None:
     """Text, parameters of every format in words, masked; rows, SQLSTATE; what they do, to which tables, by whom."""
     with psycopg.connect(url(gateway), autocommit=True) as connection:

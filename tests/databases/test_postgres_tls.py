@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import ssl
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -146,3 +150,49 @@ def test_a_password_that_would_be_bound_to_tls_is_refused_with_what_to_set(
         pytest.raises(psycopg.OperationalError, match="set channel_binding=disable"),
     ):
         psycopg.connect(url(gateway, sslmode="require", password="not-a-secret"))
+
+
+@contextmanager
+def direct_tls(server_port: int, pem: Path) -> Iterator[int]:
+    """The port of a server of PostgreSQL 17's kind: TLS from the first byte, agreed on by ALPN; for one connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    context.set_alpn_protocols(["postgresql"])
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def carry() -> None:
+        accepted, _ = listener.accept()
+        with context.wrap_socket(accepted, server_side=True) as client:
+            assert client.selected_alpn_protocol() == "postgresql"
+            with socket.create_connection(("127.0.0.1", server_port)) as server:
+                while True:
+                    ready = [client] if client.pending() else select.select([client, server], [], [], 30)[0]
+                    for end in ready:
+                        data = end.recv(65536)
+                        if not data:
+                            return
+                        (server if end is client else client).sendall(data)
+
+    thread = threading.Thread(target=carry, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.close()
+        thread.join(30)
+
+
+@pytest.mark.skipif(psycopg.pq.version() < 170000, reason="its libpq asks for TLS in the old way only")
+def test_tls_from_the_first_byte_is_read_too(plain_postgres: int, ours: tuple[Authority, Path], tmp_path: Path) -> None:
+    """libpq's `sslnegotiation=direct`: ALPN says what is inside, at both ends, and rows are masked."""
+    public = Authority.create(tmp_path / "public")
+    pem = tmp_path / "server.pem"
+    pem.write_text(public.leaf(SERVER_NAME).pem)
+    with (
+        direct_tls(plain_postgres, pem) as port,
+        Gateway(port, allow("credit_card"), authority=ours[0], trust=public.certificate) as gateway,
+        psycopg.connect(
+            url(gateway, sslmode="verify-full", sslrootcert=str(ours[1]), sslnegotiation="direct")
+        ) as connection,
+    ):
+        assert connection.execute("select '4111111111111111'").fetchone() == ("************1111",)

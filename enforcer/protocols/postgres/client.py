@@ -20,7 +20,7 @@ from enforcer.protocols.postgres.conversation import COPY_IN, Awaiting, Client, 
 from enforcer.protocols.postgres.framing import Frames
 from enforcer.protocols.postgres.names import Exchange, Portal, Statement
 from enforcer.protocols.postgres.results import DIALECT
-from enforcer.protocols.postgres.values import check_encoding, decode, encoding_of, parameter_text
+from enforcer.protocols.postgres.values import check_encoding, decode, encoding_of, parameter_text, refused_encoding
 from enforcer.protocols.statement_facts import OPERATION, facts_of
 
 MAX_MESSAGE: Final = 16 << 20
@@ -239,7 +239,8 @@ class ClientHalf:
     def _query(self, raw: bytes) -> None:
         statement = self._statement(messages.read_string(raw, Side.CLIENT))
         item = Outstanding(Awaiting.QUERY, statement=statement)
-        self._ask("Query", statement.text, raw, item, facts=statement.facts)
+        fault = refused_encoding(statement.text)
+        self._ask("Query", statement.text, raw, item, facts=statement.facts, fault=fault)
 
     def _parse(self, raw: bytes) -> None:
         name, query, oids = messages.read_parse(raw)
@@ -247,7 +248,8 @@ class ClientHalf:
         self._conversation.definitions.statement(name, statement.text)
         names = self._conversation.statements
         item = Outstanding(Awaiting.PARSE, statement=statement, names=names, name=name)
-        self._ask("Parse", statement.text, raw, item, facts=statement.facts)
+        fault = refused_encoding(statement.text)
+        self._ask("Parse", statement.text, raw, item, facts=statement.facts, fault=fault)
 
     def _bind(self, raw: bytes) -> None:
         bind = messages.read_bind(raw)

@@ -21,6 +21,10 @@ _UINT16: Final = struct.Struct(">H")
 INT32: Final = struct.Struct(">i")
 _FIELD: Final = struct.Struct(">IhIhih")  # table OID, attribute, type OID, type size, modifier, format
 _NULL: Final = b"\xff\xff\xff\xff"
+_NO_VALUE: Final = 0xFFFFFFFF
+_SHORT: Final = 1024
+_LENGTHS: Final = tuple(length.to_bytes(4, "big") for length in range(_SHORT))
+"""Lengths of most cells and rows, as they are written."""
 _SASL: Final = 10
 """AuthenticationSASL, among the Authentication messages."""
 
@@ -255,22 +259,23 @@ def read_copy_format(raw: bytes) -> int:
 
 
 def read_cells(data: bytes, pos: int, end: int, values: list[bytes | None]) -> int:
-    """Adds the cells of the DataRow whose body is `data[pos:end]` to `values`, None for NULL; returns their number."""
+    """Adds the cells of the DataRow whose body is `data[pos:end]` to `values`, None for NULL; returns their number.
+
+    Compiled, shifts are much faster than a call of `struct`."""
     if end - pos < 2:
         raise ProtocolError(Side.SERVER, "a DataRow has no column count")
-    unpack, add = INT32.unpack_from, values.append
     width = left = data[pos] << 8 | data[pos + 1]
     pos += 2
     while left:
         if pos + 4 > end:
             break
-        (size,) = unpack(data, pos)
+        size = data[pos] << 24 | data[pos + 1] << 16 | data[pos + 2] << 8 | data[pos + 3]
         pos += 4
-        if size >= 0:
-            add(data[pos : pos + size])
+        if size <= end - pos:
+            values.append(data[pos : pos + size])
             pos += size
-        elif size == -1:
-            add(None)
+        elif size == _NO_VALUE:
+            values.append(None)
         else:
             break
         left -= 1
@@ -283,19 +288,24 @@ def data_rows(values: list[bytes | None], width: int) -> bytes:
     """DataRows of `width` of these cells each."""
     if not width:
         return message(b"D", _UINT16.pack(0))
-    pack = INT32.pack
-    head, count = b"D", _UINT16.pack(width)
+    pack, count = INT32.pack, _UINT16.pack(width)
     parts: list[bytes] = []
-    for start in range(0, len(values), width):
-        parts += (head, b"", count)
-        place, size = len(parts) - 2, 6 + 4 * width
+    start, end = 0, len(values)
+    while start < end:
+        parts.append(b"D")
+        place, size = len(parts), 6 + 4 * width
+        parts.append(b"")
+        parts.append(count)
         for value in values[start : start + width]:
             if value is None:
                 parts.append(_NULL)
-            else:
-                size += len(value)
-                parts += (pack(len(value)), value)
-        parts[place] = pack(size)
+                continue
+            length = len(value)
+            size += length
+            parts.append(_LENGTHS[length] if length < _SHORT else pack(length))
+            parts.append(value)
+        parts[place] = _LENGTHS[size] if size < _SHORT else pack(size)
+        start += width
     return b"".join(parts)
 
 

@@ -146,15 +146,14 @@ class ServerHalf:
     def _mask_rows(self, head: Outstanding, exchange: Exchange) -> bool:
         """Hot path: one Rows event for as many DataRows as are there, up to MAX_BATCH bytes."""
         conversation, frames = self._conversation, self._frames
-        read, unpack = messages.read_cells, messages.INT32.unpack_from
         data, start, end = frames.data, frames.pos, len(frames.data)
         pos, count, width = start, 0, -1
         values: list[bytes | None] = []
         while end - pos >= messages.BODY and data[pos] == _ROW and pos - start < MAX_BATCH:
-            (length,) = unpack(data, pos + 1)
+            length = data[pos + 1] << 24 | data[pos + 2] << 16 | data[pos + 3] << 8 | data[pos + 4]
             if length < 4 or length >= end - pos:
                 break
-            cells = read(data, pos + messages.BODY, pos + 1 + length, values)
+            cells = messages.read_cells(data, pos + messages.BODY, pos + 1 + length, values)
             if cells != width and count:
                 raise ProtocolError(Side.SERVER, "the rows of one result have different numbers of cells")
             width = cells

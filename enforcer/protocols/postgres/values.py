@@ -33,12 +33,29 @@ _INSPECTED: Final = re.compile(r"(UTF8|UNICODE|SQLASCII|LATIN\d+|WIN(125\d|866|8
 it can be half of another, which would mislead whoever scans the bytes."""
 
 
+_SET_ENCODING: Final = re.compile(
+    r"\s*SET\s+(?:(?:SESSION|LOCAL)\s+)?(?:CLIENT_ENCODING\s*(?:TO\s|=)|NAMES\s)\s*'?([\w-]+)'?\s*;?\s*", re.IGNORECASE
+)
+
+
 def check_encoding(name: str, side: Side) -> None:
     """Raises ProtocolError unless `name` is a client_encoding whose bytes can be scanned (empty: server's default,
     which the server reports)."""
     plain = "".join(filter(str.isalnum, name)).upper()  # as PostgreSQL compares encoding names
     if not _INSPECTED.fullmatch(plain):
         raise ProtocolError(side, f"client_encoding {name[:20]!a} is not inspected")
+
+
+def refused_encoding(text: str) -> str:
+    """Why a statement that sets the client_encoding is at fault; empty for any other."""
+    named = _SET_ENCODING.fullmatch(text)
+    if named is None or named[1].upper() == "DEFAULT":
+        return ""
+    try:
+        check_encoding(named[1], Side.CLIENT)
+    except ProtocolError as fault:
+        return f"{fault.reason}; stay with UTF8"
+    return ""
 
 
 def decode(raw: bytes) -> str:
