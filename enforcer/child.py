@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -52,8 +52,8 @@ class Generation:
     record_masker: Masker
     number: int
     settings: dict[str, Any]
-    mask_keys: Keys
-    pseudonyms: int
+    mask_keys: Keys = field(default_factory=Keys)
+    pseudonyms: int = -1
 
     def close(self) -> None:
         """Forgets the file of pseudonyms, where it is not needed."""
