@@ -114,7 +114,7 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(WORDS, max_size=10).map("".join), st.lists(st.integers(0, 300), max_size=5))
 def test_cuts_change_nothing(text: str, cuts: list[int]) -> None:
     """For every cut the same comes out, also where what takes a value's place is longer or shorter."""
@@ -180,7 +180,7 @@ def test_fields_of_forms_are_named() -> None:
 CSV = b'id;"full name";mail\r\n1;"Anna ""A"";\r\nB";a@example.org\r\n2;Bob;b@example.org\r\n\r\n3;;'
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 200), max_size=6))
 def test_columns_of_csv_are_named_by_the_first_line(cuts: list[int]) -> None:
     """Quoted cells, other signs between them, line ends within: only the named cells change, however it is cut; what

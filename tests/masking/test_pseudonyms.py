@@ -65,7 +65,7 @@ TEXTS = st.lists(WORDS, max_size=12).map("".join)
 CUTS = st.lists(st.integers(0, 400), max_size=6)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(TEXTS, CUTS, CUTS)
 def test_what_was_put_in_comes_back(text: str, up: list[int], down: list[int]) -> None:
     """For every text and cut, taking back what was put in gives the text, and cuts do not change what is sent."""
@@ -80,7 +80,7 @@ def test_what_was_put_in_comes_back(text: str, up: list[int], down: list[int]) -
     assert through(cut_masker, "text/plain", raw, up) == sent
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(TEXTS, CUTS)
 def test_what_was_put_in_alike_comes_back(text: str, down: list[int]) -> None:
     """The same of pseudonyms that have the form of their values."""
@@ -92,7 +92,7 @@ def test_what_was_put_in_alike_comes_back(text: str, down: list[int]) -> None:
     assert through(answers, "text/plain", sent, down).decode() == text
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(TEXTS | st.text(max_size=8), max_size=4), CUTS)
 def test_json_comes_back(texts: list[str], down: list[int]) -> None:
     """Of a JSON document the same values come back, whatever was escaped."""
@@ -106,7 +106,7 @@ def test_json_comes_back(texts: list[str], down: list[int]) -> None:
     assert json.loads(through(answers, "application/json", sent, down)) == document
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(TEXTS, st.lists(st.integers(1, 30), min_size=1, max_size=8), CUTS)
 def test_events_come_back(text: str, sizes: list[int], cuts: list[int]) -> None:
     """A text streamed as deltas of server-sent events comes back as a whole, in as many events, however it is cut."""
