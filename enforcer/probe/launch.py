@@ -32,8 +32,9 @@ MODULES = (
     "privileges",
     "enforcer_itself",
 )
-# Seconds for a process to start and answer, beside what its technique may take; an emulated machine needs twenty.
-START = 120.0
+# Seconds for a process to start and answer, beside what its technique may take; an emulated machine needs twenty, and
+# more where others use its processors.
+START = 300.0
 
 
 class Mode(Protocol):

@@ -34,7 +34,7 @@ _SOCKETS = {
     "docker": ("state", "engine.sock"),
     "descriptors": ("tmp", "descriptors.sock"),
 }
-_START = 60.0
+_START = 300.0
 _IPC_RMID = 0
 _libc = ctypes.CDLL(None, use_errno=True)
 

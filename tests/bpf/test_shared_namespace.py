@@ -44,15 +44,15 @@ def hear(sock, kind):
             heard.append("refused")
 """
 # Says `text` to a port on every spelling of loopback, with every call; the errno or the answer of each. `patience`:
-# seconds for a datagram's answer.
+# seconds for a datagram's answer; `tcp`: for a connection and its answer.
 FORMS = """
 FORMS = ((2, "127.0.0.1"), (2, "127.8.9.9"), (2, "0.0.0.0"), (10, "::1"), (10, "::"), (10, "::ffff:127.0.0.1"))
-def say(port, text, patience=5, forms=FORMS):
+def say(port, text, patience=5, forms=FORMS, tcp=20):
     found = {}
     for family, address in forms:
         for kind in ("tcp", "connected", "sendto", "sendmsg"):
             sock = socket.socket(family, 1 if kind == "tcp" else 2)
-            sock.settimeout(20 if kind == "tcp" else patience)
+            sock.settimeout(tcp if kind == "tcp" else patience)
             try:
                 if kind in ("tcp", "connected"):
                     sock.connect((address, port))
@@ -175,7 +175,7 @@ for port in {ports!r}:
     for address in ("127.0.0.1", "0.0.0.0", "127.8.9.9", "::1", "::"):
         attempt(lambda: serve(port, socket.{option}, addresses=(address,)))
     for _ in range(4):
-        say(port, b"executor", 0.02, FORMS[::3])
+        say(port, b"executor", 0.02, FORMS[::3], tcp=0.02)
 """
     )
     heard = neighbour.run(

@@ -181,7 +181,7 @@ class Technique:
     start: str = ""
     token_only: bool = False
     last: bool = False
-    limit: float = 30.0
+    limit: float = 120.0
 
     @property
     def tries(self) -> str:
