@@ -63,6 +63,7 @@ bench: setup ## connect(), HTTP and TLS beside HAProxy and mitmproxy, idle conne
 	-@$(VENV)/python -m benchmarks.tls
 	-@$(VENV)/python -m benchmarks.idle
 	-@$(VENV)/python -m benchmarks.resolver
+	-@$(VENV)/python -m benchmarks.postgres
 	-@$(VENV)/python -m benchmarks.mysql
 	-@$(VENV)/python -m benchmarks.redis
 

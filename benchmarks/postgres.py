@@ -41,7 +41,7 @@ create table people as
 """  # noqa: S608 - the number is ours
 POOL = f"""
 [databases]
-* = host={FRANKFURT.address} port=5432
+* = host={FRANKFURT.address} port=5432 user=postgres
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {POOL_PORT}
