@@ -21,8 +21,6 @@ _AUDIENCE = ("executor", "user", "cgroup", "unit")
 # Conditions on what the kernel knows of a destination, and on what it does not.
 _KERNEL_KNOWS = ("region", "port")
 _PROXY_KNOWS = ("address", "host", "protocol")
-# Protocols that are read and whose requests cannot be rewritten.
-_WRITTEN_ONCE = ("postgres",)
 # Protocols that are not read.
 _UNREAD = ("opaque", "tls")
 
@@ -96,20 +94,15 @@ def _mask_faults(rule: dict[str, Plain], to: dict[str, Plain], location: Locatio
             )
     if not isinstance(mask, dict):
         return
-    yield from _item_faults(mask, (*location, "mask"))
-    if mask.get("request") is None:
-        return
-    for protocol in _WRITTEN_ONCE:
-        if isinstance(protocols, list) and protocol in protocols:
-            message = f"requests of {protocol} cannot be masked; give {protocol} a rule of its own without mask.request"
-            yield (*location, "mask", "request"), message
+    columns = protocols is None or (isinstance(protocols, list) and bool(PROTOCOLS["SQL"].intersection(protocols)))
+    yield from _item_faults(mask, (*location, "mask"), columns=columns)
 
 
-def _item_faults(mask: dict[str, Plain], location: Location) -> Iterator[Fault]:
-    """What is of one direction alone."""
+def _item_faults(mask: dict[str, Plain], location: Location, *, columns: bool) -> Iterator[Fault]:
+    """What is of one direction alone. `columns`: requests may have some, as parameters of statements."""
     for number, item in _mappings(mask.get("request")):
-        if "column" in item:
-            message = 'columns are of answers; name a detector, or {json: "$.path"}'
+        if "column" in item and not columns:
+            message = 'requests of its protocols have no columns; name a detector, or {json: "$.path"}'
             yield (*location, "request", number), message
     for number, item in _mappings(mask.get("response")):
         if "query" in item:

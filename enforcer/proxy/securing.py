@@ -73,7 +73,8 @@ class Securing(ClientSide):
             self._out.to_client(event.decline)
             return
         self._asks = event
-        if event.yes and (self._inspector is None or self._judge.could_pass(self._inspector.name)):
+        recorded = not self._environment.journal.failing  # else nothing passes, and nobody is dialled
+        if event.yes and recorded and (self._inspector is None or self._judge.could_pass(self._inspector.name)):
             self._state = State.SECURING
             self._throttle()
             self._meeting = self._environment.loop.create_task(self._ask_server(event))

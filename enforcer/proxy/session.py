@@ -313,7 +313,7 @@ class Session(Silence):
         return await dial(self, environment.inbox, self._ledger.flow.destination, environment.connect_timeout, tls)
 
     def _may_pass(self, host: str) -> bool:
-        return self._judge.may_pass("http", host or None)
+        return not self._environment.journal.failing and self._judge.may_pass("http", host or None)
 
     def _unreachable(self, request: Request, reason: str) -> None:
         self._out.drop_unsent()

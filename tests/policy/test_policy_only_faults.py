@@ -78,10 +78,9 @@ PLAIN = "name: a, to: {region: [DE]}, action: allow, "
         ),
         (HTTP + "mask: {request: []}", "mask.request: is empty;"),
         (HTTP + "mask: {request: [ssn]}", "mask.request[0]: unknown detector 'ssn';"),
-        (HTTP + "mask: {request: [{column: a.b}]}", "mask.request[0]: columns are of answers; name a detector, or"),
         (
-            PLAIN.replace("[DE]", "[DE], protocol: [http, postgres]") + "mask: {request: [email]}",
-            "mask.request: requests of postgres cannot be masked; give postgres a rule of its own without mask.request",
+            HTTP + "mask: {request: [{column: a.b}]}",
+            "mask.request[0]: requests of its protocols have no columns; name a",
         ),
         (
             PLAIN.replace("[DE]", "[DE], protocol: [tls]") + "mask: {request: [email]}",
@@ -95,6 +94,13 @@ def test_each_fault_is_named(tmp_path: Path, rule: str, fault: str) -> None:
     assert len(faults) == 1, faults
     assert faults[0].startswith(f"3: rules[0].{fault}"), faults[0]
     assert "; " in faults[0] or "did you mean" in faults[0]
+
+
+def test_requests_of_databases_are_masked_by_detector_and_column(tmp_path: Path) -> None:
+    """Statements, and their parameters by the columns they meet."""
+    plain = PLAIN.replace("[DE]", "[DE], protocol: [http, postgres]")
+    rule = load(tmp_path, f"{plain} mask: {{request: [email, {{column: users.ssn}}]}}").policies[0].rules[0]
+    assert [column.pattern for column in rule.request_mask.columns] == ["users.ssn"]
 
 
 def test_all_that_can_be_asked_is_accepted(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_policies_may_use_countries_groups_protocols_and_detectors() -> None:
     assert {"DE", "aws/eu-central-1"} <= words.regions("DE")
     assert "FR" not in words.regions("DE")
     assert {"DE", "NO"} <= words.regions("EEA")
-    assert words.protocols == {"http", "tls", "postgres", "opaque"}
+    assert words.protocols == {"http", "tls", "postgres", "mysql", "mongodb", "redis", "opaque"}
     assert {"credit_card", "iban", "email", "us_ssn"} <= words.detectors
     words.check_json_path("$.a[*].b")
     with pytest.raises(ValueError, match="path"):

@@ -386,7 +386,7 @@ def _rewrite(fields: Fields, rewrite: Rewrite, replaced: Replaced | None) -> Fie
     for name, value in fields:
         if name == b":path":
             target = value.decode("ascii")
-            out.append((name, rewrite_target(target, rewrite, pairs).encode("ascii") if target[0] == "/" else value))
+            out.append((name, rewrite_target(target, rewrite, pairs).encode("ascii") if target[:1] == "/" else value))
         elif name[:1] == b":" or name in _KEPT:
             out.append((name, value))
         else:
