@@ -14,10 +14,9 @@ import stat
 from functools import cache
 from pathlib import Path
 
-from sqlite_utils import Database, Migrations
-
 from enforcer.errors import RecordError
 from enforcer.recording.chain import GENESIS, Head, row_hash
+from enforcer.recording.sqlite import Database, Migrations
 
 # Milliseconds a write waits for another process's lock (an operator's sqlite3 shell). Waiting flows time out later.
 BUSY_TIMEOUT_MS = 2000

@@ -170,9 +170,13 @@ def _lock(shape: str, dialect: str) -> Reading:
     return _of_tables(READ, found[1], dialect)
 
 
+_FREE: Final = re.compile(r"application_name|search_path", re.IGNORECASE)
+
+
 def _show(shape: str, dialect: str) -> Reading:
     reading = _simply(READ)
-    if "." not in shape:  # a setting of the client's own may hold anything
+    # Settings of the client's own, and those in which a client writes what it likes, may hold anything.
+    if "." not in shape and not _FREE.search(shape):
         reading.result = (Output("", NOTHING),) if dialect == POSTGRES and _words(shape)[1:] != ["all"] else None
     return reading
 

@@ -143,6 +143,9 @@ def test_other_columns_are_shown(gateway: Gateway) -> None:
         ('declare "C" no scroll cursor with hold for select secret as y from users', 'fetch forward all from "C"'),
         ("prepare p as select secret as x from users", "execute p"),
         ("prepare p (int) as select secret as x from users where id = $1", "execute p (1)"),
+        ("select set_config('application_name', secret, true) from users", "show application_name"),
+        ("select set_config('search_path', secret, true) from users where id = 1", "show search_path"),
+        ("select set_config('my.own', secret, true) from users", "show my.own"),
         ("prepare p as select 1", "deallocate p", "prepare p as select secret from users", "execute p"),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -31,6 +34,13 @@ def test_an_empty_place_becomes_a_private_database(database: Path) -> None:
     assert head.seq == 0
     assert applied == [("m001_sessions_exchanges_and_chain",)]
     assert repr(migrations) == "<Migrations 'records': [m001_sessions_exchanges_and_chain]>"
+
+
+def test_numpy_is_not_loaded_where_it_is_installed(tmp_path: Path) -> None:
+    """sqlite-utils would, for 30 MB of every supervisor; whoever needs it later still gets it."""
+    (tmp_path / "numpy.py").write_text("mark = True\n")
+    code = "import sys, enforcer.recording.schema; assert 'numpy' not in sys.modules; import numpy; assert numpy.mark"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True)
 
 
 def test_opening_again_changes_nothing(database: Path) -> None:
