@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-import structlog
 import uvloop
 
 from enforcer import log
 from enforcer.geo.table import GeoTable
+from enforcer.log import get_logger
 from enforcer.masking import language
 from enforcer.masking.keys import Keys
 from enforcer.masking.masker import Masker, masker_for
@@ -39,7 +39,7 @@ MAX_DESCRIPTORS = 4
 # A flow takes two; the common default of 1,024 would end at 500 flows.
 OPEN_FILES = 262_144
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import sys
 
-import structlog
+from enforcer.lean import without
+
+# It draws with rich where a host has it, and loads it at every start: 5 MB in each process, for nothing that is used.
+with without("rich"):
+    import structlog
+
+get_logger = structlog.get_logger
 
 
 def configure() -> None:

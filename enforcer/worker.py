@@ -7,10 +7,9 @@ import socket
 import time
 from typing import Any
 
-import structlog
-
 from enforcer.child import Child, Generation, run
 from enforcer.flow import Executor
+from enforcer.log import get_logger
 from enforcer.masking import language
 from enforcer.masking.errors import MaskError
 from enforcer.policy.compiled import PolicySet
@@ -20,7 +19,7 @@ from enforcer.proxy.listener import listen
 from enforcer.proxy.tls import Certificates, TlsSettings
 from enforcer.proxy.vaults import PURGE, Store
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Worker(Child):

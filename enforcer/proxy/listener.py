@@ -12,15 +12,14 @@ import asyncio
 import socket
 import time
 
-import structlog
-
 from enforcer.capture import abi
 from enforcer.capture.original_dst import flow_record
 from enforcer.flow import Endpoint, Executor, Flow
+from enforcer.log import get_logger
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.session import Session
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Client(asyncio.Protocol):

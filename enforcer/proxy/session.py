@@ -13,11 +13,10 @@ import ssl
 import time
 from collections.abc import Callable
 
-import structlog
-
 from enforcer.errors import ProtocolError
 from enforcer.flow import Flow, Side
 from enforcer.identify.protocol import identify
+from enforcer.log import get_logger
 from enforcer.masking.errors import MaskError
 from enforcer.protocols.base import (
     Event,
@@ -44,7 +43,7 @@ from enforcer.proxy.tls import TlsLayer, agree
 from enforcer.proxy.upstream import dial
 from enforcer.verdict import Action, Reason, Verdict
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 # Seconds a refused client gets to read its refusal before the connection is reset.
 LINGER = 2.0

@@ -15,9 +15,9 @@ from collections import OrderedDict
 from typing import Any
 
 import orjson
-import structlog
 
 from enforcer.flow import Flow
+from enforcer.log import get_logger
 
 PORT_DNS = 53
 # Addresses (and names) remembered for all executors, and names for one address (addresses for one name): beyond that
@@ -27,7 +27,7 @@ MAX_MESSAGE = 64 * 1024
 # Bytes of one datagram with a connection on it.
 _HANDED = 4096
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Told:

@@ -10,10 +10,9 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
-import structlog
-
 from enforcer.child import Child, Generation, run
 from enforcer.flow import Executor
+from enforcer.log import get_logger
 from enforcer.resolver.answerer import Answerer
 from enforcer.resolver.records import Origin, Sessions
 from enforcer.resolver.serve import MAX_CONNECTIONS, Datagrams, Stream
@@ -21,7 +20,7 @@ from enforcer.resolver.serve import MAX_CONNECTIONS, Datagrams, Stream
 # Seconds between two reports of the counters, while they change.
 REPORT = 0.25
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Resolver(Child):

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
-import structlog
 
 from enforcer.flow import Address
+from enforcer.log import get_logger
 from enforcer.proxy.told import Told, receive_handed
 
 # Seconds that a name is remembered for at least: connections are opened long after a short TTL.
@@ -27,7 +27,7 @@ BATCH = 500
 MAX_BEHIND = 10_000
 _SEND_BUFFER = 1 << 20
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 Handed = Callable[[dict[str, Any], socket.socket], None]
 

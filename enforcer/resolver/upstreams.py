@@ -16,8 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import structlog
-
+from enforcer.log import get_logger
 from enforcer.resolver.wire import HEADER, QR, TC, Ede, build_query
 
 # Seconds for one try, for all of them, and that an upstream is put last after it failed.
@@ -30,7 +29,7 @@ MAX_STRANGERS = 32
 IDLE = 20.0
 _LARGEST = 65_535
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)

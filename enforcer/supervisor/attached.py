@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-import structlog
-
 from enforcer.capture import cgroup, namespace, programs, takeover
 from enforcer.capture.abi import CgroupEventKind, ExecutorMode
 from enforcer.capture.programs import Pins
@@ -25,6 +23,7 @@ from enforcer.capture.uplinks import Uplinks
 from enforcer.config import Settings
 from enforcer.errors import ConfigError, EnforcerError, UsageError
 from enforcer.flow import Executor
+from enforcer.log import get_logger
 from enforcer.policy.cgroups import cgroup_matches
 from enforcer.supervisor.workers import Worker, Workers
 
@@ -33,7 +32,7 @@ EVENTS_PER_LOOK = 4096
 # Ports tried for a listener: trees in one namespace have one each.
 PORTS = 4096
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 @dataclass(slots=True)

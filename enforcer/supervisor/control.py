@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import structlog
 
 from enforcer.errors import EnforcerError
+from enforcer.log import get_logger
 from enforcer.supervisor.client import MAX_MESSAGE
 
 # include/uapi/linux/capability.h
 _CAP_SYS_ADMIN = 21
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 # Gets a request, the descriptors that came with it and a token of its connection; returns the answer.
 Handler = Callable[[dict[str, Any], list[int], object], dict[str, Any]]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import structlog
 
 from enforcer.capture import cgroup, namespace
 from enforcer.capture.abi import ExecutorMode
@@ -24,9 +23,10 @@ from enforcer.capture.tables import Tables
 from enforcer.config import Settings
 from enforcer.errors import EnforcerError, HostError, UsageError
 from enforcer.flow import Executor
+from enforcer.log import get_logger
 from enforcer.supervisor.workers import Worker, Workers
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 # It becomes a directory's name in the cgroup tree; letters are those of any script.
 _NAME = re.compile(r"\w[\w.-]{0,99}")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from enforcer.capture.abi import MAX_HOST_RANGES
 from enforcer.capture.generation import AudienceEntry, DirectPlan
 from enforcer.flow import Executor
+from enforcer.log import get_logger
 from enforcer.policy.compiled import PolicySet
 from enforcer.policy.direct import Placed, audience_of, direct_plan, host_ports
 from enforcer.policy.ports import union
@@ -18,7 +17,7 @@ from enforcer.policy.ports import union
 _NOTHING_DIRECT = 0
 _DNS = (53, 53)
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)

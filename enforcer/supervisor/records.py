@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-import structlog
 
 from enforcer.errors import RecordError
 from enforcer.identify.process import ProcessFacts, describe_process
+from enforcer.log import get_logger
 from enforcer.masking.masker import Masker
 from enforcer.recording.rows import InvalidRow
 from enforcer.recording.writer import QUEUE_ROWS, Writer
@@ -23,7 +23,7 @@ RETRY = 0.05
 # One row: a 16 MiB statement and as much of parameters, as JSON escapes them at worst.
 MAX_LINE = 192 << 20
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 @dataclass(slots=True)

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import structlog
-
 from enforcer.capture import cgroup, takeover
 from enforcer.config import OnReload
 from enforcer.errors import EnforcerError
 from enforcer.flow import Endpoint
 from enforcer.geo.table import GeoTable
+from enforcer.log import get_logger
 from enforcer.policy.engine import is_host
 from enforcer.supervisor.attached import Tree
 from enforcer.supervisor.plan import Plan
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 def end_direct_flows(trees: Iterable[Tree], plan: Plan, table: GeoTable, on_reload: OnReload) -> int:

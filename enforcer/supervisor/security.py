@@ -6,15 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import structlog
-
 from enforcer.capture import cgroup, programs, takeover
 from enforcer.capture.programs import Pins
 from enforcer.capture.tables import Tables
 from enforcer.capture.unix_sockets import AllowedSockets
 from enforcer.errors import EnforcerError
+from enforcer.log import get_logger
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Security:

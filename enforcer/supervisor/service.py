@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import structlog
 
 from enforcer import privileges
 from enforcer.capture import cgroup, programs
@@ -30,6 +29,7 @@ from enforcer.config import Settings, load_settings
 from enforcer.errors import EnforcerError, HostError, KernelError, UsageError
 from enforcer.flow import Executor
 from enforcer.geo.table import GeoTable
+from enforcer.log import get_logger
 from enforcer.masking.masker import masker_for
 from enforcer.recording.rows import EventRow
 from enforcer.recording.writer import Writer
@@ -55,7 +55,7 @@ TIDY = 2.0
 # a supervisor that hangs does not leave them unwatched.
 HEARTBEAT_LIMIT = 10.0
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Supervisor:

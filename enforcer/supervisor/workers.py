@@ -15,11 +15,11 @@ from typing import Any
 
 import orjson
 import psutil
-import structlog
 
 from enforcer.config import Settings
 from enforcer.errors import HostError
 from enforcer.flow import Executor
+from enforcer.log import get_logger
 from enforcer.masking.masker import masker_for
 from enforcer.recording.writer import Writer
 from enforcer.supervisor import mask_keys, resolver
@@ -38,7 +38,7 @@ STOP_TIMEOUT = 3.0
 RESTART_DELAY, YOUNG_RESTART_DELAY, YOUNG = 0.05, 1.0, 2.0
 _MAX_MESSAGE = 64 * 1024
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class Worker:
