@@ -201,7 +201,9 @@ _MARKS: Final = (rb"(?i:@example\.invalid)", rb"9(?:[ ()./-]{0,3}[0-9]){6}")
 def _lookalikes(forms: Forms) -> Detector:
     spelt = b"|".join(re.escape(word.encode()) for word in forms.words)
     named = rb"(?i:" + spelt + rb")_[0-9]"
-    named_whole, *alike = map(re.compile, forms.patterns)
+    # Also with more digits than pseudonyms have: where a stream is cut within them, it could not be told from one.
+    named_whole = re.compile(named + rb"[0-9]{0,40}")
+    _, *alike = map(re.compile, forms.patterns)
     candidates: list[tuple[bytes, Confirm]] = [(named, partial(_literal, re.compile(named + rb"\Z"), named_whole))]
     candidates += [(mark, partial(_around, whole)) for mark, whole in zip(_MARKS, alike, strict=False)]
     return Detector(
