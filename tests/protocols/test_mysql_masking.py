@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enforcer.flow import Side
-from enforcer.protocols.base import CellRewrite, Request, Rows, Text, Unmaskable
+from enforcer.masking.masker import masker_for
+from enforcer.protocols.base import Request, Rows, Text, Unmaskable
 from enforcer.protocols.mysql import PROTOCOL
+from enforcer.proxy.exchange import RequestMask
+from enforcer.verdict import Column, MaskSpec
 from tests.conversation import DENIAL, Conversation
 from tests.protocols import wire_mysql as my
 from tests.protocols.test_mysql import MASKABLE, logged_in
@@ -287,21 +291,10 @@ def test_a_value_outside_of_literals_is_not_sent() -> None:
         talk.take_client()
 
 
-class Columns(CellRewrite):
-    """Hides what is for a column `ssn`."""
-
-    def __call__(self, data: bytes) -> bytes:
-        return data
-
-    def cells(
-        self, columns: tuple[str, ...], values: list[bytes | None], binary: tuple[bool, ...]
-    ) -> list[bytes | None]:
-        return [b"***" if "ssn" in name else value for name, value in zip(columns, values, strict=True)]
-
-
 def test_parameters_are_known_by_the_columns_they_are_for() -> None:
     """Of a prepared statement, as far as it says."""
-    with logged_in(rewrite=Columns()) as talk:
+    rewrite = RequestMask(masker_for(MaskSpec(columns=(Column("*.ssn"),))), Counter())
+    with logged_in(rewrite=rewrite) as talk:
         talk.client_sends(my.command(0x16, b"INSERT INTO customers (id, ssn) VALUES (?, ?)"))
         talk.expect_request("Prepare")
         talk.server_sends(my.prepared(1, 1, 0, 2) + my.column(2, b"?") + my.column(3, b"?") + my.eof(4))
@@ -311,7 +304,7 @@ def test_parameters_are_known_by_the_columns_they_are_for() -> None:
         types = b"\0\1\xfd\0\xfd\0"
         talk.client_sends(my.execute(1, types + my.lenenc(b"1") + my.lenenc(b"078-05-1120")))
         talk.expect_request("Execute", params=("1", "078-05-1120"))
-        talk.expect_upstream(my.execute(1, types + my.lenenc(b"1") + my.lenenc(b"***")))
+        talk.expect_upstream(my.execute(1, types + my.lenenc(b"1") + my.lenenc(b"*" * 11)))
 
 
 ROWS = (
