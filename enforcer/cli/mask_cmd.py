@@ -10,18 +10,18 @@ import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from enforcer.cli.mask_message import MEDIA as MESSAGE
+from enforcer.cli.mask_message import is_answer, masked_message
 from enforcer.errors import EnforcerError, HostError, UsageError
-from enforcer.masking import language, reasons
-from enforcer.masking.detectors import DETECTORS
-from enforcer.masking.fields import ColumnRules
+from enforcer.masking import language
 from enforcer.masking.keys import KEY_BYTES, Key, Keys
-from enforcer.masking.masker import Masker
-from enforcer.masking.scanner import Hit, Scanner
+from enforcer.masking.trial import Trial, Value
 from enforcer.policy.compiled import Policy
 from enforcer.policy.loader import read_policy
 from enforcer.policy.names import all_masks
@@ -36,6 +36,7 @@ LARGEST = 16 << 20
 CSV = "text/csv"
 MEDIA = {
     ".csv": CSV,
+    ".http": MESSAGE,
     ".json": "application/json",
     ".jsonl": "application/x-ndjson",
     ".ndjson": "application/x-ndjson",
@@ -43,33 +44,9 @@ MEDIA = {
     ".urlencoded": "application/x-www-form-urlencoded",
 }
 OTHERWISE = "text/plain"
-_NAMED = ("its column is named", "mask, or null")
 _COLOUR = "red"
-_DETECTORS = frozenset(detector.name for detector in (*DETECTORS, *language.ROWS))
+_NOTHING = "(nothing)"
 _ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
-
-
-@dataclass(frozen=True)
-class Value:
-    """One value. `found`: by which detector, or named column. `place`: line and column, or row and name of the column,
-    from 1 on. `offset`: bytes before it in what is read as one: the text, or the cell. `shown`: what is left of it."""
-
-    found: str
-    place: str
-    offset: int
-    length: int
-    shown: str
-    why: str
-    operator: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What is asked for, and what does it. `scanner`: of its detectors, if it has any."""
-
-    spec: MaskSpec
-    masker: Masker
-    scanner: Scanner | None
 
 
 @dataclass(frozen=True)
@@ -98,28 +75,38 @@ def mask() -> None:
 def test(
     context: Context, *, file: Path | None, policy_name: str, rule: str, detectors: str, media: str, as_json: bool
 ) -> None:
-    """Show what would be hidden of FILE, or of standard input, where it is, why it counts as a value, and what is left.
+    """Show what would be hidden of FILE, or of standard input: where it is, why it counts as a value, what stands there
+    then, and by which operator.
 
-    Without --policy and --detectors: what the enabled policies mask, of requests and answers. A CSV file is masked like
-    the rows of a database, with its first line as the names of the columns. Values are never printed. Where the output
-    is no terminal it is one JSON object.
+    Without --policy and --detectors: what the enabled policies mask, of requests and answers. What FILE is follows from
+    its name, as it would from a Content-Type: .json, .jsonl, .sse, .urlencoded, else text. A .csv file is masked like
+    the rows of a database: its first line names their columns, or paths of documents (users.contact.email); where `csv`
+    columns are named, like a text of that type. A .http file is a message, with its head: of a request what requests
+    are masked by, of an answer what answers are. Values are never printed. Where the output is no terminal it is one
+    JSON object.
 
     Ends with 0 whether something was found or not, with 1 where the text would be refused because it cannot be masked,
     with 2 or 4 where the command line, or a policy, is wrong.
     """
-    spec = _spec(context, policy_name, rule, detectors)
-    if not language.NAMES.isdisjoint(spec.detectors):
-        language.use(context.settings().language_model)
-    masker = Masker(spec, _keys(context.settings().state) if spec.operators else None)
-    trial = Trial(spec, masker, masker.scanner)
     data = _read(file)
     media = media or (MEDIA.get(file.suffix.lower(), OTHERWISE) if file is not None else OTHERWISE)
+    message = media == MESSAGE
+    sides = (is_answer(data), not is_answer(data)) if message else (True, True)
+    spec = _spec(context, (policy_name, rule), detectors, sides)
+    if not language.NAMES.isdisjoint(spec.detectors):
+        language.use(context.settings().language_model)
+    trial = Trial(spec, _keys(context.settings().state) if spec.operators else None)
     table = media.partition(";")[0] == CSV and not any(field.kind == "csv" for field in spec.fields)
-    tried = (_try_table if table else _try_text)(trial, media, data)
+    counts: Counter[str] = Counter()
+    if message:
+        masked = masked_message(trial, data, counts)
+    else:
+        masked = (_try_table if table else _try_text)(trial, media, data, counts)
+    tried = Tried(media, trial.values, dict(counts), _text(masked))
     if as_json or not sys.stdout.isatty():
         click.echo(json.dumps(asdict(tried)))
     else:
-        click.echo("\n".join(_lines(tried, data)))
+        click.echo("\n".join(_lines(tried)))
 
 
 @mask.command()
@@ -141,8 +128,11 @@ def rotate(context: Context, yes: bool) -> None:
     click.echo("in force after a reload: systemctl reload enforcer, or SIGHUP to the supervisor")
 
 
-def _spec(context: Context, policy_name: str, rule: str, detectors: str) -> MaskSpec:
-    """What is to be masked. Raises UsageError where that is nothing, PolicyError."""
+def _spec(context: Context, named: tuple[str, str], detectors: str, sides: tuple[bool, bool]) -> MaskSpec:
+    """What is to be masked: by a policy and a rule of it, and which detectors; of answers, of requests. Raises
+    UsageError where that is nothing, PolicyError."""
+    policy_name, rule = named
+    answers, requests = sides
     listed = tuple(name.strip() for name in detectors.split(",") if name.strip())
     if rule and not policy_name:
         raise UsageError("--rule needs its policy; give --policy P as well")
@@ -155,7 +145,8 @@ def _spec(context: Context, policy_name: str, rule: str, detectors: str) -> Mask
     if rule and not rules:
         known = ", ".join(one.name for policy in policies for one in policy.rules)
         raise UsageError(f"policy {policy_name} has no rule {rule!r}; its rules are {known}")
-    spec = all_masks([MaskSpec(detectors=listed), *(side for one in rules for side in (one.mask, one.request_mask))])
+    masks = [side for one in rules for side in (one.mask if answers else None, one.request_mask if requests else None)]
+    spec = all_masks([MaskSpec(detectors=listed), *(side for side in masks if side is not None)])
     if not spec:
         which = f"{policy_name}/{rule}" if rule else policy_name or "no enabled policy"
         raise UsageError(f"{which} masks {'anything' if which.startswith('no ') else 'nothing'}; give --detectors")
@@ -187,27 +178,16 @@ def _read(file: Path | None) -> bytes:
 # --- trying
 
 
-def _try_text(trial: Trial, media: str, data: bytes) -> Tried:
-    counts: Counter[str] = Counter()
-    masked = trial.masker.text(media).feed(data, True, counts)
-    values, line, begun, seen = [], 1, 0, 0
-    for hit, shown, how in _found(trial, data):
-        line += data.count(b"\n", seen, hit.start)
-        begun = max(begun, data.rfind(b"\n", seen, hit.start) + 1)
-        seen = hit.start
-        values.append(_value(hit, f"{line}:{len(_text(data[begun : hit.start])) + 1}", shown, how))
-    return Tried(media, values, dict(counts), _text(masked))
+def _try_text(trial: Trial, media: str, data: bytes, counts: Counter[str]) -> bytes:
+    return trial.text(media).feed(data, True, counts)
 
 
-def _try_table(trial: Trial, media: str, data: bytes) -> Tried:
+def _try_table(trial: Trial, media: str, data: bytes, counts: Counter[str]) -> bytes:  # noqa: ARG001 - a table's
     """Like the rows of a database. Raises UsageError where it is no table."""
     try:
         head, *rows = csv.reader(io.StringIO(_text(data), newline=""), strict=True)
     except (csv.Error, ValueError) as error:
         raise UsageError(f"this is no table ({error}); give --media text/plain") from error
-    counts: Counter[str] = Counter()
-    named = ColumnRules(trial.spec.columns).hidden(tuple(head))
-    values: list[Value] = []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n" if b"\r\n" in data else "\n")
     writer.writerow(head)
@@ -215,37 +195,9 @@ def _try_table(trial: Trial, media: str, data: bytes) -> Tried:
         if len(row) != len(head):
             raise UsageError(f"row {number} has {len(row)} cells, the first has {len(head)}; give each row as many")
         cells: list[bytes | None] = [cell.encode("utf-8", "surrogateescape") for cell in row]
-        masked = trial.masker.rows(tuple(head), cells, (False,) * len(row), counts) or cells
+        masked = trial.rows(tuple(head), cells, (False,) * len(row), counts) or cells
         writer.writerow([_text(cell or b"") for cell in masked])
-        for index, (cell, new) in enumerate(zip(cells, masked, strict=True)):
-            place = f"{number}:{head[index]}"
-            if new != cell and index in named:
-                values.append(Value(named[index], place, 0, len(cell or b""), _text(new or b""), *_NAMED))
-            elif new != cell:
-                values += [_value(hit, place, shown, how) for hit, shown, how in _found(trial, cell or b"")]
-    return Tried(media, values, dict(counts), out.getvalue())
-
-
-def _found(trial: Trial, data: bytes) -> list[tuple[Hit, str, str]]:
-    """What detectors find, what is left of each, and what did that."""
-    scanner = trial.scanner
-    if scanner is None:
-        return []
-    if not trial.masker.operated:
-        hidden = scanner.hide(data, Counter())
-        return [(hit, _text(hidden[hit.start : hit.end]), reasons.how(hit.detector)) for hit in scanner.hits(data)]
-    found = []
-    for hit in scanner.hits(data):
-        value = data[hit.start : hit.end]
-        put = trial.masker.preview(hit.detector.name, value) if hit.plain else None
-        if hit.detector.name in _DETECTORS:
-            found.append((hit, *(put or (_text(hit.detector.hide(value)), reasons.how(hit.detector)))))
-    return found
-
-
-def _value(hit: Hit, place: str, shown: str, how: str) -> Value:
-    why = reasons.why(hit.detector, hit.confirm)
-    return Value(hit.detector.name, place, hit.start, hit.end - hit.start, shown, why, how)
+    return out.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _keys(state: Path) -> Keys:
@@ -263,16 +215,16 @@ def _text(data: bytes) -> str:
 # --- printing
 
 
-def _lines(tried: Tried, data: bytes) -> list[str]:
+def _lines(tried: Tried) -> list[str]:
     places = max((len(value.place) for value in tried.values), default=0)
     names = max((len(value.found) for value in tried.values), default=0)
     lines = [
         f"{click.style(value.place.ljust(places), dim=True)}  {click.style(value.found.ljust(names), bold=True)}  "
-        f"{click.style(_printable(value.shown), fg=_COLOUR)}  {value.why}; {value.operator}"
+        f"{click.style(_printable(value.shown) or _NOTHING, fg=_COLOUR)}  {value.why}; {value.operator}"
         for value in tried.values
     ]
     counted = ", ".join(f"{name} {count}" for name, count in sorted(tried.counts.items())) or "nothing to hide"
-    return [*lines, f"{tried.media}: {counted}", "", _coloured(tried.masked, _text(data)).rstrip("\n")]
+    return [*lines, f"{tried.media}: {counted}", "", _coloured(tried).rstrip("\n")]
 
 
 def _printable(text: str) -> str:
@@ -280,12 +232,23 @@ def _printable(text: str) -> str:
     return text.translate(_ESCAPED).encode("utf-8", "backslashreplace").decode()
 
 
-def _coloured(masked: str, text: str) -> str:
-    """What is masked, with what is hidden in colour where its length tells the place."""
-    if len(masked) != len(text):
-        return "\n".join(map(_printable, masked.splitlines()))
+def _coloured(tried: Tried) -> str:
+    """What is masked, with what took the place of values in colour."""
+    taken = bytearray(len(tried.masked))
+    looked: dict[str, int] = {}
+    for shown in filter(None, (value.shown for value in tried.values)):
+        begin = tried.masked.find(shown, looked.get(shown, 0))
+        while begin >= 0 and any(taken[begin : begin + len(shown)]):
+            begin = tried.masked.find(shown, begin + 1)
+        if begin >= 0:
+            looked[shown] = begin + len(shown)
+            taken[begin : looked[shown]] = b"\1" * len(shown)
     parts = []
-    for hidden, run in groupby(zip(masked, text, strict=True), lambda pair: pair[0] != pair[1]):
-        piece = "\n".join(_printable(line) for line in "".join(new for new, _ in run).split("\n"))
+    for hidden, run in groupby(zip(tried.masked, taken, strict=True), itemgetter(1)):
+        piece = _block("".join(sign for sign, _ in run))
         parts.append(click.style(piece, fg=_COLOUR) if hidden else piece)
     return "".join(parts)
+
+
+def _block(text: str) -> str:
+    return "\n".join(map(_printable, text.replace("\r\n", "\n").split("\n")))

@@ -85,7 +85,7 @@ def apply(document: Any, paths: Iterable[Path], replace: Callable[[Any], Any]) -
     root = [document]
     changed = 0
     for path in paths:
-        for container, key in _select(root, path.segments):
+        for container, key in locations(root, path):
             value = container[key]
             replaced = replace(value)
             if replaced is not value:
@@ -94,14 +94,15 @@ def apply(document: Any, paths: Iterable[Path], replace: Callable[[Any], Any]) -
     return root[0], changed
 
 
-def _select(root: list[Any], segments: tuple[Segment, ...]) -> list[Location]:
-    locations: list[Location] = [(root, 0)]
-    for segment in segments:
-        nodes = [container[key] for container, key in locations]
+def locations(root: list[Any], path: Path) -> list[Location]:
+    """Where what `path` selects is, of the document that is the only item of `root`."""
+    found: list[Location] = [(root, 0)]
+    for segment in path.segments:
+        nodes = [container[key] for container, key in found]
         if segment.descendants:
             nodes = list(_descendants(nodes))
-        locations = [location for node in nodes for location in _children(node, segment.selector)]
-    return locations
+        found = [location for node in nodes for location in _children(node, segment.selector)]
+    return found
 
 
 def _descendants(nodes: list[Any]) -> Iterator[Any]:

@@ -32,7 +32,7 @@ from enforcer.masking.places import replace_members
 from enforcer.masking.pseudonyms import Forms, Pseudonymiser, SessionVault, Vault
 from enforcer.masking.rewriting import rewriting
 from enforcer.masking.scanner import PIECE, Scanner
-from enforcer.masking.tables import Table
+from enforcer.masking.tables import Cell, Table
 from enforcer.masking.text import JsonWindow, Lines, Refused, TextMask, Untouched, Whole, Window, hide_quoted
 from enforcer.verdict import PSEUDONYMISE, Masked, MaskSpec, Operator
 
@@ -107,6 +107,7 @@ class Masker:
             self._paths = tuple(jsonpath.parse(path.path) for path in spec.json_paths)
         except ValueError as error:
             raise MaskError(str(error)) from error
+        self._spec = spec
         self.operated = bool(spec.operators or spec.fields)
         self.names_fields = any(field.kind in ("header", "query") for field in spec.fields)
         self._in_place = self._scanner
@@ -133,19 +134,6 @@ class Masker:
             alike = pseudonyms is not None and pseudonyms.forms.alike
             base = rewriting(expand(spec.detectors), frozenset(by_name), words, alike)
             self._scanner = base.bound(by_name, apply)
-
-    @property
-    def scanner(self) -> Scanner | None:
-        """What finds the values of the detectors, if there are any."""
-        return self._scanner
-
-    def preview(self, detector: str, value: bytes) -> tuple[str, str] | None:
-        """What is put in the place of a value, and by which operator; None where it is hidden as by default."""
-        operator = self._by_name.get(detector)
-        if operator is None or self._apply is None:
-            return None
-        put = self._apply.text(operator, value.decode("utf-8", "surrogateescape"), word_of(detector))
-        return None if put is None else (put, str(operator))
 
     def field(self, name: str, value: bytes, counts: Counter[str]) -> bytes:
         """A header field of an answer, where an item of the rule names it; all others stay."""
@@ -264,9 +252,7 @@ class Masker:
         has no column names, and errors lose every value they quote.
         """
         if self._columns is not None and media in ("copy", "error"):
-            if media == "copy":
-                return Refused("COPY output cannot be masked by column; use SELECT")
-            return Whole("an error", self._error)
+            return Refused(self.unmaskable(media)) if media == "copy" else Whole("an error", self._error)
         kind = kind_of(media)
         if self._names is not None and (named := self._named_text(kind, media)) is not None:
             return named
@@ -286,7 +272,19 @@ class Masker:
             return Untouched()
         if self._scanner.reads_whole:
             return Whole("a text", self._json if kind is Kind.JSON else self.mask)
-        return JsonWindow(self._scanner) if kind is Kind.JSON else Window(self._scanner)
+        return self._window(self._scanner, json=kind is Kind.JSON)
+
+    def _window(self, scanner: Scanner, *, json: bool) -> TextMask:
+        """For what detectors alone read."""
+        return JsonWindow(scanner) if json else Window(scanner)
+
+    def unmaskable(self, media: str) -> str:
+        """Why no text of the type `media` can be masked; empty where it can."""
+        if media == "binary copy":
+            return "COPY's binary format cannot be masked; use its text format, or SELECT"
+        if media == "copy" and self._columns is not None:
+            return "COPY in this format cannot be masked by column; use its text format, or SELECT"
+        return ""
 
     def _parts(self, media: str) -> TextMask:
         boundary = media.partition("boundary=")[2]
@@ -297,16 +295,20 @@ class Masker:
     def _named_text(self, kind: Kind, media: str) -> TextMask | None:
         """What fields, and operators, do to a kind of text; None where it is masked as any."""
         if kind is Kind.PACKED:
-            return Untouched() if self._in_place is None else Window(self._in_place)
+            return Untouched() if self._in_place is None else self._window(self._in_place, json=False)
         if kind is Kind.CSV and self._names is not None and (self._names.kinds & {"csv"} or self._columns is not None):
             if "header=absent" in media.lower():
                 return Refused("a CSV text without a first line cannot be masked by column; ask for one with names")
-            return Table(self._names.csv, None if self._scanner is None else Window(self._scanner))
+            return Table(self._csv, None if self._scanner is None else self._window(self._scanner, json=False))
         if kind is Kind.FORM and self._names is not None and "form" in self._names.kinds:
             return Form(self._piece, partial(self._names.replaced, "form"))
         if kind is Kind.PARTS and self._names is not None and "form" in self._names.kinds:
             return self._parts(media)
         return None
+
+    def _csv(self, name: str) -> Cell | None:
+        """What replaces the cells of a column of CSV."""
+        return None if self._names is None else self._names.csv(name)
 
     def _form_part(self, name: str) -> TextMask | None:
         """For a part of a form that an item names, whatever its type."""

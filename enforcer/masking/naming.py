@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -47,11 +48,16 @@ class _Rule(NamedTuple):
     word: str
 
 
+Told = Callable[[str, bytes, bytes | None, Operator | None], None]
+"""Hears what an item (by its name in the record) has made of a value, and by which operator."""
+
+
 class Names:
-    """The fields of one rule. `kinds`: of which there are any."""
+    """The fields of one rule. `kinds`: of which there are any. `told`: who wants to hear of each value."""
 
     def __init__(self, spec: MaskSpec, operators: dict[Masked, Operator], apply: Operators) -> None:
         self.kinds = frozenset(field.kind for field in spec.fields)
+        self.told: Told | None = None
         self._apply = apply
         self._fields = [
             (
@@ -97,6 +103,8 @@ class Names:
             new = self._apply.plain(rule.operator, value, rule.word) if value else value
         if new != value:
             counts[rule.counted] += 1
+            if self.told is not None:
+                self.told(rule.counted, value, new, rule.operator)
         return new
 
     def _rule(self, kind: str, name: str) -> _Rule | None:

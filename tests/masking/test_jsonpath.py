@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from enforcer.masking import jsonpath
+from enforcer.masking import jsonpath, members
 
 # The bookstore of RFC 9535, section 1.5, shortened.
 STORE = {
@@ -133,3 +136,24 @@ def test_many_wildcards_stay_linear() -> None:
     for _ in range(300):
         document = [document, document] if document == "leaf" else [document]
     assert jsonpath.apply(document, [jsonpath.parse("$" + "..*" * 6)], lambda value: value)[1] == 0
+
+
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 10**9) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=40)
+@given(DOCUMENTS, st.sampled_from([None, 1]))
+def test_members_are_where_they_stand(document: Any, indent: int | None) -> None:
+    """Each value of a document has a name, by which a path selects it alone, and stands where it is said to."""
+    text = json.dumps(document, indent=indent).encode()
+    spans = members.spans(text)
+    every = {"$"}.union(*(members.selected(text, jsonpath.parse(path)) for path in ("$..*", "$")))
+    assert set(spans) == every
+    for name, (start, end) in spans.items():
+        if "\\" not in name:
+            assert members.selected(text, jsonpath.parse(name)) == [name]
+        assert [json.loads(text[start:end])] == select(name, json.loads(text)) or "\\" in name

@@ -30,7 +30,7 @@ _KEPT = frozenset(
     )
 )
 # Types under which programs send JSON without saying so: `curl -d` calls everything a form.
-_UNSURE = frozenset(("", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded"))
+UNSURE = frozenset(("", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded"))
 _JSON = "application/json"
 
 
@@ -101,7 +101,7 @@ class Asking:
             self._sniffed = True
             if wide_characters(self._media, data):
                 unmaskable = "it is in UTF-16 or UTF-32"
-            elif self._media in _UNSURE and data.lstrip()[:1] in (b"{", b"["):
+            elif self._media in UNSURE and data.lstrip()[:1] in (b"{", b"["):
                 self._media = _JSON
         if unmaskable:
             return Unmaskable(self._exchange, f"the request: {unmaskable}")
