@@ -1,55 +1,89 @@
-"""Step 4 of 6, inspect: the loop over what the engine reports, which is where dense texts take their time.
+"""Step 4 of 6, inspect: what is done with each report of the engine, which is where dense texts take their time.
 
-Gets ends of candidates, hands on the values among them. What proved wrong is remembered until the end of a piece, for
-tables repeat themselves.
+Gets ends of candidates, one by one, keeps the values among them. What proved wrong is remembered until the end of a
+piece, for tables repeat themselves.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from enforcer.masking.rows import Confirm
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 Asking = list[list[tuple[Confirm, int]]]
 """Pattern -> what asks for it, with its row."""
 Confirmed = list[tuple[int, int, int]]
 """Start, end and row of values."""
 
-_DENSE: Final = 64
+_DENSE: Final = 32
+"""From so many candidates that proved wrong in a piece on, they are remembered: so many per pattern."""
 _REMEMBERED: Final = 1024
-"""From so many candidates in a piece on, so many that proved wrong are remembered, per pattern."""
 
 
-def collect(row: int, _start: int, end: int, _flags: int, candidates: Any) -> None:
-    """What Hyperscan calls for each match."""
-    candidates.append((end, row))
+class Reports:
+    """What is reported of one text: `found`, the values in it, and `base64`, the ends of the pattern `base64_mark`.
 
+    `reaches`: per pattern, how far around its end one decides whether there is a value; 0 where asking again costs no
+    more than to remember.
+    """
 
-def confirmed(
-    text: bytes, candidates: list[tuple[int, int]], asking: Asking, reaches: list[int], base64_mark: int
-) -> tuple[Confirmed, list[int]]:
-    """The values among the candidates; and the ends of those of the pattern `base64_mark`. `reaches`: per pattern, how
-    far around its end one decides."""
-    found: Confirmed = []
-    base64: list[int] = []
-    dense = len(candidates) >= _DENSE
-    rejected: list[set[bytes]] = [set() for _ in asking] if dense else []
-    near = b""
-    for end, pattern in candidates:
-        if pattern == base64_mark:
-            base64.append(end)
-            continue
-        if dense:
-            reach = reaches[pattern]
+    def __init__(self, text: bytes, asking: Asking, reaches: list[int], base64_mark: int) -> None:
+        self.found: Confirmed = []
+        self.base64: list[int] = []
+        self._text = text
+        self._asking = asking
+        self._reaches = reaches
+        self._base64_mark = base64_mark
+        self._wrong = 0
+        self._rejected: list[set[bytes]] = []
+
+    def add(self, row: int, end: int) -> None:
+        """The pattern `row` matches up to `end`."""
+        if row == self._base64_mark:
+            self.base64.append(end)
+            return
+        text = self._text
+        reach: i64 = self._reaches[row]
+        near = b""
+        if reach and self._rejected:
             near = text[end - reach if end > reach else 0 : end + reach]
-            if near in rejected[pattern]:
-                continue
+            if near in self._rejected[row]:
+                return
         none = True
-        for confirm, row in asking[pattern]:
+        for confirm, number in self._asking[row]:
             span = confirm(text, end)
             if span is not None:
-                found.append((span[0], span[1], row))
+                self.found.append((span[0], span[1], number))
                 none = False
-        if none and dense and len(rejected[pattern]) < _REMEMBERED:
-            rejected[pattern].add(near)
-    return found, base64
+        if none and reach:
+            self._remember(row, near)
+
+    def _remember(self, row: int, near: bytes) -> None:
+        self._wrong += 1
+        if not self._rejected:
+            if self._wrong == _DENSE:
+                self._rejected = [set() for _ in self._asking]
+        elif len(self._rejected[row]) < _REMEMBERED:
+            self._rejected[row].add(near)
+
+
+class Ends(Reports):
+    """Where there may be values: nothing is asked about."""
+
+    def __init__(self, base64_mark: int) -> None:
+        super().__init__(b"", [], [], base64_mark)
+
+    def add(self, row: int, end: int) -> None:
+        if row == self._base64_mark:
+            self.base64.append(end)
+        else:
+            self.found.append((end, end, row))
+
+
+def report(row: int, _start: int, end: int, _flags: int, reports: Any) -> None:
+    """What Hyperscan calls for each match."""
+    known: Reports = reports
+    known.add(row, end)

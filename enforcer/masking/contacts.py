@@ -6,10 +6,13 @@ Like `confirm`: gets a text and the end of a candidate, hands on the span or Non
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from enforcer.masking import checks, phones
 from enforcer.masking.confirm import ALNUM, Span, amid_noise, is_labelled
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 _DIGITS: Final = frozenset(b"0123456789")
 _WORD: Final = ALNUM | {ord("_")}
@@ -126,30 +129,28 @@ def birth(words: re.Pattern[bytes], text: bytes, end: int) -> Span | None:
 
 # --- addresses of machines
 
-_OCTET: Final = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-_IPV4: Final = re.compile(rb"(?:" + _OCTET + rb"\.){3}" + _OCTET + rb"(?!_)" + _ENDS)
 _VERSION: Final = re.compile(
     rb"(?i)(?:(?:version|release|build|firmware|ver|agent|revision)[\"'=: ._>/-]{0,6}|\bv[ .]?)\Z"
 )
-_IPV4_HEAD: Final = 13
-"""Bytes of the first three octets with their dots, and the first digit of the fourth."""
+_VERSION_GAP: Final = b"\"'=: ._>/-"
+_VERSION_GAP_MAX: Final = 6
+_VERSION_ENDS: Final = b"vVnNeEdDrRtT"
 
 
 def ipv4(text: bytes, end: int) -> Span | None:
-    """The address whose last octet's first digit is the byte before `end`; not the four numbers of a version."""
-    start = end - 1
-    while start and end - start < _IPV4_HEAD and (text[start - 1] in _DIGITS or text[start - 1] in b"."):
+    """The address that ends at `end`, or at most two bytes before; not the four numbers of a version."""
+    last: i64 = end
+    while text[last - 1] < 0x30 or text[last - 1] > 0x39:
+        last -= 1
+    start: i64 = last
+    while start and (text[start - 1] in _DIGITS or text[start - 1] == 0x2E):
         start -= 1
-    found = _IPV4.match(text, start)
-    if found is None or found.end() < end or found[0].startswith(b"0."):
+    place: i64 = start
+    while place and start - place < _VERSION_GAP_MAX and text[place - 1] in _VERSION_GAP:
+        place -= 1
+    if place and text[place - 1] in _VERSION_ENDS and _VERSION.search(text, max(0, start - 20), start):
         return None
-    if start:
-        before = text[start - 1]
-        if before in _WORD or before in b"-." or (before in b"/" and text[start - 2 : start] != b"//"):
-            return None  # `Chrome/120.0.0.0`, `openssl-3.0.1.2`
-        if _VERSION.search(text, max(0, start - 20), start):
-            return None
-    return None if amid_noise(text, *found.span()) else found.span()
+    return None if amid_noise(text, start, last) else (start, last)
 
 
 IPV6_MAX: Final = 45

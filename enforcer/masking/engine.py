@@ -1,6 +1,6 @@
 """Step 4 of 6, inspect: the engine that reads every byte once and says where values may end.
 
-Gets patterns, hands on (end, row) of each place where one of them may match. Hyperscan does it in one pass for all of
+Gets patterns, reports row and end of each place where one of them may match. Hyperscan does it in one pass for all of
 them; google-re2 stands in where Hyperscan has no wheel: the same places, several times slower.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
-from enforcer.masking.confirming import collect
+from enforcer.masking.confirming import Reports, report
 
 try:
     import hyperscan
@@ -19,8 +19,6 @@ except ImportError:  # no wheel for this platform
 else:
     HAS_HYPERSCAN = True
 
-Candidates = list[tuple[int, int]]
-
 HYPERSCAN: Final = "hyperscan"
 RE2: Final = "google-re2"
 
@@ -28,8 +26,8 @@ RE2: Final = "google-re2"
 class Engine(Protocol):
     """Patterns, compiled. It belongs to one thread."""
 
-    def scan(self, text: bytes) -> Candidates:
-        """End and row of every match in `text`."""
+    def scan(self, text: bytes, reports: Reports) -> None:
+        """Adds row and end of every match in `text` to `reports`."""
 
     def matches(self, text: bytes) -> bool:
         """Is there one?"""
@@ -52,10 +50,8 @@ class Hyperscan:
         )
         self._scan = self._database.scan
 
-    def scan(self, text: bytes) -> Candidates:
-        candidates: Candidates = []
-        self._scan(text, collect, 0, candidates)
-        return candidates
+    def scan(self, text: bytes, reports: Reports) -> None:
+        self._scan(text, report, 0, reports)
 
     def matches(self, text: bytes) -> bool:
         try:
@@ -83,8 +79,7 @@ class Re2:
         self._set.Compile()
         self._patterns = [re2.compile(pattern, options) for pattern in patterns]
 
-    def scan(self, text: bytes) -> Candidates:
-        candidates: Candidates = []
+    def scan(self, text: bytes, reports: Reports) -> None:
         for row in self._set.Match(text) or ():
             search = self._patterns[row].search
             ends = set()
@@ -93,9 +88,8 @@ class Re2:
                 ends.add(match.end())
                 # Matches may overlap: two values share the byte between them.
                 match = search(text, match.start() + 1)
-            candidates += [(end, row) for end in ends]
-        candidates.sort()
-        return candidates
+            for end in ends:
+                reports.add(row, end)
 
     def matches(self, text: bytes) -> bool:
         return bool(self._set.Match(text))

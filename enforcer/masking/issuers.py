@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 PREFIX_DIGITS: Final = 4
+SHORTEST: Final = 13
+LONGEST: Final = 19
 
 _ISSUERS: Final = (
     # first prefix, last prefix, lengths
@@ -37,15 +39,14 @@ _ISSUERS: Final = (
 )
 
 
-def _table() -> dict[bytes, frozenset[int]]:
-    table: dict[bytes, frozenset[int]] = {}
+def _table() -> bytes:
+    table = bytearray(10**PREFIX_DIGITS)
     for first, last, lengths in _ISSUERS:
-        low, high = first.ljust(PREFIX_DIGITS, "0"), last.ljust(PREFIX_DIGITS, "9")
-        for prefix in range(int(low), int(high) + 1):
-            key = b"%d" % prefix
-            table[key] = table.get(key, frozenset()) | frozenset(lengths)
-    return table
+        bits = sum(1 << (length - SHORTEST) for length in lengths)
+        for prefix in range(int(first.ljust(PREFIX_DIGITS, "0")), int(last.ljust(PREFIX_DIGITS, "9")) + 1):
+            table[prefix] |= bits
+    return bytes(table)
 
 
-LENGTHS_BY_PREFIX: Final = _table()
-"""The first four digits -> the lengths of cards that begin so. Absent: no card does."""
+LENGTHS: Final = _table()
+"""By the first four digits, as a number: a bit for each length of cards that begin so, the lowest for the shortest."""

@@ -79,11 +79,7 @@ _GAP_MAX: Final = 40
 _GAP: Final = rb"(?:[\"' ]{0,2}[,;][\"' ]{0,2}|[^0-9,;{}]{0,%d})" % _GAP_MAX
 LABELLED_REACH: Final = 128
 
-# Parts that several shapes have: looked for once.
-DATED: Final = rb"[0-9]{6}[-+/A-FU-Y][0-9]{3}"
-"""Six digits of a date of birth, a mark of the century, a serial number."""
-LONG: Final = rb"(?:^|^\.|[^0-9A-Za-z.]|[^0-9]\.)[0-9](?:[ +-]?[0-9]){%d}" % (confirm.CARD_HEAD - 1)
-"""More digits than a time has; not after `digit.`, or most decimals of a JSON document would be looked at."""
+# A part that several shapes have: looked for once.
 SEVEN: Final = rb"[XYZxyzSTFGM]-?[0-9]{7}-?[A-Za-z]"
 """Seven digits between two letters."""
 

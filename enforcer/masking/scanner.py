@@ -15,13 +15,14 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from enforcer.masking import engine, language, phones, validators, views
-from enforcer.masking.confirm import LABEL, MAX_SPAN
-from enforcer.masking.confirming import confirmed
+from enforcer.masking.confirm import LABEL, MAX_SPAN, any_card, iban
+from enforcer.masking.confirming import Ends, Reports
+from enforcer.masking.contacts import ipv4
 from enforcer.masking.detectors import DETECTORS, Detector
-from enforcer.masking.engine import Candidates
 from enforcer.masking.errors import MaskError
 from enforcer.masking.escapes import INSIDE, blanked, string_state
 from enforcer.masking.rows import Confirm
@@ -44,6 +45,10 @@ _SETTLED_LETTERS: Final = _SETTLED // 3 * 4
 _NUMBER: Final = re.compile(rb"[0-9][0-9.eE+-]*")
 # Between what several runs of base64 encode: an end to every value, and as far as one looks, nothing of a label.
 _BETWEEN: Final = b"\0" + b"{" * LABEL + b"\0"
+_BETWEEN_FEW: Final = b"\0{\0"
+
+# What is confirmed as fast as it is remembered to have been wrong.
+_QUICK: Final = frozenset({any_card, iban, ipv4})
 
 NOTHING: Final = -1
 
@@ -148,7 +153,10 @@ class Scanner:
         self._asking: list[list[tuple[Confirm, int]]] = [[] for _ in patterns]
         for row, (pattern, confirm, _) in enumerate(rows):
             self._asking[patterns.index(pattern)].append((confirm, row))
-        self._reaches = [max(self._detectors[row].reach for _, row in asking) for asking in self._asking]
+        self._reaches = [
+            0 if all(one in _QUICK for one, _ in asking) else max(self._detectors[row].reach for _, row in asking)
+            for asking in self._asking
+        ]
         self._base64_mark = len(patterns)
         self._scan = engine.make([*patterns, views.BASE64_MARK], engine_name or engine.name()).scan
         self._has_units = engine.make(views.MARKS, engine_name or engine.name()).matches
@@ -170,12 +178,10 @@ class Scanner:
 
     def suspects(self, data: bytes) -> list[int]:
         """Places in `data`: one at least inside of each value, or on the byte after it. Almost always none."""
-        candidates = self._scan(blanked(data) if b"\\" in data else data)
-        escaped = self._is_escaped(data)
-        if not candidates and not escaped:
-            return []
-        places = [max(0, end - 2) for end, row in candidates if row < self._base64_mark]
-        if escaped or len(places) < len(candidates):
+        ends = Ends(self._base64_mark)
+        self._scan(blanked(data) if b"\\" in data else data, ends)
+        places = [max(0, end - 2) for _, end, _ in ends.found]
+        if ends.base64 or self._is_escaped(data):
             places += [-minus_end - 1 for _, minus_end, _ in self._read(data, BEGINNING).found]
         return places
 
@@ -237,30 +243,27 @@ class Scanner:
 
     def _read(self, data: bytes, carry: Carry) -> _Reading:
         text = blanked(data) if b"\\" in data else data
-        candidates = self._scan(text)
+        reports = self._reports(text)
         escaped = self._is_escaped(data)
-        if not candidates and not escaped and carry is BEGINNING and not self._named:
-            return _Reading(text, None)
         reading = _Reading(text, None)
-        base64, heads = self._read_text(reading, data, candidates, carry)
+        if not reports.found and not reports.base64 and not escaped and carry is BEGINNING:
+            return reading
+        base64, heads = self._read_text(reading, data, reports, carry)
         reading.plain = heads + self._read_tails(reading, data, carry.plain)
         if escaped:
             plain, view = reading, View(data)
             reading = _Reading(blanked(view.text) if b"\\" in view.text else view.text, view)
             reading.found, reading.plain = plain.found, plain.plain
-            base64, heads = self._read_text(reading, data, self._scan(reading.text), carry)
+            base64, heads = self._read_text(reading, data, self._reports(reading.text), carry)
         reading.written = heads + self._read_tails(reading, data, carry.written)
         if base64 or carry.base64 != NOTHING:
             self._read_base64(reading, base64, carry)
         return reading
 
-    def _read_text(
-        self, reading: _Reading, data: bytes, candidates: Candidates, carry: Carry
-    ) -> tuple[list[int], _Tails]:
+    def _read_text(self, reading: _Reading, data: bytes, reports: Reports, carry: Carry) -> tuple[list[int], _Tails]:
         """Adds the values in the text; the ends of what may be heads of base64, and the values with tails."""
-        confirmed, base64 = self._confirmed(reading.text, candidates)
         tails: _Tails = []
-        for start, stop, row in confirmed:
+        for start, stop, row in reports.found:
             end, tail = stop, self._detectors[row].tail
             if tail is not None:
                 if start < _SETTLED and carry is not BEGINNING:
@@ -268,7 +271,7 @@ class Scanner:
                 end = _tail_end(tail, reading.text, stop)
                 tails.append((start, end, row))
             self._add(reading, data, start, end, row)
-        return base64, tails
+        return reports.base64, tails
 
     def _read_tails(self, reading: _Reading, data: bytes, rows: tuple[int, ...]) -> _Tails:
         """Adds what goes on from the window before."""
@@ -326,20 +329,7 @@ class Scanner:
         # The same letters encode the same, wherever they stand: each are read once.
         letters = [text[start:end] for start, end in runs]
         pieces = {one: views.decoded(one) for one in letters}
-        edges, edge = [], 0
-        for piece in pieces.values():
-            edges.append(edge)
-            edge += len(piece) + len(_BETWEEN)
-        joined = _BETWEEN.join(pieces.values())
-        plain = blanked(joined) if b"\\" in joined else joined
-        distinct = list(pieces)
-        values: dict[bytes, _Tails] = {}
-        for start, stop, row in self._confirmed(plain, self._scan(plain))[0]:
-            number = bisect_right(edges, start) - 1
-            end, tail = stop, self._detectors[row].tail
-            if tail is not None:
-                end = min(_tail_end(tail, plain, stop), edges[number] + len(pieces[distinct[number]]))
-            values.setdefault(distinct[number], []).append((start - edges[number], end - edges[number], row))
+        values = self._read_pieces(self._suspected(pieces))
         reading.runs = runs
         for run, one in enumerate(letters):
             within = run == 0 and carry.base64 != NOTHING
@@ -350,6 +340,35 @@ class Scanner:
                 self._read_run(reading, run, pieces[one], found, carry if within else BEGINNING)
         if carry.base64 != NOTHING:
             reading.runs[0] = (-carry.base64, runs[0][1])
+
+    def _suspected(self, pieces: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """Those pieces in which there may be values: what parts them here takes no longer to scan than they do."""
+        joined = _BETWEEN_FEW.join(pieces.values())
+        ends = Ends(self._base64_mark)
+        self._scan(blanked(joined) if b"\\" in joined else joined, ends)
+        if not ends.found:
+            return {}
+        edges = list(accumulate((len(piece) + len(_BETWEEN_FEW) for piece in pieces.values()), initial=0))
+        letters = list(pieces)
+        suspected = {bisect_right(edges, end - 1) - 1 for _, end, _ in ends.found}
+        return {letters[number]: pieces[letters[number]] for number in suspected}
+
+    def _read_pieces(self, pieces: dict[bytes, bytes]) -> dict[bytes, _Tails]:
+        """The values in each piece."""
+        values: dict[bytes, _Tails] = {}
+        if not pieces:
+            return values
+        edges = list(accumulate((len(piece) + len(_BETWEEN) for piece in pieces.values()), initial=0))
+        joined = _BETWEEN.join(pieces.values())
+        plain = blanked(joined) if b"\\" in joined else joined
+        letters = list(pieces)
+        for start, stop, row in self._reports(plain).found:
+            number = bisect_right(edges, start) - 1
+            end, tail = stop, self._detectors[row].tail
+            if tail is not None:
+                end = min(_tail_end(tail, plain, stop), edges[number] + len(pieces[letters[number]]))
+            values.setdefault(letters[number], []).append((start - edges[number], end - edges[number], row))
+        return values
 
     def _inner_end(self, row: int, piece: bytes) -> int:
         """Where the tail of a value ends that goes on `_SETTLED` bytes into what a run encodes."""
@@ -392,14 +411,15 @@ class Scanner:
                 raw, raw_end = reading.view.raw(low), reading.view.raw_end(high)
                 reading.found.setdefault((raw, -raw_end, row), reading.view.hidden(low, high, new))
 
-    def _confirmed(self, text: bytes, candidates: Candidates) -> tuple[list[tuple[int, int, int]], list[int]]:
-        """Start, end and row of the values in the text; and the ends of what looks like the head of base64."""
-        found, base64 = confirmed(text, candidates, self._asking, self._reaches, self._base64_mark)
+    def _reports(self, text: bytes) -> Reports:
+        """The values in the text; and the ends of what looks like the head of base64."""
+        reports = Reports(text, self._asking, self._reaches, self._base64_mark)
+        self._scan(text, reports)
         if self._named:
-            found += [
+            reports.found += [
                 (start, end, self._named[name]) for name, start, end in language.find(text) if name in self._named
             ]
-        return found, base64
+        return reports
 
     # --- writing
 

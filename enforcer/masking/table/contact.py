@@ -38,6 +38,13 @@ _BIRTH: Final = (
     *("дата на раждане", "ημερομηνία γέννησης"),
 )
 
+# Four numbers and no fifth, nor a part of a name, as most versions are.
+_OCTET: Final = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4: Final = (
+    rb"(?:^|[^0-9A-Za-z_./-]|//)(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9][0-9]?)(?:\." + _OCTET + rb"){3}"
+    rb"(?:[^0-9A-Za-z_.-]|\.[^0-9]|-[^0-9A-Za-z]|[.-]?\z)"
+)
+
 ROWS: Final = (
     Detector(
         name="email",
@@ -167,7 +174,7 @@ ROWS: Final = (
     Detector(
         name="ip_address",
         candidates=(
-            (rb"(?:^|[^.0-9])[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", contacts.ipv4),
+            (_IPV4, contacts.ipv4),
             (rb"[0-9A-Fa-f]::|::[0-9A-Fa-f]", contacts.ipv6),
             (rb":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]", contacts.ipv6),
         ),

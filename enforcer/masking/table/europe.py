@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from enforcer.masking.rows import AFTER, DATED, LONG, SEVEN, digits, number
+from enforcer.masking.rows import AFTER, SEVEN, digits, number
 
 _EU: Final = ("person", "person_id", "eu_person_id")
 _EU_TAX: Final = ("person", "tax_id", "eu_tax_id")
@@ -75,7 +75,7 @@ ROWS: Final = (
         source=_STDNUM,
         words=("rodné číslo", "rodne cislo", "rodného čísla", "rodnecislo", "rč", "RČ", "birth number"),
         value=rb"[0-9]{6}/?[0-9]{3,4}",
-        shapes=((rb"[0-9]{6}/[0-9]{4}", DATED),),
+        shapes=(rb"[0-9]{6}/[0-9]{4}",),
         check="cz.rc",
         examples=(b"710319/2745", "rodné číslo: 7103192745".encode(), b"rodne cislo: 991231123"),
         counter_examples=(b"710319/2746", b"7103192745", b"719919/2745", b"2024/1234"),
@@ -134,7 +134,7 @@ ROWS: Final = (
         "fi_hetu",
         groups=_EU,
         source="Presidio FI_PERSONAL_IDENTITY_CODE; " + _STDNUM,
-        shapes=((rb"[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Ya-fhj-npr-y]", DATED),),
+        shapes=(rb"[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Ya-fhj-npr-y]",),
         check="fi.hetu",
         examples=(b"131052-308T", b"131052-308t"),
         counter_examples=(b"131052-308U", b"310252-308Y", b"1131052-308T"),
@@ -146,7 +146,7 @@ ROWS: Final = (
         words=("nir", "sécurité sociale", "securite sociale", "numéro de sécu", "carte vitale", "insee"),
         value=rb"[1-478](?: ?[0-9]){4} ?(?:[0-9]{2}|2[ABab])(?: ?[0-9]){8}",
         shapes=(
-            (rb"[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", LONG),
+            rb"[12] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}",
             (rb"[12] ?[0-9]{2} ?[0-9]{2} ?2[AB] ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", rb"[0-9] ?2[AB] ?[0-9]{3} ?[0-9]{3}"),
         ),
         check="fr.nir",
@@ -250,7 +250,7 @@ ROWS: Final = (
         source=_STDNUM,
         words=("personas kods", "p.k.", "personas kodu", "personal code"),
         value=rb"[0-9]{6}-?[0-9]{5}",
-        shapes=((rb"[0-9]{6}-[0-9]{5}", DATED),),
+        shapes=(rb"[0-9]{6}-[0-9]{5}",),
         check="lv.pvn",
         examples=(b"161175-19997", b"personas kods: 16117519997"),
         counter_examples=(b"161175-19998", b"16117519997"),
@@ -350,7 +350,7 @@ ROWS: Final = (
         source="Presidio SE_PERSONNUMMER; " + _STDNUM,
         words=("personnummer", "pnr", "personnr", "samordningsnummer", "personal number"),
         value=rb"(?:[0-9]{2})?[0-9]{6}[-+]?[0-9]{4}",
-        shapes=((rb"(?:19|20)?[0-9]{6}[-+][0-9]{4}", DATED),),
+        shapes=(rb"(?:19|20)?[0-9]{6}[-+][0-9]{4}",),
         check="se.personnummer",
         examples=(b"880320-0016", b"19880320-0016", b"personnummer: 8803200016"),
         counter_examples=(b"880320-0018", b"881320-0016", b"8803200016"),

@@ -6,9 +6,7 @@ from typing import Final
 
 from enforcer.masking import confirm
 from enforcer.masking.rows import (
-    DATED,
     LABELLED_REACH,
-    LONG,
     SEVEN,
     Detector,
     after_label,
@@ -344,7 +342,7 @@ ROWS: Final = (
         source="Presidio KR_RRN; " + _STDNUM,
         words=("rrn", "주민등록번호", "resident registration"),
         value=rb"[0-9]{6}-?[0-9]{7}",
-        shapes=((rb"[0-9]{6}-[0-9]{7}", DATED),),
+        shapes=(rb"[0-9]{6}-[0-9]{7}",),
         check="kr.rrn",
         examples=(b"971013-9019902", b"RRN: 9710139019902"),
         counter_examples=(b"971013-9019903", b"9710139019902"),
@@ -353,7 +351,7 @@ ROWS: Final = (
         "cn_resident_id",
         groups=_PERSON,
         source="GB 11643-1999; " + _STDNUM,
-        shapes=((rb"[1-9][0-9]{5}(?:19|20)[0-9]{9}[0-9Xx]", LONG),),
+        shapes=(rb"[1-9][0-9]{5}(?:19|20)[0-9]{2}[01][0-9][0-3][0-9]{4}[0-9Xx]",),
         check="cn.ric",
         examples=(b"360426199101010071",),
         counter_examples=(b"360426199101010072", b"3604261991010100711", b"360426199113010071"),
