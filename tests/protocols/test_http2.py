@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from enforcer.flow import Side
 from enforcer.protocols.base import Request, Text
 from enforcer.protocols.http2 import PROTOCOL
+from enforcer.protocols.http2.connection import AHEAD, ALL_AHEAD
 from enforcer.verdict import Denial
 from tests.conversation import DENIAL, Conversation
 from tests.protocols.wire_http2 import (
@@ -283,7 +284,8 @@ def test_any_body_arrives_through_any_window(sizes: list[int], window: int) -> N
 
 
 def test_a_first_window_that_shrinks_in_between() -> None:
-    """The server announces less than it had: what was under way is no fault of the client's, and waits for room."""
+    """The server announces less than it had: what was under way is no fault of the client's, and waits for room here,
+    where there is some besides."""
     both = Between()
     both.client.send_headers(1, post())
     both.exchange()
@@ -293,7 +295,47 @@ def test_a_first_window_that_shrinks_in_between() -> None:
     both.talk.server_sends(pending)
     both.exchange()
     assert not both.talk.closed
-    assert both.client.local_flow_control_window(1) == 1000 - 16384
+    assert both.client.local_flow_control_window(1) == 1000 - 16384 + AHEAD
+
+
+def sent(both: Between, stream: int) -> int:
+    """Bytes that the client gets rid of on a stream of its own while the server hears nothing."""
+    size = 0
+    while both.client.local_flow_control_window(stream):
+        piece = bytes(min(16384, both.client.local_flow_control_window(stream)))
+        both.client.send_data(stream, piece)
+        both.talk.client_sends(both.client.data_to_send())
+        both.client.receive_data(both.talk.take_client())
+        size += len(piece)
+    return size
+
+
+def test_a_client_may_be_ahead_of_its_server() -> None:
+    """By so much on one stream, and on all together: what waits here is bounded."""
+    both = Between()
+    streams = range(1, 17, 2)
+    for stream in streams:
+        both.client.send_headers(stream, post())
+    both.exchange()
+    first, sizes = 65_535, [sent(both, stream) for stream in streams]
+    assert first + AHEAD // 2 < sizes[0] <= first + AHEAD
+    assert first + ALL_AHEAD // 2 < sum(sizes) <= first + ALL_AHEAD
+    assert not both.talk.closed
+
+
+def test_no_window_grows_too_large() -> None:
+    """A server takes as much as there are numbers for: the client may be ahead of that by nothing."""
+    both = Between()
+    both.client.send_headers(1, post())
+    both.exchange()
+    both.server.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+    both.server.increment_flow_control_window(2**31 - 1 - 65_535)
+    both.exchange()
+    for _ in range(100):
+        both.client.send_data(1, bytes(16384))
+        both.exchange()
+    assert both.client.local_flow_control_window(1) > 2**30
+    assert not both.talk.closed
 
 
 def test_padding_counts_and_is_given_back() -> None:

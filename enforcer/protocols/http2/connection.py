@@ -45,6 +45,11 @@ RESET_LIMIT = 500
 HELD_LIMIT = 4 * 1024 * 1024
 # Bytes of one such body; what is longer is judged without.
 BODY_LIMIT = 1024 * 1024
+# Bytes of a body that a client may send beyond what its server has room for yet, of one stream and of all: else each
+# of the server's windows, often of 64 KiB, would wait for one way more.
+AHEAD, ALL_AHEAD = 256 * 1024, 1024 * 1024
+# First windows are passed on up to here: one that was granted more than its receiver takes must not grow too far.
+FIRST_LIMIT = WINDOW_LIMIT - BODY_LIMIT
 
 _CLIENT, _SERVER = Side.CLIENT, Side.SERVER
 _FIXED_SIZES = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
@@ -70,6 +75,7 @@ class Connection:
         self._resets = 0
         self._held = 0
         self._awaited = 0
+        self._uploads = False
         self._reads_bodies = False
 
     # --- both sides
@@ -153,11 +159,13 @@ class Connection:
         other side is told the same for its own."""
         change, peer.initial = initial - peer.initial, initial
         other = self._server if peer is self._client else self._client
-        told = other.announce(initial) if other is self._client or self._linked else 0
+        told = other.announce(min(initial, FIRST_LIMIT)) if other is self._client or self._linked else 0
         for stream in list(self._streams.values()):
             half = stream.down if peer is self._client else stream.up
             if stream.sent or half is stream.up:
                 half.granted += told
+                if half.granted > WINDOW_LIMIT:
+                    raise ConnectionFault(peer.side, "a window that leaves no room to be ahead", FLOW_CONTROL_ERROR)
             if stream.sent or half is stream.down:
                 half.window += change
                 if half.window > WINDOW_LIMIT:
@@ -200,7 +208,7 @@ class Connection:
         elif not stream.sent:
             half.grant(stream.number, (BODY_LIMIT if stream.awaited else 0) - stream.held_size)
         else:
-            half.grant(stream.number)
+            half.grant(stream.number, AHEAD)
 
     def _stream_of(self, peer: Peer, number: int) -> Stream | None:
         return self._streams.get(number) if peer is self._client else self._by_server.get(number)
@@ -237,6 +245,7 @@ class Connection:
         if half.length >= 0 and (half.seen > half.length or (end and half.seen != half.length)):
             self._give_up(stream, peer.side, PROTOCOL_ERROR, "a body of another length than announced")
         elif half is stream.up:
+            self._uploads = True
             self._asked_data(stream, data, end)
         else:
             self._answered_data(stream, data, end)
@@ -389,7 +398,7 @@ class Connection:
     def _regrant(self) -> None:
         """Either side may send what the other takes of the connection as a whole."""
         client, server = self._client, self._server
-        extra = HELD_LIMIT if self._awaited else 0
+        extra = HELD_LIMIT if self._awaited else ALL_AHEAD if self._uploads and self._linked else 0
         client.grant(server.window - server.queued - self._held + extra)
         if self._linked:
             server.grant(client.window - client.queued)

@@ -1,7 +1,7 @@
 """Step 4 of 6, inspect: one side's connection of HTTP/2 (RFC 9113 sections 4, 5.2, 6): its frames, settings, windows.
 
-Gets bytes; hands on whole frames. Collects what goes back to that side. A side is never granted more than the other
-side takes: windows are passed on end to end, stream by stream, so that nothing piles up here and a reader that is slow
+Gets bytes; hands on whole frames. Collects what goes back to that side. A side is granted what the other
+side takes: windows are passed on end to end, stream by stream, so that little piles up here and a reader that is slow
 on one stream holds up no other. Never knows what a stream carries.
 """
 
@@ -170,7 +170,7 @@ class Peer:
 
     def grant(self, room: int) -> None:
         """Lets it send until it has `room`, where that is worth a frame."""
-        more = room - self.granted
+        more = min(room, WINDOW_LIMIT) - self.granted
         if more > 0 and (more >= self.granted or more >= _LARGE_GRANT):
             self.granted += more
             self.out.append(window_update(0, more))
@@ -317,7 +317,7 @@ class Half:
         """Lets the sender, for whom it is `stream`, send what the receiver takes; `more_room` besides."""
         if self.ended:
             return
-        more = self.window - self.queued + more_room - self.granted
+        more = min(self.window - self.queued + more_room, WINDOW_LIMIT) - self.granted
         if more > 0 and (more >= self.granted or more >= _LARGE_GRANT):
             self.granted += more
             self.sender.out.append(window_update(stream, more))
