@@ -33,6 +33,8 @@ HOT = (
         "enforcer/masking/confirming.py",
         "enforcer/masking/contacts.py",
         "enforcer/masking/secrets.py",
+        "enforcer/masking/sums.py",
+        "enforcer/masking/validators.py",
         "enforcer/protocols/base.py",
         "enforcer/protocols/mysql/results.py",
         "enforcer/protocols/mysql/server.py",

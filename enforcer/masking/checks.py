@@ -178,6 +178,23 @@ def sg_nric(number: str) -> bool:
     return row[10 - place if letters[0] == "M" else place] == letters[-1]
 
 
+# Province-level divisions, by the first two digits of GB/T 2260.
+_CN_PROVINCES: Final = (
+    "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 81 82 83"
+)
+
+
+def cn_resident(number: str) -> bool:
+    """Division, birth date, serial, ISO 7064 MOD 11-2 (GB 11643-1999). Which counties there were when is not asked: a
+    list of them is never whole."""
+    if len(number) != 18 or not number[:17].isdigit() or number[:2] not in _CN_PROVINCES.split():
+        return False
+    check = (1 - 2 * int(number[:17], 13)) % 11
+    return number[17].upper() == "0123456789X"[check] and _date(
+        int(number[6:10]), int(number[10:12]), int(number[12:14])
+    )
+
+
 def imei(number: str) -> bool:
     """15 digits, the last by Luhn (3GPP TS 23.003, annex B); not all the same."""
     digits = _digits(number)

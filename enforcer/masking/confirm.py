@@ -325,23 +325,28 @@ def is_labelled(words: re.Pattern[bytes], text: bytes, start: int) -> bool:
 
 def lettered(words: re.Pattern[bytes], value: re.Pattern[bytes], validator: str, text: bytes, end: int) -> Span | None:
     """The value whose first digit is the byte before `end`, with the letters that it begins with, behind a label."""
-    start = end - 1
+    start: i64 = end - 1
     while start >= 0 and end - start < _LETTERS_BEFORE:
-        found = value.match(text, start)
-        if found is not None and not (start and text[start - 1] in ALNUM):
-            return found.span() if valid(validator, found[0]) and is_labelled(words, text, start) else None
+        if not start or not _KINDS[text[start - 1]]:
+            found = value.match(text, start)
+            if found is not None:
+                return found.span() if valid(validator, found[0]) and is_labelled(words, text, start) else None
         start -= 1
     return None
 
 
 def shaped(value: re.Pattern[bytes], validator: str, text: bytes, end: int) -> Span | None:
     """The value that `end` is in, or at the end of: what gave it away ends there, or one byte later."""
-    last = end if text[end - 1] in ALNUM else end - 1
-    place = max(0, end - SHAPED_BEFORE)
-    while True:
-        found = value.search(text, place, end + LABELLED_MAX)
-        if found is None or found.start() >= last:
-            return None
-        if found.end() >= last and valid(validator, found[0]):
-            return found.span()
-        place = found.start() + 1
+    last: i64 = end if _KINDS[text[end - 1]] else end - 1
+    start: i64 = end - SHAPED_BEFORE if end > SHAPED_BEFORE else 0
+    within = start > 0 and _KINDS[text[start - 1]] > 0
+    while start < last:
+        if not _KINDS[text[start]]:
+            within = False
+        elif not within:
+            within = True
+            found = value.match(text, start, end + LABELLED_MAX)
+            if found is not None and found.end() >= last and valid(validator, found[0]):
+                return found.span()
+        start += 1
+    return None

@@ -87,3 +87,16 @@ def report(row: int, _start: int, end: int, _flags: int, reports: Any) -> None:
     """What Hyperscan calls for each match."""
     known: Reports = reports
     known.add(row, end)
+
+
+def ends_of_runs(text: bytes, starts: list[int], letters: bytes) -> list[tuple[int, int]]:
+    """From each of `starts` on, up to where there are only `letters`."""
+    within = bytes(byte in letters for byte in range(256))
+    size: i64 = len(text)
+    runs: list[tuple[int, int]] = []
+    for start in starts:
+        end: i64 = start
+        while end < size and within[text[end]]:
+            end += 1
+        runs.append((start, end))
+    return runs

@@ -14,13 +14,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
 from itertools import accumulate
 from typing import Final, NamedTuple
 
 from enforcer.masking import engine, language, phones, validators, views
 from enforcer.masking.confirm import LABEL, MAX_SPAN, any_card, iban
-from enforcer.masking.confirming import Ends, Reports
+from enforcer.masking.confirming import Ends, Reports, ends_of_runs
 from enforcer.masking.contacts import ipv4
 from enforcer.masking.detectors import DETECTORS, Detector
 from enforcer.masking.errors import MaskError
@@ -314,23 +313,23 @@ class Scanner:
         hidden = value[: view.raw(0)] + hidden + value[view.raw_end(last) :] if last else value
         reading.found[start, -end, row] = hidden
 
-    def _read_base64(self, reading: _Reading, ends: Iterable[int], carry: Carry) -> None:
+    def _read_base64(self, reading: _Reading, ends: list[int], carry: Carry) -> None:
         """Adds the values in what the runs of base64 encode. All of them are read at once."""
         text = reading.text
         runs: list[tuple[int, int]] = []
         if carry.base64 != NOTHING:
-            runs.append((-carry.base64 % 4, views.run_end(text, 0)))
-        for end in ends:
-            start = end - views.HEAD
-            if start or not carry.amid:
-                runs.append((start, views.run_end(text, start)))
+            runs += ends_of_runs(text, [-carry.base64 % 4], views.LETTERS)
+        starts = [end - views.HEAD for end in ends if end != views.HEAD or not carry.amid]
+        runs += ends_of_runs(text, starts, views.LETTERS)
         if not runs:
             return
         # The same letters encode the same, wherever they stand: each are read once.
         letters = [text[start:end] for start, end in runs]
-        pieces = {one: views.decoded(one) for one in letters}
+        pieces = {one: views.decoded(one) for one in dict.fromkeys(letters)}
         values = self._read_pieces(self._suspected(pieces))
         reading.runs = runs
+        if not values and carry.base64 == NOTHING:
+            return
         for run, one in enumerate(letters):
             within = run == 0 and carry.base64 != NOTHING
             found = values.get(one, [])

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Final
 
 from enforcer.masking import checks
+from enforcer.masking.sums import ALL, SIEVES, Sieve
 
 Check = Callable[[str], bool]
 
@@ -39,6 +40,9 @@ def _always(_number: str) -> bool:
 
 def valid(name: str, value: bytes) -> bool:
     """Does the check `name` fit `value`, as it is or without its separators?"""
+    sieve: Sieve = SIEVES.get(name, ALL)
+    if not sieve.may_fit(value):
+        return False
     check = _LOADED.get(name) or load(name)
     number = value.decode("latin-1")
     if check(number):

@@ -7,7 +7,7 @@ stand for a character that is to be hidden. One layer is undone, all notations a
 from __future__ import annotations
 
 import re
-from binascii import a2b_base64, b2a_base64, unhexlify
+from binascii import a2b_base64, a2b_qp, b2a_base64, unhexlify
 from bisect import bisect_right
 from html import unescape as unescape_html
 from itertools import accumulate
@@ -20,11 +20,36 @@ from enforcer.masking.secrets import STANDARD_BASE64
 # width per character is one unit however long it is.
 _PERCENT: Final = rb"%[0-9A-Fa-f]{2}"
 _REFERENCE: Final = rb"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][0-9A-Za-z]{1,7});"
+# Those of printable ASCII, of one width each: in a row they are one unit.
+_TENS: Final = rb"&#(?:3[2-9]|[4-9][0-9]);"
+_HUNDREDS: Final = rb"&#1(?:[01][0-9]|2[0-6]);"
+_HEXADECIMAL: Final = rb"&#x(?:[2-6][0-9A-Fa-f]|7[0-9A-Ea-e]);"
 _CODE: Final = rb"\\u00[0-7][0-9A-Fa-f]"
 _BYTE: Final = rb"\\x[0-9A-Fa-f]{2}"
 _SPELT: Final = (
     # Each alternative begins with a character, not with a group: that lets the search skip all others.
-    _PERCENT + rb"(?:" + _PERCENT + rb")*|" + _REFERENCE + rb"|" + _CODE + rb"(?:" + _CODE + rb")*"
+    _PERCENT
+    + rb"(?:"
+    + _PERCENT
+    + rb")*|"
+    + _TENS
+    + rb"(?:"
+    + _TENS
+    + rb")*|"
+    + _HUNDREDS
+    + rb"(?:"
+    + _HUNDREDS
+    + rb")*|"
+    + _HEXADECIMAL
+    + rb"(?:"
+    + _HEXADECIMAL
+    + rb")*|"
+    + _REFERENCE
+    + rb"|"
+    + _CODE
+    + rb"(?:"
+    + _CODE
+    + rb")*"
     rb"|\\u[0-9A-Fa-f]{4}|" + _BYTE + rb"(?:" + _BYTE + rb")*|\\/"
 )
 _WIDE: Final = rb"(?:[^\x00]\x00){3,}"
@@ -61,16 +86,23 @@ def _width(unit: bytes) -> int:
         return 3
     if unit[:2] == b"\\x":
         return 4
+    if unit[:1] == b"&":
+        return len(found[found.lastindex or 0]) if (found := _ASCII_REFERENCES.fullmatch(unit)) else 0
     return 6 if unit[:4] == b"\\u00" and unit[4] < _EIGHT else 0
 
 
 _EIGHT: Final = ord("8")
+_ASCII_REFERENCES: Final = re.compile(rb"(%s)+|(%s)+|(%s)+" % (_TENS, _HUNDREDS, _HEXADECIMAL))
+# Two decimal digits, read as hexadecimal ones -> the number.
+_DECIMAL: Final = bytes(16 * (c >> 4) + (c & 15) - 6 * (c >> 4) for c in range(0xA0)).ljust(256, b"\0")
 
 
 def _meaning(unit: bytes) -> bytes:
     width = _width(unit)
     if width == 2:
         return unit[::2]
+    if unit[:1] == b"&" and width:
+        return _ascii(unit, width)
     if width:
         return unhexlify(unit.replace(unit[: width - 2], b""))
     if unit[:1] == b"&":
@@ -78,6 +110,17 @@ def _meaning(unit: bytes) -> bytes:
     return chr(int(unit[2:], 16)).encode("utf-8", "replace") if unit[1:2] == b"u" else unit[1:]
 
 
+def _ascii(unit: bytes, width: int) -> bytes:
+    """What references of one width mean."""
+    digits = unhexlify(
+        unit.replace(b";", b"").replace(b"&#x" if unit[2:3] == b"x" else b"&#1" if width == 6 else b"&#", b"")
+    )
+    if unit[2:3] == b"x":
+        return digits
+    return digits.translate(_DECIMAL if width == 5 else _HUNDRED_AND)
+
+
+_HUNDRED_AND: Final = bytes((value + 100) % 256 for value in _DECIMAL)
 _UNITS: Final = _Units()
 
 
@@ -95,21 +138,42 @@ def has_escapes(data: bytes) -> bool:
     return b"\\u" in data or b"\\x" in data or b"\\/" in data
 
 
+def _percent_decoded(data: bytes) -> bytes:
+    """`data` without percent-encoding: as quoted-printable (RFC 2045, 6.7), which Python reads in C."""
+    printable = _NO_ESCAPE.sub(b"%25", data).replace(b"=", b"=3D").replace(b"%", b"=")
+    return a2b_qp(printable)
+
+
+_NO_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
 class View:
     """`data`, written out: `text`. Places are offsets, in `data` ("raw") or in `text`."""
 
-    __slots__ = ("_parts", "_raw_edges", "_text_edges", "_written", "text")
+    __slots__ = ("_data", "_parts", "_raw_edges", "_text_edges", "_wide", "_written", "text")
 
     def __init__(self, data: bytes) -> None:
-        parts = (_UNIT_OR_WIDE if _HAS_WIDE(data) else _UNIT).split(data)  # what stands as it is, and units, in turn
-        written = parts[:]
-        written[1::2] = map(_UNITS.__getitem__, parts[1::2])
-        self._parts, self._written = parts, written
-        self.text = b"".join(written)
+        self._data = data
+        self._wide = _HAS_WIDE(data) is not None
+        self._parts: list[bytes] = []
+        self._written: list[bytes] = []
         self._raw_edges: list[int] = []
         self._text_edges: list[int] = []
+        if not self._wide and b"&" not in data and b"\\" not in data:
+            self.text = _percent_decoded(data)
+        else:
+            self._split()
+            self.text = b"".join(self._written)
+
+    def _split(self) -> None:
+        """What stands as it is, and units, in turn."""
+        self._parts = (_UNIT_OR_WIDE if self._wide else _UNIT).split(self._data)
+        self._written = self._parts[:]
+        self._written[1::2] = map(_UNITS.__getitem__, self._parts[1::2])
 
     def _edges(self) -> None:
+        if not self._parts:
+            self._split()
         if not self._raw_edges:
             self._raw_edges = list(accumulate(map(len, self._parts), initial=0))
             self._text_edges = list(accumulate(map(len, self._written), initial=0))
@@ -183,19 +247,13 @@ _GROUP: Final = rb"[I-Za-f][C-HS-Xi-nyz0-3][ABEFIJMNQRUVYZcdghklopstwx014589]" +
 HEAD: Final = 16
 BASE64_MARK: Final = rb"(?:^|[^0-9A-Za-z+/_-])(?:" + _GROUP + rb"){%d}" % (HEAD // 4)
 """The beginning of a run of base64 that encodes text: twelve printable ASCII characters."""
-_RUN: Final = re.compile(_LETTER + rb"*")
-LETTERS: Final = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+/_-")
-
-
-def run_end(text: bytes, start: int) -> int:
-    """Where the run of base64 letters ends that `start` is in."""
-    found = _RUN.match(text, start)
-    return start if found is None else found.end()
+LETTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+/_-"
 
 
 def decoded(letters: bytes) -> bytes:
     """What `letters` encode. A lone one at the end encodes nothing yet."""
-    letters = letters.translate(STANDARD_BASE64)
+    if b"-" in letters or b"_" in letters:
+        letters = letters.translate(STANDARD_BASE64)
     rest = len(letters) % 4
     return a2b_base64(letters[:-1] if rest == 1 else letters + b"=" * (-len(letters) % 4))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 
@@ -10,6 +11,8 @@ import pytest
 from enforcer.masking.confirm import IBAN_LENGTHS, luhn
 from enforcer.masking.detectors import DETECTORS, GROUPS, NAMES, Detector, expand, unknown
 from enforcer.masking.scanner import Scanner
+from enforcer.masking.sums import SIEVES
+from enforcer.masking.validators import load
 from enforcer.verdict import MaskSpec
 from tests.masking.table import parsed
 
@@ -216,6 +219,37 @@ def test_labels(text: bytes) -> None:
 def test_what_is_no_label(text: bytes) -> None:
     """A part of another word, a label of another value, one too far away or behind its number, is none."""
     assert hide(text) == (text, {})
+
+
+def test_a_resident_of_a_county_that_no_list_has_is_found() -> None:
+    """A Chinese number with the right division, date and check digit is one, and its county no error."""
+    assert hide(b"x 360146198001021130 y") == (b"x ****************** y", {"cn_resident_id": 1})
+
+
+def _altered(example: bytes, chance: random.Random) -> bytes:
+    """A value with some of its digits exchanged."""
+    digits = b"0123456789"
+    return bytes(chance.choice(digits) if byte in digits and chance.random() < 0.4 else byte for byte in example)
+
+
+@pytest.mark.parametrize("detector", [one for one in DETECTORS if one.validator in SIEVES], ids=lambda one: one.name)
+def test_sums_are_part_of_their_checks(detector: Detector) -> None:
+    """Every number that a check fits gets through the sieve before it, in all forms, and most that it does not, do
+    not."""
+    chance = random.Random(1)
+    check, sieve = load(detector.validator), SIEVES[detector.validator]
+    valid = sifted = 0
+    for example in detector.examples:
+        text, start, end = parsed(example)
+        values = [_altered(text[start:end], chance) for _ in range(400)]
+        for value in values:
+            plain = value.translate(None, b" ./+-")
+            fits = check(value.decode()) or check(plain.decode())
+            valid += fits
+            sifted += sieve.may_fit(value)
+            assert not fits or (sieve.may_fit(value) and sieve.may_fit(plain)), value
+    assert valid
+    assert sifted < 300 * len(detector.examples)
 
 
 def test_luhn() -> None:

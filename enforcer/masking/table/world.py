@@ -352,7 +352,7 @@ ROWS: Final = (
         groups=_PERSON,
         source="GB 11643-1999; " + _STDNUM,
         shapes=(rb"[1-9][0-9]{5}(?:19|20)[0-9]{2}[01][0-9][0-3][0-9]{4}[0-9Xx]",),
-        check="cn.ric",
+        check="own.cn_resident",
         examples=(b"360426199101010071",),
         counter_examples=(b"360426199101010072", b"3604261991010100711", b"360426199113010071"),
     ),
