@@ -51,6 +51,7 @@ HOT = (
         "enforcer/proxy/silence.py",
         "enforcer/proxy/state.py",
         "enforcer/proxy/switching.py",
+        "enforcer/proxy/texts.py",
         "enforcer/proxy/tunnel.py",
     ),
 )

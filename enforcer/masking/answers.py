@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import cycle
 
-from enforcer.masking.deltas import RestoredEvents, RestoredLines
+from enforcer.masking.deltas import Deltas, RestoredEvents, RestoredLines
 from enforcer.masking.masker import Kind, Masker, kind_of
 from enforcer.masking.pseudonyms import Pseudonymiser
 from enforcer.masking.restore import Chain, Restored, RestoredJson, RestoredUnsure, in_address, in_markup
@@ -20,6 +20,34 @@ from enforcer.verdict import MaskSpec
 _ADDRESSES = frozenset({"location", "content-location", "link", "refresh"})
 # Types under which programs send JSON without saying so.
 _UNSURE = frozenset({"", "text/plain"})
+
+
+class Messages:
+    """Messages that follow each other, each masked for itself; pseudonyms are put together over them. Those that say
+    something wait as documents do, and all others behind them."""
+
+    def __init__(self, masker: Masker | None, pseudonyms: Pseudonymiser) -> None:
+        self._masker = masker
+        self._deltas = Deltas(pseudonyms)
+
+    @property
+    def patience(self) -> float:
+        """See `Deltas`."""
+        return self._deltas.patience
+
+    def take(self, media: str, data: bytes, counts: Counter[str]) -> list[bytes]:
+        """The messages that may go on now that one has come. Raises MaskError."""
+        if self._masker is not None:
+            data = self._masker.text(media).feed(data, True, counts)
+        return self._deltas.take(data, data if data and kind_of(media) is not Kind.PACKED else None, _itself)
+
+    def release(self) -> list[bytes]:
+        """Those that wait."""
+        return self._deltas.release()
+
+
+def _itself(text: bytes) -> bytes:
+    return text
 
 
 class Answers(Masker):
@@ -51,6 +79,9 @@ class Answers(Masker):
         first = None if self._masker is None else self._masker.text(media)
         second = self._restored(media)
         return second if first is None or isinstance(first, Untouched) else Chain(first, second)
+
+    def messages(self) -> Messages:
+        return Messages(self._masker, self._pseudonyms)
 
     def field(self, name: str, value: bytes, counts: Counter[str]) -> bytes:
         masked = value if self._masker is None else self._masker.field(name, value, counts)

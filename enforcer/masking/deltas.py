@@ -1,14 +1,16 @@
 """Step 4 of 6, inspect: pseudonyms taken back in answers that come as many small documents, as language models stream
-them: server-sent events, or JSON in lines.
+them: server-sent events, JSON in lines, messages of WebSocket and gRPC.
 
 A pseudonym may be spread over several of them, `{"delta":"EMA"}` and `{"delta":"IL_1"}`: the strings at the same place
 of documents that follow each other are one text. What may be the beginning of a pseudonym holds back its document, and
-those behind it, until it is known; a value then stands where its pseudonym began. Documents of JSON-RPC are whole.
+those behind it, until it is known, or nothing has come for a while; a value then stands where its pseudonym began.
+Documents of JSON-RPC are whole.
 """
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,15 +21,23 @@ import orjson
 
 from enforcer.masking.events import Splitter
 from enforcer.masking.pseudonyms import Pseudonymiser
-from enforcer.masking.restore import is_json, json_string
+from enforcer.masking.restore import JSON_NUMBER, Chain, is_json, json_string
+from enforcer.masking.text import TextMask
 
 HELD_MAX: Final = 64
 """Documents that wait: a pseudonym has fewer letters. Beyond, they go on as they are."""
 _HELD_BYTES: Final = 1 << 20
 _KEYS_MAX: Final = 4096
 
+PAUSE: Final = 1.0
+"""Seconds without a document after which those that wait go on: slow models write a few words in that time, and a
+message that was complete is not much late."""
+SHORT_PAUSE: Final = 0.1
+"""The same where what may be a beginning stands right behind a letter, as the end of `ACTIVE` does: nearly always a
+word, and answers to questions end in such."""
+
 # Members by which several texts that are streamed at once are told apart.
-_TELLING: Final = ("index", "output_index", "content_index", "item_id", "sequence")
+_TELLING: Final = ("index", "output_index", "content_index", "item_id", "response_id", "request_id", "stream_id")
 _RPC: Final = "jsonrpc"
 
 Key = tuple[Any, ...]
@@ -48,18 +58,29 @@ class Leaf:
 
 @dataclass(slots=True)
 class _Document:
-    """One that came: as it was, its tree, and whether that changed."""
+    """One that came: as it was, its tree, whether that is of JSON, and whether it changed."""
 
     raw: bytes
     write: Callable[[bytes], bytes]
     tree: Any
+    json: bool = False
     changed: bool = False
 
     def written(self) -> bytes:
         if not self.changed:
             return self.raw
-        text = self.tree[0]
-        return self.write(text.encode("utf-8", "surrogateescape") if isinstance(text, str) else orjson.dumps(text))
+        tree = self.tree[0]
+        return self.write(orjson.dumps(tree) if self.json else tree.encode("utf-8", "surrogateescape"))
+
+    def read(self, text: bytes) -> None:
+        """A word of digits is a text where it is all that came, as are others that are no JSON."""
+        if is_json(text) or text[:1] == b'"':
+            try:
+                self.tree[0], self.json = orjson.loads(text), True
+                return
+            except orjson.JSONDecodeError:
+                pass
+        self.tree[0] = text.decode("utf-8", "surrogateescape")
 
 
 @dataclass(slots=True)
@@ -67,6 +88,11 @@ class _Open:
     """The end of one text that may be the beginning of a pseudonym: its parts, with the documents they are in."""
 
     parts: list[tuple[_Document, Leaf, int]] = field(default_factory=list)  # from so many bytes of the leaf on
+
+    @property
+    def within_word(self) -> bool:
+        _, leaf, at = self.parts[0]
+        return leaf.text[max(0, at - 1) : at].isalnum()
 
     @property
     def text(self) -> bytes:
@@ -83,8 +109,15 @@ class Deltas:
         self._open: dict[Key, _Open] = {}
         self._nested: dict[Key, bool] = {}
 
-    def take(self, raw: bytes, text: bytes | None, write: Callable[[bytes], bytes]) -> bytes:
-        """What may go on now that the document `raw` has come: its `text` (None: it has none), and what makes it anew
+    @property
+    def patience(self) -> float:
+        """Seconds after which `release` is due, if nothing comes; 0 where nothing waits."""
+        if not self._open:
+            return 0
+        return SHORT_PAUSE if all(opened.within_word for opened in self._open.values()) else PAUSE
+
+    def take(self, raw: bytes, text: bytes | None, write: Callable[[bytes], bytes]) -> list[bytes]:
+        """The documents that may go on now that `raw` has come: its `text` (None: it has none), and what makes it anew
         with another one."""
         document = _Document(raw, write, [None])
         if text is not None:
@@ -95,28 +128,31 @@ class Deltas:
             self._open.clear()
         return self._released()
 
-    def finish(self) -> bytes:
-        """The end: what was begun goes no further."""
+    def release(self) -> list[bytes]:
+        """All that waits: what was begun goes no further."""
         for key, opened in list(self._open.items()):
             self._settle(key, opened, None)
         self._open.clear()
-        self._nested.clear()
         return self._released()
 
-    def _released(self) -> bytes:
+    def finish(self) -> list[bytes]:
+        """The same at the end of the stream."""
+        self._nested.clear()
+        return self.release()
+
+    def _released(self) -> list[bytes]:
         kept = {id(document) for opened in self._open.values() for document, _, _ in opened.parts}
         out = []
         while self._waiting and id(self._waiting[0]) not in kept:
             document = self._waiting.pop(0)
             self._size -= len(document.raw)
             out.append(document.written())
-        return b"".join(out)
+        return out
 
     def _read(self, document: _Document, text: bytes) -> None:
-        try:
-            document.tree[0] = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            document.tree[0] = text.decode("utf-8", "surrogateescape")
+        document.read(text)
+        if self._pseudonyms.forms.pattern.search(text) or b"\\u" in text:
+            self._restore_others(document)
         goes_on = not (isinstance(document.tree[0], dict) and _RPC in document.tree[0])
         for key, leaf in _leaves(document.tree):
             self._restore(document, key, leaf, goes_on=goes_on)
@@ -143,6 +179,35 @@ class Deltas:
             document.changed = True
         if tail:
             self._open[key] = _Open([(document, leaf, len(leaf.text) - len(tail))])
+
+    def _restore_others(self, document: _Document) -> None:
+        """Names of members, and numbers: they are whole."""
+        waiting: list[Any] = [document.tree]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, dict):
+                names = [self._restored_name(name) for name in node]
+                if names != list(node) and len(set(names)) == len(names):
+                    values = list(node.values())
+                    node.clear()
+                    node.update(zip(names, values, strict=True))
+                    document.changed = True
+            for name, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
+                if isinstance(value, dict | list):
+                    waiting.append(value)
+                elif type(value) is int and (number := self._restored_number(value)) != value:
+                    node[name] = number
+                    document.changed = True
+
+    def _restored_name(self, name: str) -> str:
+        return self._pseudonyms.restored(name.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogateescape")
+
+    def _restored_number(self, number: int) -> int | str:
+        text = b"%d" % number
+        restored = self._pseudonyms.restored(text)
+        if restored == text:
+            return number
+        return int(restored) if JSON_NUMBER.fullmatch(restored) and restored.isdigit() else restored.decode()
 
     def _settle(self, key: Key, opened: _Open, leaf: Leaf | None) -> bool:
         """What was begun has ended, within `leaf` perhaps. Where it is a pseudonym, the value takes the place of its
@@ -186,17 +251,45 @@ def _leaves(tree: Any) -> list[tuple[Key, Leaf]]:
     return found
 
 
-class RestoredEvents:
-    """Server-sent events. See `text.TextMask`."""
+class Waiting(ABC):
+    """A text in which whole documents may wait for those behind them."""
 
     def __init__(self, pseudonyms: Pseudonymiser) -> None:
-        self._splitter = Splitter()
         self._deltas = Deltas(pseudonyms)
 
+    @abstractmethod
+    def feed(self, data: bytes, final: bool, counts: Counter[str]) -> bytes:
+        """See `text.TextMask`."""
+
+    @property
+    def patience(self) -> float:
+        """See `Deltas`."""
+        return self._deltas.patience
+
+    def release(self) -> bytes:
+        """The documents that wait, as they are."""
+        return b"".join(self._deltas.release())
+
+
+def waiting_of(mask: TextMask) -> Waiting | None:
+    """What documents may wait in, if `mask` has some."""
+    last = mask.second if isinstance(mask, Chain) else mask
+    return last if isinstance(last, Waiting) else None
+
+
+class RestoredEvents(Waiting):
+    """Server-sent events."""
+
+    def __init__(self, pseudonyms: Pseudonymiser) -> None:
+        super().__init__(pseudonyms)
+        self._splitter = Splitter()
+
     def feed(self, data: bytes, final: bool, counts: Counter[str]) -> bytes:  # noqa: ARG002 - the interface
-        out = [self._deltas.take(event.raw, event.data, event.written) for event in self._splitter.feed(data, final)]
+        out: list[bytes] = []
+        for event in self._splitter.feed(data, final):
+            out += self._deltas.take(event.raw, event.data, event.written)
         if final:
-            out.append(self._deltas.finish())
+            out += self._deltas.finish()
         return b"".join(out)
 
 
@@ -207,22 +300,22 @@ def _joined(end: bytes, line: bytes) -> bytes:
     return line + end
 
 
-class RestoredLines:
+class RestoredLines(Waiting):
     """JSON in lines, each as soon as it has ended."""
 
     def __init__(self, pseudonyms: Pseudonymiser) -> None:
+        super().__init__(pseudonyms)
         self._held: list[bytes] = []
-        self._deltas = Deltas(pseudonyms)
 
     def feed(self, data: bytes, final: bool, counts: Counter[str]) -> bytes:  # noqa: ARG002 - the interface
         end = len(data) if final else data.rfind(b"\n") + 1
         text = b"".join([*self._held, data[:end]]) if end else b""
         self._held = [data[end:]] if end else [*self._held, data]
-        out = []
+        out: list[bytes] = []
         for line in _LINE.findall(text):
             body = line.rstrip(b"\r\n")
-            out.append(self._deltas.take(line, body or None, partial(_joined, line[len(body) :])))
+            out += self._deltas.take(line, body or None, partial(_joined, line[len(body) :]))
         if final:
             self._held = []
-            out.append(self._deltas.finish())
+            out += self._deltas.finish()
         return b"".join(out)

@@ -23,7 +23,7 @@ Spell = Callable[[bytes], bytes]
 """A value as a kind of text spells it."""
 
 _PLAIN_IN_JSON: Final = re.compile(rb'[^"\\\x00-\x1f]*')
-_JSON_NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+JSON_NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _HEAD: Final = 64
 _BLANK: Final = b" \t\r\n"
 
@@ -81,7 +81,7 @@ class RestoredJson(Restored):
     def _spelt(self, value: bytes, text: bytes, start: int) -> bytes:
         state = string_state(self._state, text[len(self._before) : start])
         if not state & INSIDE:
-            return value if _JSON_NUMBER.fullmatch(value) else b'"' + json_string(value) + b'"'
+            return value if JSON_NUMBER.fullmatch(value) else b'"' + json_string(value) + b'"'
         if _PLAIN_IN_JSON.fullmatch(value):
             return value
         opened = _opening(text, len(self._before), start)
@@ -155,7 +155,7 @@ class Chain:
 
     def __init__(self, first: TextMask, second: TextMask) -> None:
         self._first = first
-        self._second = second
+        self.second = second
 
     def feed(self, data: bytes, final: bool, counts: Counter[str]) -> bytes:
-        return self._second.feed(self._first.feed(data, final, counts), final, counts)
+        return self.second.feed(self._first.feed(data, final, counts), final, counts)

@@ -105,13 +105,21 @@ class Rows:
     raw: bytes
 
 
+class Part(Enum):
+    """What a `Text` is of all that its exchange says."""
+
+    PIECE = "a piece of a text that goes on until its last one"
+    MESSAGE = "a message by itself, whole; what it says may go on in the next"
+    ASIDE = "something by itself, whole, in between messages"
+
+
 @dataclass(slots=True)
 class Text:
     """A piece of text of exchange `exchange` that is to be masked, `final` on its last piece (which may be empty).
 
     `media` is its type as the protocol knows it (`application/json`, `copy`, `error`), lower case. `side`: whose text,
     the server's answer or the client's request. One exchange may carry several texts of a side one after another,
-    never interleaved.
+    never interleaved. Messages of the server may wait for those behind them, and are written in their order.
     """
 
     exchange: int
@@ -120,6 +128,7 @@ class Text:
     final: bool
     raw: bytes
     side: Side = Side.SERVER
+    part: Part = Part.PIECE
 
 
 @dataclass(slots=True)

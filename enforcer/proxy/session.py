@@ -37,8 +37,8 @@ from enforcer.proxy.denial import denial
 from enforcer.proxy.environment import Environment
 from enforcer.proxy.exchange import Exchange
 from enforcer.proxy.judge import Judgement
-from enforcer.proxy.silence import Silence
 from enforcer.proxy.state import State
+from enforcer.proxy.texts import Texts
 from enforcer.proxy.tls import TlsLayer, agree
 from enforcer.proxy.upstream import dial
 from enforcer.verdict import Action, Reason, Verdict
@@ -50,7 +50,7 @@ LINGER = 2.0
 UNWRITTEN = "requests of this protocol cannot be masked"
 
 
-class Session(Silence):
+class Session(Texts):
     """One flow from accept to close. The `client_*` and `server_*` methods are its two transports' callbacks."""
 
     def __init__(self, flow: Flow, environment: Environment, client: asyncio.Transport) -> None:
@@ -322,32 +322,11 @@ class Session(Silence):
         self._ledger.outcome(exchange, Outcome(request.exchange, "unreachable", failed=True))
         self._refuse(request, verdict, unreachable=True)
 
-    def _take_rows(self, rows: Rows) -> None:
-        exchange = self._answered(rows.exchange)
-        if exchange.masker is None:
-            self._out.to_client(rows.raw)
-            return
-        try:
-            values = exchange.masker.rows(rows.columns, rows.values, rows.binary, exchange.masked)
-        except MaskError as error:
-            self._refuse_exchange(exchange, str(error))
-            return
-        self._out.to_client(rows.raw if values is None else self._parser().encode_row(rows, values))
-
-    def _take_text(self, text: Text) -> None:
-        exchange = self._answered(text.exchange)
-        write = self._out.to_client if text.side is Side.SERVER else self._out.to_server
-        try:
-            data = exchange.mask(text)
-        except MaskError as error:
-            self._refuse_exchange(exchange, str(error))
-            return
-        write(text.raw if data is None else self._parser().encode_text(text, data))
-
     def _conclude(self, outcome: Outcome) -> None:
         exchange = self._exchanges.pop(outcome.exchange, None)
         if exchange is None:
             return
+        self._write_texts(exchange.remaining())
         self._ledger.outcome(exchange, outcome)
         if exchange.masker is not None:
             self._last_masked = exchange

@@ -116,17 +116,47 @@ def test_events_come_back(text: str, sizes: list[int], cuts: list[int]) -> None:
         sent = through(masker, "text/plain", text.encode()).decode()
     except MaskError:
         return
-    deltas, at = [], 0
-    while at < len(sent):
-        size = sizes[len(deltas) % len(sizes)]
-        deltas.append(sent[at : at + size])
-        at += size
+    deltas = _deltas(sent, sizes)
     stream = "".join(f"data: {json.dumps({'delta': {'text': delta}})}\n\n" for delta in deltas) + "data: [DONE]\n\n"
     got = through(answers, "text/event-stream", stream.encode(), cuts).decode()
     events = [event.removeprefix("data: ") for event in got.split("\n\n") if event]
     assert events[-1] == "[DONE]"
     assert len(events) == len(deltas) + 1
     assert "".join(json.loads(event)["delta"]["text"] for event in events[:-1]) == text
+
+
+def _deltas(sent: str, sizes: list[int]) -> list[str]:
+    found: list[str] = []
+    while len("".join(found)) < len(sent):
+        at = len("".join(found))
+        found.append(sent[at : at + sizes[len(found) % len(sizes)]])
+    return found
+
+
+@example("1", [1], "%s")  # digits alone are JSON as well
+@settings(max_examples=30)
+@given(TEXTS, st.lists(st.integers(1, 30), min_size=1, max_size=8), st.sampled_from(["%s", '{"delta": %s}', "[%s]"]))
+def test_messages_come_back(text: str, sizes: list[int], shape: str) -> None:
+    """The same of messages, of JSON or of text, each a part of what is said: as many come, and say it."""
+    masker, answers = pair(PLAIN)
+    try:
+        sent = through(masker, "text/plain", text.encode()).decode()
+    except MaskError:
+        return
+    messages, counts = answers.messages(), Counter[str]()
+    got: list[bytes] = []
+    said = _deltas(sent, sizes)
+    for delta in said:
+        message = delta if shape == "%s" else shape % json.dumps(delta)
+        got += messages.take("text/plain" if shape == "%s" else "application/json", message.encode(), counts)
+    got += messages.release()
+    read = [one.decode() if shape == "%s" else next(iter(_values(json.loads(one)))) for one in got]
+    assert ("".join(read), len(got)) == (text, len(said))
+    assert messages.patience == 0
+
+
+def _values(document: Any) -> Any:
+    return document.values() if isinstance(document, dict) else document
 
 
 def test_lines_of_json_come_back() -> None:
@@ -136,6 +166,20 @@ def test_lines_of_json_come_back() -> None:
     lines = b'{"response":"to EM"}\n{"response":"AIL_1"}\n{"response":" now"}\n'
     got = through(answers, "application/x-ndjson", lines, [20, 23])
     assert [json.loads(line)["response"] for line in got.splitlines()] == ["to anna@example.org", "", " now"]
+
+
+def test_documents_of_any_kind_come_back() -> None:
+    """In events: strings by themselves, names of members, and numbers that are pseudonyms alike."""
+    masker, answers = pair(LIKE)
+    assert masker.mask(b"4111111111111111 anna@example.org", Counter()) == b"9999000000000012 user2@example.invalid"
+    for event, restored in [
+        (b'"to user2@example.invalid"', '"to anna@example.org"'),
+        (b'{"user2@example.invalid": 1}', '{"anna@example.org":1}'),
+        (b'{"n": 9999000000000012}', '{"n":4111111111111111}'),
+        (b"9999000000000012", "4111111111111111"),
+    ]:
+        got = through(answers, "text/event-stream", b"data: %b\n\n" % event)
+        assert got.decode() == f"data: {restored}\n\n"
 
 
 def test_streams_side_by_side_are_told_apart() -> None:

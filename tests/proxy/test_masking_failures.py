@@ -351,7 +351,7 @@ def stage_of() -> Iterator[Callable[[Dialogue], Stage]]:
 def fail(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
     """From now on the engine fails whenever the rule's scanner asks it."""
 
-    def scan(_text: bytes) -> None:
+    def scan(*_asked: object) -> None:
         raise failure
 
     monkeypatch.setattr(scanner_of(frozenset(DETECTORS)), "_scan", scan)
@@ -389,7 +389,7 @@ def test_a_record_that_cannot_be_masked_is_not_written(monkeypatch: pytest.Monke
     """The mask of the record fails: the request is refused, and its text is in no row."""
     with Stage(allow()) as stage:
         recorded: Environment = stage.environment
-        monkeypatch.setattr(recorded.record_masker._scanner, "_scan", lambda _text: gc.no_such_thing)
+        monkeypatch.setattr(recorded.record_masker._scanner, "_scan", lambda *_asked: gc.no_such_thing)
         stage.client_sends(b"GET /a?card=" + SECRET + b" HTTP/1.1\r\nHost: a\r\n\r\n")
         assert stage.dials == []
         assert stage.row("session_ends")["cause"] == "internal error: AttributeError"

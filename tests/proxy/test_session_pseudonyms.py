@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import json
 from typing import Any
 
 import pytest
 
 from enforcer.flow import Side
+from enforcer.masking import deltas
 from enforcer.masking.keys import Key, Keys
 from enforcer.verdict import Field, JsonPath, Masked, MaskSpec, Operator, Pseudonyms
 from tests.protocols import wire_http2
+from tests.protocols.test_http2_grpc import CALL, framed
 from tests.protocols.test_websocket import frame, frames
 from tests.protocols.wire_http2 import DATA, END_STREAM, GET
 from tests.proxy.stage import CARD, Stage, rule
@@ -132,6 +135,119 @@ def test_messages_of_a_websocket_have_pseudonyms_both_ways() -> None:
         assert frames(stage.take("server"), Side.CLIENT) == [(0x81, b'{"to":"EMAIL_1"}')]
         stage.server_sends(frame(0x81, b'{"text":"EMAIL_1?"}', client=False))
         assert frames(stage.take("client"), Side.SERVER) == [(0x81, b'{"text":"anna@example.org?"}')]
+
+
+EMAIL = b"anna@example.org"
+
+
+def messages(stage: Stage) -> list[tuple[int, bytes]]:
+    return frames(stage.take("client"), Side.SERVER)
+
+
+def speaks(stage: Stage, *said: bytes, first: int = 0x81) -> list[tuple[int, bytes]]:
+    """The server says all that, each in a message; what the client has by then."""
+    stage.server_sends(b"".join(frame(first, one, client=False) for one in said))
+    return messages(stage)
+
+
+def asked_of_a_websocket(stage: Stage) -> None:
+    """A WebSocket whose server knows the address as EMAIL_1."""
+    opened(stage)
+    stage.client_sends(frame(0x81, EMAIL))
+    assert frames(stage.take("server"), Side.CLIENT) == [(0x81, b"EMAIL_1")]
+
+
+@pytest.mark.parametrize("shape", [b"%b", b'{"delta": "%b"}'], ids=["text", "JSON"])
+def test_a_pseudonym_over_several_messages_comes_back(shape: bytes) -> None:
+    """A language model's words come as messages of a WebSocket: a pseudonym that is cut by them is put together, in as
+    many messages; a message waits only while it may end in a part of one."""
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        asked_of_a_websocket(stage)
+        assert speaks(stage, shape % b"to ") == [(0x81, shape % b"to ")]
+        assert speaks(stage, shape % b"EM") == []
+        assert speaks(stage, shape % b"AIL_") == []
+        got = speaks(stage, shape % b"1", shape % b". ")
+        assert got[-1] == (0x81, shape % b". ")
+        said = [payload if shape == b"%b" else json.loads(payload)["delta"].encode() for _, payload in got]
+        assert (b"".join(said), len(said)) == (EMAIL + b". ", 4)
+
+
+def test_messages_keep_their_order_and_control_frames_do_not_wait() -> None:
+    """A binary message behind one that waits waits as well; a ping does not; a Close frame ends the waiting."""
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        asked_of_a_websocket(stage)
+        assert speaks(stage, b"an EMA") == []
+        assert speaks(stage, b"\0\1", first=0x82) == []
+        assert speaks(stage, b"EMAIL_1", first=0x89) == [(0x89, b"anna@example.org")]
+        assert speaks(stage, b"\x03\xe8by EMA", first=0x88) == [
+            *[(0x81, b"an EMA"), (0x82, b"\0\1")],
+            (0x88, b"\x03\xe8by EMA"),
+        ]
+
+
+def test_messages_that_wait_go_on_when_the_server_is_gone() -> None:
+    """The server ends the connection without a Close frame: what it said before still reaches the client."""
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        asked_of_a_websocket(stage)
+        assert speaks(stage, b"an EMA") == []
+        stage.server_ends()
+        assert messages(stage)[0] == (0x81, b"an EMA")
+
+
+def test_a_stream_that_pauses_keeps_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole message or event that ends like the beginning of a pseudonym goes on after a while, a pseudonym at its
+    end taken back; and what comes later is read anew."""
+    monkeypatch.setattr(deltas, "PAUSE", 0.05)
+    monkeypatch.setattr(deltas, "SHORT_PAUSE", 0.01)
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        opened(stage)
+        for number in range(11):  # so that EMAIL_1 may go on
+            stage.client_sends(frame(0x81, b"a%d@example.org" % number))
+        for said, shown in ((b"an EMA", b"an EMA"), (b"ACTIVE", b"ACTIVE"), (b"to EMAIL_1", b"to a0@example.org")):
+            assert speaks(stage, said) == []
+            stage.until(lambda: stage.to_client)
+            assert messages(stage) == [(0x81, shown)]
+        assert speaks(stage, b"EMAIL_2!") == [(0x81, b"a1@example.org!")]
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        stage.client_sends(post(b'{"prompt":"anna@example.org"}'))
+        stage.connects()
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        stage.server_sends(head + b"d\r\ndata: an EMA\n\r\n1\r\n\n\r\n")
+        assert b"EMA" not in stage.take("client")
+        stage.until(lambda: b"data: an EMA\n\n" in stage.to_client)
+        stage.server_sends(b"14\r\ndata: to EMAIL_1.\n\n\r\n0\r\n\r\n")
+        assert b"data: to anna@example.org.\n\n" in stage.to_client
+
+
+def test_messages_of_grpc_in_json_have_pseudonyms_both_ways() -> None:
+    """gRPC with JSON inside: a call of many answers, over which a pseudonym is spread; what is left when they end goes
+    on before the trailers."""
+    call = [*CALL[:-2], (b"content-type", b"application/grpc+json"), *CALL[-1:]]
+    answered = [(b":status", b"200"), (b"content-type", b"application/grpc+json")]
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        body = wire_http2.frame(DATA, END_STREAM, 1, framed(b'{"to":"anna@example.org"}'))
+        stage.client_sends(wire_http2.opening() + wire_http2.headers(1, call, end=False) + body)
+        stage.connects()
+        sent = [payload for kind, _, _, payload in wire_http2.frames(stage.take("server")) if kind == "DATA"]
+        assert b"".join(sent) == framed(b'{"to":"EMAIL_1"}')
+        stage.server_sends(wire_http2.frame(wire_http2.SETTINGS, 0, 0) + wire_http2.headers(1, answered, end=False))
+        for word in (b"to ", b"EMA", b"IL_1", b"; EM"):
+            stage.server_sends(wire_http2.frame(DATA, 0, 1, framed(b'{"text":"%b"}' % word)))
+        stage.server_sends(wire_http2.headers(1, [(b"grpc-status", b"0")]))
+        got = wire_http2.frames(stage.take("client"))
+        texts = read_messages(b"".join(payload for kind, _, _, payload in got if kind == "DATA"))
+        assert [json.loads(text)["text"] for text in texts] == ["to ", "anna@example.org", "", "; EM"]
+        assert got[-1][0] == "HEADERS"
+
+
+def read_messages(data: bytes) -> list[bytes]:
+    """The messages in gRPC's framing."""
+    found = []
+    while data:
+        length = int.from_bytes(data[1:5], "big")
+        found.append(data[5 : 5 + length])
+        data = data[5 + length :]
+    return found
 
 
 def test_streams_of_http2_share_their_pseudonyms() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from enforcer.protocols.base import Event, Text, Unmaskable
+from enforcer.protocols.base import Event, Part, Text, Unmaskable
 from enforcer.protocols.codings import READABLE, CodingError, Decoder
 from enforcer.protocols.http2.peer import Half
 from enforcer.protocols.http2.texts import Texts
@@ -146,11 +146,11 @@ class Messages(Texts):
     def _hand_on(self, message: bytes) -> Text:
         if self._json:
             self._handed.append((message, []))
-            return Text(self.exchange, "application/json", message, True, message, self.side)
+            return Text(self.exchange, "application/json", message, True, message, self.side, Part.MESSAGE)
         stretches = stretches_of(message)
         self._handed.append((message, stretches))
         joined = _BETWEEN.join([stretch.text for stretch in stretches])
-        return Text(self.exchange, self.media, joined, True, joined, self.side)
+        return Text(self.exchange, self.media, joined, True, joined, self.side, Part.MESSAGE)
 
     def _not(self, reason: str) -> Unmaskable:
         return Unmaskable(self.exchange, reason)

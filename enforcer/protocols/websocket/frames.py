@@ -142,6 +142,11 @@ def head(opcode: Opcode, length: int, *, final: bool = True, masked: bool = Fals
     return struct.pack("!BBQ", first, mask | _EIGHT_BYTES, length)
 
 
+def opcode_of(frame: bytes) -> Opcode:
+    """Of a frame that was written here."""
+    return _OPCODES[frame[0] & 0x0F]
+
+
 def from_client(opcode: Opcode, payload: bytes) -> bytes:
     """A whole message or control frame, with a masking key of its own (section 5.3: unpredictable)."""
     key = secrets.token_bytes(4)

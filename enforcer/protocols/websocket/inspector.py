@@ -18,6 +18,7 @@ from enforcer.protocols.base import (
     Event,
     Forward,
     Outcome,
+    Part,
     Refusal,
     Reply,
     Request,
@@ -27,7 +28,7 @@ from enforcer.protocols.base import (
 )
 from enforcer.protocols.body_facts import facts_of
 from enforcer.protocols.jsonrpc import refusal_of
-from enforcer.protocols.websocket.frames import Opcode, from_client, from_server
+from enforcer.protocols.websocket.frames import Opcode, from_client, from_server, opcode_of
 from enforcer.protocols.websocket.messages import BadText, Message, MessageReader
 from enforcer.verdict import Denial
 
@@ -44,6 +45,9 @@ PROTOCOL_ERROR, INVALID_TEXT, POLICY_VIOLATION, TOO_BIG = 1002, 1007, 1008, 1009
 # What a recorded beginning must not end in: a part of a value would no longer be recognised, and so not be masked.
 _UNCERTAIN_TAIL = re.compile(r"[\w.%+'@ -]{1,400}\Z")
 _CLIENT, _SERVER = Side.CLIENT, Side.SERVER
+# Where the code is in a Close frame of a server's. It ends what the server says, so that nothing waits for more.
+_CODE = slice(2, 4)
+_PARTS = {Opcode.TEXT: Part.MESSAGE, Opcode.BINARY: Part.MESSAGE, Opcode.PING: Part.ASIDE, Opcode.PONG: Part.ASIDE}
 
 
 class State(Enum):
@@ -88,7 +92,6 @@ class WebSocketInspector:
         self._ended: set[Side] = set()
         self._over = False
         self._message: Message | None = None
-        self._opcodes: dict[Side, tuple[Opcode, bytes]] = {}
         self._fault: ProtocolError | None = None
 
     # --- bytes in
@@ -146,10 +149,9 @@ class WebSocketInspector:
 
     def _text(self, side: Side, exchange: int, message: Message, raw: bytes) -> Text:
         """A message, or what a control frame says, to be masked."""
-        code = message.payload[:2] if message.opcode is Opcode.CLOSE else b""
-        payload = message.payload[len(code) :]
-        self._opcodes[side] = message.opcode, code
-        return Text(exchange, _media(message, payload), payload, True, raw, side)
+        payload = message.payload[2:] if message.opcode is Opcode.CLOSE else message.payload
+        part = _PARTS.get(message.opcode, Part.PIECE)
+        return Text(exchange, _media(message, payload), payload, True, raw, side, part)
 
     def _from_client(self) -> Event | None:
         message = self._messages[_CLIENT].next()
@@ -227,8 +229,11 @@ class WebSocketInspector:
         raise TypeError("WebSocket messages hold no rows")
 
     def encode_text(self, text: Text, data: bytes) -> bytes:
-        opcode, code = self._opcodes[text.side]
-        return (from_client if text.side is _CLIENT else from_server)(opcode, code + data)
+        opcode = opcode_of(text.raw)
+        if text.side is _CLIENT:
+            return from_client(opcode, data)
+        code = text.raw[_CODE] if opcode is Opcode.CLOSE else b""
+        return from_server(opcode, code + data)
 
 
 def _looks_like_json(payload: bytes) -> bool:
