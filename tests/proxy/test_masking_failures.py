@@ -18,6 +18,7 @@ import structlog
 
 from enforcer.errors import PolicyError
 from enforcer.flow import Side
+from enforcer.masking.errors import MaskError
 from enforcer.masking.masker import scanner_of
 from enforcer.policy.loader import read_policy
 from enforcer.protocols import registry
@@ -167,6 +168,20 @@ def queried(stage: Stage, sql: str) -> None:
     stage.client_sends(pg.query(sql))
 
 
+def postgres_statement(stage: Stage) -> Iterator[None]:
+    queried(stage, "SELECT 1")
+    stage.server_sends(pg.columns("a") + pg.row(b"1") + pg.complete("SELECT 1") + pg.ready())
+    yield
+    stage.client_sends(pg.query(f"SELECT '{CARD}'"))
+
+
+def postgres_parameter(stage: Stage) -> Iterator[None]:
+    queried(stage, "SELECT 1")
+    stage.server_sends(pg.columns("a") + pg.row(b"1") + pg.complete("SELECT 1") + pg.ready())
+    yield
+    stage.client_sends(pg.parse("SELECT $1") + pg.bind(SECRET) + pg.execute() + pg.msg("S"))
+
+
 def postgres_rows(stage: Stage) -> Iterator[None]:
     queried(stage, "SELECT card FROM cards")
     stage.server_sends(pg.columns("card"))
@@ -306,6 +321,8 @@ DIALOGUES: dict[str, dict[str, Dialogue]] = {
         "error": Dialogue(mysql_error, port=3306),
     },
     "postgres": {
+        "statement": Dialogue(postgres_statement, "server", port=5432),
+        "parameter": Dialogue(postgres_parameter, "server", port=5432),
         "rows": Dialogue(postgres_rows, port=5432),
         "error": Dialogue(postgres_notice, port=5432),
         "COPY": Dialogue(postgres_copy, port=5432),
@@ -323,7 +340,10 @@ DIALOGUES: dict[str, dict[str, Dialogue]] = {
     },
 }
 SPOKEN = [(f"{protocol}: {name}", one) for protocol, named in DIALOGUES.items() for name, one in named.items()]
-FAILURES = [MemoryError(), hyperscan.ScratchInUseError("scratch in use"), hyperscan.ScanTerminated(), ValueError("x")]
+FAILURES = [
+    *(MemoryError(), hyperscan.ScratchInUseError("scratch in use"), hyperscan.ScanTerminated(), ValueError("x")),
+    MaskError("it cannot be masked"),  # what masking itself says where it gives up
+]
 
 
 @pytest.fixture(autouse=True)
@@ -382,7 +402,10 @@ def test_a_failure_refuses_the_message(
     assert SECRET[:6] not in read
     assert MASKED_CARD.encode() not in read
     assert stage.client.ended or stage.client.eof_sent or b"denied" in stage.to_client
-    assert stage.row("session_ends")["cause"] == f"internal error: {type(failure).__name__}"
+    if isinstance(failure, MaskError):
+        assert "unmaskable" in [row["status"] for row in stage.rows("exchanges")]
+    else:
+        assert stage.row("session_ends")["cause"] == f"internal error: {type(failure).__name__}"
 
 
 def test_a_record_that_cannot_be_masked_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from enforcer.flow import Side
 from enforcer.masking import deltas
+from enforcer.masking.errors import MaskError
 from enforcer.masking.keys import Key, Keys
+from enforcer.masking.pseudonyms import SessionVault
 from enforcer.verdict import Field, JsonPath, Masked, MaskSpec, Operator, Pseudonyms
 from tests.protocols import wire_http2
 from tests.protocols.test_http2_grpc import CALL, framed
@@ -280,3 +282,29 @@ def test_pseudonyms_that_cannot_be_kept_refuse_the_request() -> None:
         assert stage.to_client.startswith(b"HTTP/1.1 403 ")
         assert b"pseudonyms of executors cannot be kept here" in stage.to_client
         assert not stage.dials
+
+
+@pytest.mark.parametrize("shape", ["answer", "events", "WebSocket", "a pause"])
+def test_pseudonyms_that_cannot_be_read_refuse_the_answer(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vault fails when an answer is to have its values again: nothing of that message reaches the client."""
+
+    def entry(_vault: SessionVault, _number: int) -> None:
+        raise MaskError("the file of pseudonyms cannot be used")
+
+    monkeypatch.setattr(deltas, "PAUSE", 0.05)
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        if shape in ("answer", "events"):
+            stage.client_sends(post(b'{"to":"anna@example.org"}'))
+            stage.connects()
+            monkeypatch.setattr(SessionVault, "entry", entry)
+            media = b"application/json" if shape == "answer" else b"text/event-stream"
+            text = b'{"text":"secret EMAIL_1!"}'
+            stage.server_sends(answer(text if shape == "answer" else b"data: %b\n\n" % text, media=media))
+        else:
+            asked_of_a_websocket(stage)
+            monkeypatch.setattr(SessionVault, "entry", entry)
+            monkeypatch.setattr(SessionVault, "highest", lambda _vault: 11)
+            stage.server_sends(frame(0x81, b"secret EMAIL_1" + b"!" * (shape == "WebSocket"), client=False))
+            stage.until(lambda: stage.client.ended or stage.client.eof_sent)
+        assert b"secret" not in stage.to_client
+        assert "unmaskable" in [row["status"] for row in stage.rows("exchanges")]
