@@ -58,8 +58,9 @@ class Request:
     are recorded. `raw`: what goes upstream once allowed. `fields`: header fields as the client wrote them, for policy
     alone. `bodiless`: it is known that no body follows. `tunnel`: host and port that a connection is asked for through
     the server, which is egress to them as well. `within`: the exchange that what answers it belongs to, where that is
-    not this one (0: it is). Before it allows the request the session sets `replaced`, which masks header fields and
-    pairs of the query for their names, and `answered`, which does so for header fields of the answer, if a rule does.
+    not this one (0: it is). `media`: what it will be answered with is a `Text` of this type, as far as that is known.
+    Before it allows the request the session sets `replaced`, which masks header fields and pairs of the query for their
+    names, and `answered`, which does so for header fields of the answer, if a rule does.
     """
 
     exchange: int
@@ -73,6 +74,7 @@ class Request:
     tunnel: tuple[str, int] | None = None
     within: int = 0
     fault: str = ""
+    media: str = ""
     replaced: Replaced | None = None
     answered: Answered | None = None
 

@@ -46,17 +46,20 @@ def facts_of(text: str, dialect: str, *, database: str = "", user: str = "") -> 
 def lineage_of(text: str, dialect: str) -> tuple[tuple[str, ...], ...] | None:
     """For each column of the statement's result the columns it comes from; an empty name where that may be any. None
     where not all are known, as with `SELECT *`: `columns_of` says more then."""
-    result = understand(text, dialect).result
-    if not result:
+    results = understand(text, dialect).results
+    if len(results) != 1 or not results[0]:
         return None
+    result = results[0]
     outputs = [item for item in result if isinstance(item, Output)]
     return tuple(tuple(sorted(item.sources)) for item in outputs) if len(outputs) == len(result) else None
 
 
-def columns_of(text: str, dialect: str, names: Sequence[str]) -> tuple[str, ...]:
+def columns_of(text: str, dialect: str, names: Sequence[str], number: int = 0) -> tuple[str, ...]:
     """For `Rows.columns`: of each column of the result, which the server calls `names`, all columns it comes from,
-    `JOINED`; the server's name where it comes from none; empty where nothing is known, which any rule hides."""
-    result = understand(text, dialect).result
+    `JOINED`; the server's name where it comes from none; empty where nothing is known, which any rule hides. `number`:
+    of which statement in the text it is the result, from 0."""
+    results = understand(text, dialect).results
+    result = results[number] if number < len(results) else None
     if result is None:
         return ("",) * len(names)
     sources = _aligned(result, names)

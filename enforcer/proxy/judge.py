@@ -49,7 +49,11 @@ class Judge:
 
     def verdict(self, protocol: str, request: Request) -> Judgement:
         judgement = self._matched(protocol, request.facts)
-        return judgement if judgement.match is None else self._asked(judgement, judgement.match, request)
+        if judgement.match is not None:
+            judgement = self._asked(judgement, judgement.match, request)
+        if request.media and judgement.answers is not None and judgement.verdict.passes:
+            judgement = self._answered(judgement, judgement.answers.unmaskable(request.media))
+        return judgement
 
     def _matched(self, protocol: str, facts: Mapping[str, str]) -> Judgement:
         """The rule and its maskers are remembered per protocol and host until the generation changes."""
@@ -89,6 +93,12 @@ class Judge:
     def _asked(self, judgement: Judgement, match: Match, request: Request) -> Judgement:
         verdict = match.on(request)
         return judgement if verdict is match.verdict else replace(judgement, verdict=verdict)
+
+    def _answered(self, judgement: Judgement, unmaskable: str) -> Judgement:
+        """A denial before anything is asked, where the answer could not be masked."""
+        verdict = judgement.verdict
+        refused = Verdict(Action.DENY, Reason.UNMASKABLE, verdict.policy, verdict.rule, unmaskable)
+        return replace(judgement, verdict=refused) if unmaskable else judgement
 
     def _renew(self) -> None:
         """Another generation, in which policy and region may both be others, unless open flows are to stay as they

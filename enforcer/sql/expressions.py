@@ -234,9 +234,20 @@ class Expressions:
 def _sets_what_is_harmless(node: exp.Anonymous) -> bool:
     arguments: list[Any] = [*node.expressions, None, None]
     name, value = arguments[:2]
+    if isinstance(name, exp.Column):
+        name = _pinned(name, node)
     if not isinstance(name, exp.Literal) or not isinstance(value, exp.Literal):
         return False
     return settings.is_harmless(name.name.lower(), f"'{value.name}'")
+
+
+def _pinned(column: exp.Column, node: exp.Anonymous) -> Any:
+    """The literal that a column can only be where `node` is computed for it: `SELECT f(c) FROM t WHERE c = 'literal'`,
+    as pg_dump sets what not every server has."""
+    select = node.parent
+    where = select.args.get("where") if isinstance(select, exp.Select) and node.arg_key == "expressions" else None
+    condition = where.this if where is not None else None
+    return condition.expression if isinstance(condition, exp.EQ) and condition.this == column else None
 
 
 def _parameter(column: exp.Column) -> int:

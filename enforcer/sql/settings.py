@@ -18,7 +18,8 @@ _HARMLESS: Final = frozenset(
     enable_seqscan enable_indexscan enable_bitmapscan enable_hashjoin enable_mergejoin enable_nestloop jit geqo
     plan_cache_mode synchronize_seqscans lc_messages lc_monetary lc_numeric lc_time xmloption check_function_bodies
     row_security quote_all_identifiers client_encoding standard_conforming_strings default_tablespace
-    default_table_access_method autocommit names time_zone net_write_timeout net_read_timeout wait_timeout
+    default_table_access_method restrict_nonsystem_relation_kind
+    autocommit names time_zone net_write_timeout net_read_timeout wait_timeout
     interactive_timeout sql_quote_show_create max_execution_time max_statement_time group_concat_max_len tx_isolation
     tx_read_only optimizer_switch sql_auto_is_null sql_safe_updates sql_select_limit sql_big_selects profiling
     lock_wait_timeout innodb_lock_wait_timeout lc_time_names collation_connection character_set_results

@@ -29,21 +29,25 @@ STATEMENTS: Final = 100
 UNKNOWN: Final = "unknown"
 
 
+# Definitions may have a body, whose statements end in semicolons and are answered by nothing.
+_BODIES: Final = frozenset({"ddl", "admin"})
+
 # Of a parse tree of another form than any the parser was seen to make: to be in doubt is always right.
 _UNFORESEEN: Final = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
 class Understanding:
-    """What one text does. `result`: the output columns, where it is one statement and they are known. `parameters`: the
-    columns that each of them meets, in order. `doubt`: why it is not understood; then there is nothing else."""
+    """What one text does. `results`: of each statement in it, in order, the output columns, None where they are not
+    known; empty where it is not certain which of the server's answers is whose. `parameters`: the columns that each of
+    them meets, in order. `doubt`: why it is not understood; then there is nothing else."""
 
     operations: tuple[str, ...]
     tables: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     databases: tuple[str, ...] = ()
-    result: Items | None = None
+    results: tuple[Items | None, ...] = ()
     parameters: tuple[tuple[str, ...], ...] = ()
     doubt: str = ""
     facts: dict[str, str] = field(default_factory=dict, compare=False)
@@ -90,11 +94,12 @@ def _read(shape: str, dialect: str) -> Understanding:
     if len(parts) > STATEMENTS:
         return Understanding((UNKNOWN,), doubt=f"it is more than {STATEMENTS} statements")
     reading = Reading()
+    results: list[Items | None] = []
     try:
         for part in parts:
             one = statements.read(part.strip(), dialect)
             reading.add(one)
-            reading.result = one.result if len(parts) == 1 else None
+            results.append(one.result)
     except Doubtful as doubt:
         return Understanding((UNKNOWN,), doubt=str(doubt))
     except _UNFORESEEN:
@@ -106,7 +111,7 @@ def _read(shape: str, dialect: str) -> Understanding:
         tuple(name for name in reading.columns if name),
         tuple(reading.functions),
         (*reading.databases, *(_databases(reading) if dialect == MYSQL else ())),
-        reading.result,
+        tuple(results) if len(parts) == 1 or _BODIES.isdisjoint(reading.operations) else (),
         tuple(tuple(sorted(reading.parameters.get(number, ()))) for number in range(1, count + 1)),
     )
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from enforcer.verdict import Column, MaskSpec
 from tests.databases.conftest import PostgresServer
 from tests.databases.gateway import Gateway, rule
+from tests.protocols import wire_postgres as wire
 
 SECRET = "Kx7-zebra-quartz"
 """A value that no detector knows, so that only its column gives it away."""
@@ -147,8 +149,10 @@ def test_other_columns_are_shown(gateway: Gateway) -> None:
         ("select set_config('search_path', secret, true) from users where id = 1", "show search_path"),
         ("select set_config('my.own', secret, true) from users", "show my.own"),
         ("prepare p as select 1", "deallocate p", "prepare p as select secret from users", "execute p"),
+        ("select set_config('my.own', secret, true) from users where id = 1", "prepare p (text) as select $1",
+         "execute p (current_setting('my.own'))"),
     ],
-)
+)  # fmt: skip
 def test_cursors_and_prepared_statements_keep_their_columns(gateway: Gateway, statements: tuple[str, ...]) -> None:
     """What FETCH and EXECUTE give back has the columns of the query they name."""
     with psycopg.connect(url(gateway)) as connection:
@@ -157,6 +161,71 @@ def test_cursors_and_prepared_statements_keep_their_columns(gateway: Gateway, st
             assert_hidden(shown(found.fetchall() if found.description else ""))
         connection.rollback()
         connection.execute("deallocate all")
+
+
+def spoken(gateway: Gateway, *messages: bytes) -> bytes:
+    """What the server says to messages that are all sent at once, up to the answer to the Sync at their end."""
+    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+        client.settimeout(30)
+        client.sendall(wire.startup(user="postgres", database="columns"))
+        _until_ready(client, 1)
+        client.sendall(b"".join((*messages, wire.SYNC)))
+        return _until_ready(client, 1 + sum(message[:1] in b"QS" for message in messages))
+
+
+def _until_ready(client: socket.socket, times: int) -> bytes:
+    told = b""
+    while told.count(wire.ready()[:-1]) < times:
+        more = client.recv(65536)
+        assert more, told
+        told += more
+    return told
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (wire.query("deallocate s; prepare s as select secret from users"), wire.bind(statement="s"), wire.execute()),
+        (wire.query("deallocate s"), wire.query("prepare s as select secret from users"), wire.bind(statement="s"),
+         wire.execute()),
+        (wire.query("begin"), wire.bind(statement="s", portal="c"), wire.SYNC, wire.query("close c"),
+         wire.query("declare c cursor for select secret from users"), wire.execute("c")),
+    ],
+)  # fmt: skip
+def test_names_mean_what_sql_makes_them_mean(gateway: Gateway, messages: tuple[bytes, ...]) -> None:
+    """A name of the protocol's own that SQL gives another meaning, in the same breath as it is used again."""
+    told = spoken(gateway, wire.parse("select name from users", "s"), wire.SYNC, *messages)
+    assert wire.row(b"*" * 16) in told
+    assert_hidden(told.decode("latin-1"))
+
+
+def test_each_result_is_of_its_own_statement(gateway: Gateway) -> None:
+    """Several statements in one text: of each the columns that it returns, whatever returns none between them."""
+    texts = {
+        "select name from users order by id; select secret from users order by id; select 1": [
+            [("Ana",), ("Bo",)], [("*" * 16,), (None,)], [(1,)],
+        ],
+        "begin; update users set name = name where false; select name, secret from users where id = 1; commit": [
+            [("Ana", "*" * 16)],
+        ],
+        "select 1 where false; ; /* nothing */; select id from users order by id": [[], [(1,), (2,)]],
+        "select count(*) from users; select teller() || '!' from users where id = 1": [[(2,)], [("*" * 16,)]],
+    }  # fmt: skip
+    with psycopg.connect(url(gateway), autocommit=True) as connection, connection.cursor() as cursor:
+        for text, results in texts.items():
+            cursor.execute(text, prepare=False)
+            assert [one.fetchall() for one in cursor.results() if one.description] == results, text
+
+
+def test_where_results_may_be_of_other_statements_all_are_hidden(gateway: Gateway) -> None:
+    """The statements in the body of a function end in semicolons and are answered by nothing."""
+    text = """
+        create function pg_temp.two() returns text begin atomic select secret from users; select name from users; end;
+        select secret from users; select name from users
+    """
+    with psycopg.connect(url(gateway), autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(text, prepare=False)
+        assert_hidden(shown([one.fetchall() for one in cursor.results() if one.description]))
 
 
 def test_a_cursor_shows_other_columns(gateway: Gateway) -> None:
@@ -225,22 +294,39 @@ def test_errors_about_the_statement_stay_readable(gateway: Gateway) -> None:
         "copy users (id, secret) to stdout",
         "copy (select id, secret as x from users) to stdout",
         "copy (select * from users) to stdout",
-        "copy users to stdout (format csv)",
-        "copy users to stdout (format binary)",
-        "copy users to stdout with (delimiter ',', null 'x')",
     ],
 )
 def test_no_copy_shows_it(gateway: Gateway, copy: str) -> None:
-    """As text it is masked cell by cell; what is in another format is refused."""
-    told = b""
-    try:
-        with psycopg.connect(url(gateway), autocommit=True) as connection, connection.cursor().copy(copy) as out:
-            for piece in out:
-                told += bytes(piece)
-    except psycopg.Error as error:
-        told += f"{error.sqlstate}: {error}".encode()
-    assert not told.startswith(b"42501: ") if "text" in copy else told
+    """As text it is masked cell by cell."""
+    with psycopg.connect(url(gateway), autocommit=True) as connection, connection.cursor().copy(copy) as out:
+        told = b"".join(bytes(piece) for piece in out)
+    assert b"*" * 16 in told
     assert_hidden(told.decode())
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        "copy users to stdout (format csv)",
+        "copy users to stdout with (delimiter ',', null 'x')",
+        "copy users to stdout (format binary)",
+        "copy users to stdout with binary",
+        "copy binary users to stdout",
+        "copy /* */ (select 'to stdout', secret from users) to stdout with (format 'binary')",
+    ],
+)
+def test_a_copy_that_cannot_be_masked_is_refused_and_the_connection_lives_on(gateway: Gateway, copy: str) -> None:
+    """Before anything of it goes to the server, in a transaction that goes on; whether it is prepared or not."""
+    with psycopg.connect(url(gateway)) as connection:
+        connection.execute("select 1")
+        for refused in (copy, f"select 1; {copy}"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"cannot be masked.*use its text format"):
+                connection.execute(refused, prepare=False)
+            assert connection.info.transaction_status == TransactionStatus.INTRANS
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.cursor().copy(copy) as out:
+            list(out)
+        assert connection.execute("select name from users where id = 1").fetchone() == ("Ana",)
+    assert not [row for row in gateway.exchanges() if row["text"] == copy and row["action"] == "allow"]
 
 
 def test_copy_shows_other_columns(gateway: Gateway) -> None:
@@ -299,6 +385,9 @@ def test_what_is_written_is_hidden_on_its_way_out(database: int) -> None:
             connection.execute("insert into sent values (%b, %b, %b)", ("bin", card, 3))
             with connection.cursor().copy("copy sent from stdin") as copy:
                 copy.write(f"copy\t{card}\t4\n")
+        given_up = wire.msg("f", f"no line: {card}".encode() + b"\0")
+        told = spoken(by_value, wire.query("copy sent from stdin"), given_up)
+        assert b"COPY from stdin failed: the client gave up" in told
         with psycopg.connect(url(by_column), autocommit=True) as connection:
             for prepare in (False, True):
                 connection.execute("insert into sent (a, b) values (%s, %s)", ("col", other), prepare=prepare)

@@ -106,7 +106,7 @@ def test_a_name_that_sql_prepared_is_shown_as_execute() -> None:
     """PREPARE in SQL makes names too; the Bind of one is recorded as what it does."""
     talk = opened(PostgresInspector())
     talk.feed(C, bind(b"1", statement="by_sql"))
-    assert asked(talk) == [("Execute", "EXECUTE by_sql")]
+    assert asked(talk) == [("Execute", 'EXECUTE "by_sql"')]
 
 
 def test_a_failed_parse_does_not_change_what_a_name_means() -> None:
@@ -126,7 +126,7 @@ def test_close_forgets_a_statement() -> None:
     talk.feed(C, parse("select 1", "s") + wire.close("S", "s") + SYNC)
     talk.feed(S, PARSED + wire.CLOSED + ready())
     talk.feed(C, bind(statement="s"))
-    assert asked(talk)[-1] == ("Execute", "EXECUTE s")
+    assert asked(talk)[-1] == ("Execute", 'EXECUTE "s"')
 
 
 @pytest.mark.parametrize(("sql", "tag"), [("DEALLOCATE S;", "DEALLOCATE"), ("discard all", "DISCARD ALL")])
@@ -138,7 +138,7 @@ def test_sql_can_forget_statements_too(sql: str, tag: str) -> None:
     talk.feed(C, query(sql))
     talk.feed(S, complete(tag) + ready())
     talk.feed(C, bind(statement="s"))
-    assert asked(talk)[-1] == ("Execute", "EXECUTE s")
+    assert asked(talk)[-1] == ("Execute", 'EXECUTE "s"')
 
 
 def test_an_error_skips_the_rest_of_its_batch_and_nothing_of_the_next() -> None:

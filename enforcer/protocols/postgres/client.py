@@ -17,11 +17,12 @@ from enforcer.flow import Side
 from enforcer.protocols.base import Reply, Request, StartTls, Text
 from enforcer.protocols.postgres import messages, startup
 from enforcer.protocols.postgres.conversation import COPY_IN, Awaiting, Client, Conversation, Outstanding
+from enforcer.protocols.postgres.copying import media_of
 from enforcer.protocols.postgres.framing import Frames
 from enforcer.protocols.postgres.names import Exchange, Portal, Statement
-from enforcer.protocols.postgres.results import DIALECT
+from enforcer.protocols.postgres.results import DIALECT, Kind
 from enforcer.protocols.postgres.values import check_encoding, decode, encoding_of, parameter_text, refused_encoding
-from enforcer.protocols.statement_facts import OPERATION, facts_of
+from enforcer.protocols.statement_facts import OPERATION, TABLE, facts_of
 
 MAX_MESSAGE: Final = 16 << 20
 """Bytes of a client message, which is held whole for its verdict. PostgreSQL allows 1 GiB; statements and parameters
@@ -37,12 +38,21 @@ STREAMED_FROM: Final = 64 << 10
 """CopyData of more bytes goes on in pieces instead of being gathered first."""
 
 _COMMANDS: Final = b"QPBEDCHSF"
+_LO_OPEN: Final = 952
+_TO_READ: Final = (0x40000).to_bytes(4, "big")
+"""lo_open's second argument, in binary: INV_READ."""
+_READS: Final = frozenset({953, 954, 956, 958, 3170, 3171})
+"""lo_close, loread, lo_lseek, lo_tell, lo_lseek64, lo_tell64: OIDs of the server's own functions never change."""
+
 _COPY_FROM: Final = re.compile(r"\s*COPY\b.*\bFROM\s+STDIN\b", re.IGNORECASE | re.DOTALL)
 
 UNBOUND: Final = (
     "its password is bound to one TLS connection and the enforcer makes that two; "
     "set channel_binding=disable for the client (PGCHANNELBINDING=disable), or have a rule pass tls unread"
 )
+
+GIVEN_UP: Final = messages.message(b"f", b"the client gave up\x00")
+"""CopyFail where what the client says is masked: why it gives up often quotes the line that it could not read."""
 
 REPLICATION: Final = "replication connections carry whole databases that nobody can read here"
 
@@ -221,65 +231,75 @@ class ClientHalf:
         params: tuple[str | None, ...] = (),
         facts: dict[str, str] | None = None,
         fault: str = "",
+        media: str = "",
     ) -> None:
         self._exchanges += 1
-        request = Request(self._exchanges, operation, text, raw, params, self._identity | (facts or {}), fault=fault)
+        about = self._identity | (facts or {})
+        request = Request(self._exchanges, operation, text, raw, params, about, fault=fault, media=media)
         self.asked = Asked(request, item)
         self._conversation.end_block()
         self._conversation.events.append(request)
 
     def _statement(self, query: bytes, oids: tuple[int, ...] = ()) -> Statement:
         """What a text means when it is sent now."""
-        text, definitions = decode(query), self._conversation.definitions
-        facts = facts_of(text, DIALECT, **self._identity) | encoding_of(query)
-        queries = definitions.behind(text)
-        definitions.judged(text, facts)
+        text = decode(query)
+        carried_out, queries = self._conversation.definitions.behind(text)
+        facts = facts_of(carried_out, DIALECT, **self._identity) | encoding_of(query)
         return Statement(text, len(query), facts, oids, queries=queries)
+
+    def _by_sql(self, kind: Kind, name: bytes) -> Statement:
+        """What a name means that SQL gave its meaning, or may have. One that it knows nothing of is none of its own:
+        then the server will say so."""
+        quoted = name.replace(b'"', b'""')
+        return self._statement(b'%b "%b"' % (b"EXECUTE" if kind is Kind.STATEMENT else b"FETCH", quoted))
 
     def _query(self, raw: bytes) -> None:
         statement = self._statement(messages.read_string(raw, Side.CLIENT))
         item = Outstanding(Awaiting.QUERY, statement=statement)
         fault = refused_encoding(statement.text)
-        self._ask("Query", statement.text, raw, item, facts=statement.facts, fault=fault)
+        media = media_of(statement.text)
+        self._ask("Query", statement.text, raw, item, facts=statement.facts, fault=fault, media=media)
 
     def _parse(self, raw: bytes) -> None:
         name, query, oids = messages.read_parse(raw)
         statement = self._statement(query, oids)
-        self._conversation.definitions.statement(name, statement.text)
         names = self._conversation.statements
         item = Outstanding(Awaiting.PARSE, statement=statement, names=names, name=name)
         fault = refused_encoding(statement.text)
-        self._ask("Parse", statement.text, raw, item, facts=statement.facts, fault=fault)
+        media = media_of(statement.text)
+        self._ask("Parse", statement.text, raw, item, facts=statement.facts, fault=fault, media=media)
 
     def _bind(self, raw: bytes) -> None:
         bind = messages.read_bind(raw)
         statement = self._conversation.statements.latest(bind.statement)
-        if statement is None:  # prepared by SQL's PREPARE, or not at all: then the server will say so
-            statement = Statement(f"EXECUTE {decode(bind.statement)}")
+        if statement is None or self._conversation.definitions.by_sql(Kind.STATEMENT, bind.statement):
+            statement = self._by_sql(Kind.STATEMENT, bind.statement)
         count = len(bind.values)
         codes = messages.each_format(bind.parameter_formats, count)
         oids = statement.oids + (0,) * (count - len(statement.oids))
         params = tuple(map(parameter_text, bind.values, codes, oids))
-        self._conversation.definitions.portal(bind.portal, statement.text)
         portal = Portal(bind.portal, statement, bind.result_formats)
         item = Outstanding(Awaiting.BIND, portal=portal, names=self._conversation.portals, name=bind.portal)
         self._ask("Execute", statement.text, raw, item, params=params, facts=statement.facts)
 
     def _function_call(self, raw: bytes) -> None:
-        """A function by its OID: nobody knows what it does."""
+        """A function by its OID: nobody knows what it does, but for those by which libpq reads large objects."""
         call = messages.read_function_call(raw)
         codes = messages.each_format(call.formats, len(call.values))
         params = tuple(parameter_text(value, code, 0) for value, code in zip(call.values, codes, strict=True))
-        item = Outstanding(Awaiting.FUNCTION, binary=call.result_format == 1)
-        self._ask("FunctionCall", f"function {call.oid}", raw, item, params=params, facts={OPERATION: "unknown"})
+        reads = call.oid in _READS or (call.oid == _LO_OPEN and call.values[1:] == (_TO_READ,))
+        facts = {OPERATION: "read", TABLE: "pg_largeobject"} if reads else {OPERATION: "unknown"}
+        statement = Statement(f"function {call.oid}", facts=facts)
+        item = Outstanding(Awaiting.FUNCTION, statement=statement, binary=call.result_format == 1)
+        self._ask("FunctionCall", statement.text, raw, item, params=params, facts=statement.facts)
 
     def _execute(self, raw: bytes) -> None:
         """Carries out a portal that was judged at Bind. One whose exchange is over (fetched from in an earlier
         round trip), or that SQL's DECLARE opened, is judged anew; its parameters stand with its Bind."""
         name = messages.read_execute(raw)
         portal = self._conversation.portals.latest(name)
-        if portal is None:
-            portal = Portal(name, Statement(f"FETCH {decode(name)}"), ())
+        if portal is None or self._conversation.definitions.by_sql(Kind.CURSOR, name):
+            portal = Portal(name, self._by_sql(Kind.CURSOR, name), ())
         item = Outstanding(Awaiting.EXECUTE, portal.exchange, portal)
         judged = portal.exchange is not None and not portal.exchange.done
         if not judged and not self._conversation.skipping:  # what a failed server skips needs no verdict
@@ -326,6 +346,7 @@ class ClientHalf:
         copied = self._copying() if code in b"dcf" else None
         if copied is not None:
             self._emit_copied(copied, raw[messages.BODY :] if code == ord("d") else b"", final=code != ord("d"))
+            raw = GIVEN_UP if code == ord("f") else raw
         if copied is None or code != ord("d"):
             self._conversation.forward(Side.CLIENT, raw)
         if code not in b"cf":

@@ -14,9 +14,14 @@ from enforcer.errors import LimitExceeded
 from enforcer.flow import Side
 from enforcer.protocols.postgres.results import DIALECT, UNNAMED
 from enforcer.protocols.statement_facts import columns_of
+from enforcer.sql.shape import Doubtful, shape_of
 
 MAX_LINE: Final = 64 << 20
 """Bytes of a line that is held until its end, as of any row that is masked."""
+
+COPIED: Final = "copy"
+COPIED_BINARY: Final = "binary copy"
+"""Media of COPY's output."""
 
 _NULL: Final = b"\\N"
 _ESCAPE: Final = re.compile(rb"\\(x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|.)", re.DOTALL)
@@ -29,9 +34,11 @@ _SPECIAL: Final = re.compile(rb"[\b\f\n\r\t\v\\]")
 _NAME: Final = r'(?:"(?:[^"]|"")+"|[a-z_\x80-\U0010ffff][a-z0-9_$\x80-\U0010ffff]*)'
 _FLAGS: Final = re.IGNORECASE | re.DOTALL
 _PLAIN_END: Final = r"\s+TO\s+STDOUT(?:\s+(?:WITH\s+)?\(\s*FORMAT\s+'?text'?\s*\))?\s*;?\s*"
-_TABLE: Final = re.compile(
-    rf"\s*COPY\s+(?:BINARY\s+)?({_NAME}(?:\s*\.\s*{_NAME})?)\s*(?:\(([^()]*)\))?{_PLAIN_END}", _FLAGS
-)
+_TABLE: Final = re.compile(rf"\s*COPY\s+({_NAME}(?:\s*\.\s*{_NAME})?)\s*(?:\(([^()]*)\))?{_PLAIN_END}", _FLAGS)
+_MENTIONED: Final = re.compile(r"\bCOPY\b.*\bSTDOUT\b", _FLAGS)
+_TO_CLIENT: Final = re.compile(r"\s*COPY\s+(BINARY\b)?.*\sTO\s+STDOUT\b(.*)", _FLAGS)
+_BINARY: Final = re.compile(r"\bBINARY\b", _FLAGS)
+_QUOTED_BINARY: Final = re.compile(r"\bFORMAT\s+'BINARY'", _FLAGS)
 _QUERY: Final = re.compile(rf"\s*COPY\s*\((.*)\){_PLAIN_END}", _FLAGS)
 
 
@@ -45,6 +52,20 @@ def columns_of_copy(text: str, cells: int) -> tuple[str, ...] | None:
         return None
     selected = f"select {table[2] or '*'} from {table[1]}"  # noqa: S608 - only read here
     return columns_of(selected, DIALECT, UNNAMED * cells)
+
+
+def media_of(text: str) -> str:
+    """Of what a statement is answered with where that is COPY's output and no rows: COPIED or COPIED_BINARY; empty for
+    any other, and for one that cannot be read."""
+    if _MENTIONED.search(text) is None or columns_of_copy(text, 1) is not None:
+        return ""
+    try:
+        copies = [found for part in shape_of(text, DIALECT).split(";") if (found := _TO_CLIENT.fullmatch(part))]
+    except Doubtful:
+        return ""
+    if any(copy[1] or _BINARY.search(copy[2]) or _QUOTED_BINARY.search(text) for copy in copies):
+        return COPIED_BINARY
+    return COPIED if copies else ""
 
 
 def unescaped(cell: bytes) -> bytes | None:

@@ -16,6 +16,7 @@ from enforcer.protocols.postgres.client import ClientHalf
 from enforcer.protocols.postgres.conversation import SIMPLE, Awaiting, Client, Conversation, Outstanding
 from enforcer.protocols.postgres.copying import line_of
 from enforcer.protocols.postgres.names import Exchange
+from enforcer.protocols.postgres.results import Kind
 from enforcer.protocols.postgres.server import ServerHalf
 from enforcer.protocols.postgres.texts import is_copied, write_text, write_values
 from enforcer.verdict import Denial
@@ -121,10 +122,14 @@ class PostgresInspector:
             conversation.client = Client.STARTING
         elif item.awaiting is Awaiting.CANCEL:
             conversation.client = Client.CANCELLING
-        elif item.awaiting is Awaiting.PARSE:
-            conversation.statements.propose(item.name, item.statement)
-        elif item.awaiting is Awaiting.BIND:
+        elif item.awaiting is Awaiting.BIND and item.portal is not None:
             conversation.portals.propose(item.name, item.portal)
+            conversation.definitions.given(Kind.CURSOR, item.name, item.portal.statement.text)
+        elif item.statement is not None:
+            conversation.definitions.allowed(item.statement.text, item.statement.facts)
+            if item.awaiting is Awaiting.PARSE:
+                conversation.statements.propose(item.name, item.statement)
+                conversation.definitions.given(Kind.STATEMENT, item.name, item.statement.text)
         conversation.unsynced = item.awaiting in (Awaiting.PARSE, Awaiting.BIND, Awaiting.EXECUTE)
         conversation.executed = conversation.unsynced and (conversation.executed or item.awaiting is Awaiting.EXECUTE)
         conversation.expect(item)

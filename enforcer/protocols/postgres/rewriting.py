@@ -127,7 +127,7 @@ def function_call(raw: bytes, rewrite: Rewrite) -> bytes:
 
 def _columns(prepared: Statement, count: int) -> tuple[str, ...]:
     """The columns that each parameter meets; of a statement that is not understood, any."""
-    if not prepared.facts or DOUBT in prepared.facts:
+    if prepared.queries != (prepared.text,) or DOUBT in prepared.facts:
         return ("",) * count
     known = [JOINED.join(columns) for columns in parameters_of(prepared.text, DIALECT)]
     return tuple(name or UNNAMED[0] for name in (known + [""] * count)[:count])

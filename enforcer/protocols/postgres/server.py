@@ -62,6 +62,7 @@ class ServerHalf:
         self._conversation = conversation
         self._frames = Frames(Side.SERVER)
         self._query_fields: tuple[messages.Field, ...] | None = None
+        self._answered = 0  # statements of the Query under way that are: their number is the next one's
         self._lines: Lines | None = None  # of the text that is being copied, where it is masked by rows
         self._layout_of: Outstanding | None = None  # whose rows `_layout` describes
         self._layout: Layout = ((), ())
@@ -183,7 +184,7 @@ class ServerHalf:
         if fields is None or len(fields) != cells:
             raise ProtocolError(Side.SERVER, "a DataRow does not fit the RowDescription before it")
         queries = head.statement.queries if head.statement is not None else None
-        return lay_out(queries, fields, tuple(field.format for field in fields), cells)
+        return lay_out(queries, fields, tuple(field.format for field in fields), cells, self._answered)
 
     def _forward(self, raw: bytes, _head: Outstanding) -> None:
         self._conversation.forward(Side.SERVER, raw)
@@ -238,6 +239,7 @@ class ServerHalf:
             head.exchange.add_rows(int(tag["counts"].split()[-1]))
         head.exchange.counted = 0
         self._query_fields = None
+        self._answered += head.awaiting is Awaiting.QUERY
         if "DEALLOCATE" in tag["word"] or tag["word"] == "DISCARD ALL":
             statement = head.portal.statement if head.portal is not None else head.statement
             self._deallocate(tag["word"], statement.text if statement is not None else "")
@@ -265,7 +267,7 @@ class ServerHalf:
 
     def _copy_out(self, raw: bytes, head: Outstanding) -> None:
         if messages.read_copy_format(raw) != 0 and head.exchange is not None and head.exchange.masked:
-            self._conversation.emit(Unmaskable(head.exchange.number, "COPY in binary format; ask for text or CSV"))
+            self._conversation.emit(Unmaskable(head.exchange.number, "COPY in binary format; use its text format"))
             self.halted = True
             return
         if head.exchange is not None and head.exchange.masked:
@@ -329,6 +331,7 @@ class ServerHalf:
         conversation.status = status
         conversation.forward(Side.SERVER, raw)
         self._query_fields = None
+        self._answered = 0
         if head.awaiting is Awaiting.STARTUP:
             conversation.client = Client.READY
             if head.exchange is not None:
