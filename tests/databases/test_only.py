@@ -82,6 +82,31 @@ def test_prepared_statements_are_judged_as_well(reports: tuple[Gateway, int]) ->
     assert asked["column"] == "orders.id, orders.total"
 
 
+def test_execute_does_what_was_prepared(reports: tuple[Gateway, int]) -> None:
+    """That outlives a rollback, and fails in the server's words once deallocated; a name has all its meanings."""
+    gateway, _ = reports
+    with connected(gateway.port) as client:
+        client.execute("BEGIN")
+        client.execute("PREPARE q (int, numeric(8, 2)) AS SELECT id FROM orders WHERE id = $1 AND $2 > -1")
+        client.execute("ROLLBACK")
+        assert client.execute("/* app */ EXECUTE q (1, 2.5)").fetchall() == [(1,)]
+        client.execute("DEALLOCATE q")
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+            client.execute("EXECUTE q (1, 2.5)")
+        client.execute("PREPARE q AS SELECT total FROM orders")
+        with pytest.raises(psycopg.errors.DuplicatePreparedStatement):
+            client.execute("PREPARE q AS SELECT id FROM public.orders")
+        assert client.execute("EXECUTE q").fetchall() == [(10,)]
+        asked = gateway.exchanges()[-1]["facts"]
+        assert (asked["operation"], asked["table"]) == ("read", "orders, public.orders")
+        for refused in ("PREPARE w AS DELETE FROM orders", "EXECUTE w", "EXECUTE q (pg_sleep(0))", "EXPLAIN EXECUTE q"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                client.execute(refused)
+        assert client.execute("EXECUTE q").fetchall() == [(10,)]
+        client.execute("PREPARE w AS SELECT id FROM orders")  # what was refused gave it no meaning
+        assert client.execute("EXECUTE w").fetchall() == [(1,)]
+
+
 def test_only_what_fits_is_carried_out_by_mysql(mysql_server: MariaDb) -> None:
     """In MySQL's words; a database that a statement names counts as much as the connection's."""
     only = Only(operation=("read",), database=(DATABASE,), column=("customers.id", "customers.name"))
@@ -92,6 +117,7 @@ def test_only_what_fits_is_carried_out_by_mysql(mysql_server: MariaDb) -> None:
         "USE mysql": "database mysql",
         "SELECT SSN FROM customers": "column customers.ssn",
         "SELECT sleep(0)": "operation admin",
+        "BEGIN NOT ATOMIC DELETE FROM customers; END": "is not understood",
         "SET sql_mode = 'ANSI_QUOTES'": "operation admin",
     }
     login = {"user": USER, "password": PASSWORD, "database": DATABASE, "autocommit": True}

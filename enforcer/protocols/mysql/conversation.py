@@ -118,12 +118,13 @@ class Conversation:
     """State of one connection, and the events that wait to be handed on.
 
     `sequence`: number of the packet that is due next, of either side. `shift`: how much higher the numbers are that the
-    client sees, in the answer under way. `events` come with the number that the client is due after each."""
+    client sees, in the answer under way. `events` come with the number that the client is due after each, and with the
+    layout of the result under way. `answered`: results of the command that there were before that one."""
 
     def __init__(self) -> None:
         self.client = Client.NEW
         self.awaiting = Awaiting.NOTHING
-        self.events: deque[tuple[Event, int]] = deque()
+        self.events: deque[tuple[Event, int, Layout | None]] = deque()
         self.capabilities = 0
         self.sequence = 0
         self.shift = 0
@@ -132,7 +133,7 @@ class Conversation:
         self.statements = Statements()
         self.statement: Statement | None = None  # whose answer is due, where it is a prepared one's
         self.layout: Layout | None = None
-        self.layouts: dict[tuple[str, ...], Layout] = {}  # those of the answer under way, by their columns' names
+        self.answered = 0
         self.binary = False
         self.text = b""  # the statement whose answer is due
         self.version = ""
@@ -160,12 +161,13 @@ class Conversation:
 
     def emit(self, event: Event) -> None:
         self.end_block()
-        self.events.append((event, self.sequence + self.shift))
+        self.events.append((event, self.sequence + self.shift, self.layout))
 
     def end_block(self) -> None:
         """Hands on what `forward` gathered."""
         if self._block:
-            self.events.append((Forward(self._block_side, b"".join(self._block)), self.sequence + self.shift))
+            block = Forward(self._block_side, b"".join(self._block))
+            self.events.append((block, self.sequence + self.shift, self.layout))
             self._block.clear()
 
     def expect(self, awaiting: Awaiting, exchange: Exchange | None) -> None:
@@ -173,6 +175,7 @@ class Conversation:
         self.awaiting = awaiting
         self.exchange = exchange
         self.shift = 0
+        self.answered = 0
 
     def finish(self, status: str = "", *, failed: bool = False) -> None:
         """Nothing more is due; the exchange, if it was one, is over."""

@@ -20,6 +20,7 @@ from enforcer.protocols.mysql.results import (
     MAX_MESSAGE,
     STATEMENT_DENIED,
     UNREACHABLE,
+    Layout,
     error,
     with_text,
     write_rows,
@@ -51,8 +52,10 @@ class MySqlInspector:
         self._server = ServerHalf(self._conversation, self._client)
         self._fault: ProtocolError | None = None
         self._closed = False
-        self._handed: Event | None = None  # the last event, and the number that the client is due after it
+        # The last event, the number that the client is due after it, and the layout of the rows that it may be.
+        self._handed: Event | None = None
         self._due = 0
+        self._layout: Layout | None = None
 
     def read_bodies(self) -> None:
         """There are none."""
@@ -82,7 +85,7 @@ class MySqlInspector:
         if not events and not self._closed:
             self._advance()
         if events:
-            self._handed, self._due = events.popleft()
+            self._handed, self._due, self._layout = events.popleft()
             return self._handed
         if self._fault is not None:
             raise self._fault
@@ -111,7 +114,6 @@ class MySqlInspector:
         self._client.asked = None
         exchange = Exchange(request.exchange, masked)
         conversation.expect(asked.awaiting, exchange)
-        conversation.layouts.clear()
         if conversation.client is Client.READY:
             conversation.sequence = count_of(raw)
             conversation.shift = count_of(request.raw) - conversation.sequence
@@ -127,9 +129,7 @@ class MySqlInspector:
             if ahead:
                 raw = b"".join(ahead if rewrite is None else _sent_ahead(asked)) + raw
         if asked.awaiting is Awaiting.ROWS and asked.statement is not None:
-            layout = conversation.layout = asked.statement.layout
-            if layout is not None:
-                conversation.layouts[layout.columns] = layout
+            conversation.layout = asked.statement.layout
         return raw
 
     def refuse(self, request: Request | None, denial: Denial) -> Refusal:
@@ -172,7 +172,9 @@ class MySqlInspector:
 
     def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:
         """Rows of `values`. Raises ProtocolError where their number changed."""
-        return write_rows(rows, values, self._conversation.layouts[rows.columns])
+        if self._layout is None or self._handed is not rows:
+            raise ProtocolError(Side.SERVER, "rows are written in their turn only")
+        return write_rows(rows, values, self._layout)
 
     def encode_text(self, text: Text, data: bytes) -> bytes:
         """The OK or ERR that `text` came in, rebuilt. Raises ProtocolError where its parts did not survive."""

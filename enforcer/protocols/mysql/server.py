@@ -309,6 +309,7 @@ class ServerHalf:
         self._conversation.heed(status)
         if status & MORE_RESULTS and self._conversation.awaiting is Awaiting.NOTHING:
             self._conversation.awaiting = Awaiting.RESULT
+            self._conversation.answered += 1
 
     def _after(self) -> None:
         if self._conversation.awaiting is Awaiting.NOTHING:
@@ -406,9 +407,10 @@ class ServerHalf:
         definitions, statement, exchange = self._definitions, conversation.statement, conversation.exchange
         if exchange is None:
             raise ProtocolError(Side.SERVER, "a result that nobody asked for")
-        names = names_of(conversation.text, definitions) if exchange.masked else ("",) * len(definitions)
+        names = ("",) * len(definitions)
+        if exchange.masked:
+            names = names_of(conversation.text, definitions, conversation.answered)
         layout = conversation.layout = Layout(definitions, names, binary=conversation.binary)
-        conversation.layouts[layout.columns] = layout
         if statement is not None:
             statement.layout = layout
         if self._deprecates_eof:

@@ -49,14 +49,14 @@ def parameters_of(text: bytes, count: int) -> tuple[str, ...]:
     return tuple((known + [""] * count)[:count])
 
 
-def names_of(text: bytes, definitions: list[Definition]) -> tuple[str, ...]:
-    """For masking: of each column all columns that it may come from, by the statement and by what the server says;
-    empty where that is not known."""
+def names_of(text: bytes, definitions: list[Definition], number: int) -> tuple[str, ...]:
+    """For masking: of each column of the result of statement `number` all columns that it may come from, by the
+    statement and by what the server says; empty where that is not known."""
     told = [one.shown for one in definitions]
     names = tuple(told)
     if not _SHOWS_SETTINGS.fullmatch(text):
         called = [one.rpartition(".")[2] for one in told]
-        names = statement_facts.columns_of(decode(text), DIALECT, called)
+        names = statement_facts.columns_of(decode(text), DIALECT, called, number)
     return tuple(_joined(name, one) if name else "" for name, one in zip(names, definitions, strict=True))
 
 
