@@ -75,24 +75,25 @@ def mask() -> None:
 def test(
     context: Context, *, file: Path | None, policy_name: str, rule: str, detectors: str, media: str, as_json: bool
 ) -> None:
-    """Show what would be hidden of FILE, or of standard input: where it is, why it counts as a value, what stands there
-    then, and by which operator.
+    """Show what masks make of FILE, or of standard input.
+
+    Of each value: where it is, why it counts as one, what stands there then, and by which operator. Values themselves
+    are never printed. Where the output is no terminal it is one JSON object.
 
     Without --policy and --detectors: what the enabled policies mask, of requests and answers. What FILE is follows from
     its name, as it would from a Content-Type: .json, .jsonl, .sse, .urlencoded, else text. A .csv file is masked like
     the rows of a database: its first line names their columns, or paths of documents (users.contact.email); where `csv`
     columns are named, like a text of that type. A .http file is a message, with its head: of a request what requests
-    are masked by, of an answer what answers are. Values are never printed. Where the output is no terminal it is one
-    JSON object.
+    are masked by, of an answer what answers are.
 
     Ends with 0 whether something was found or not, with 1 where the text would be refused because it cannot be masked,
     with 2 or 4 where the command line, or a policy, is wrong.
     """
-    data = _read(file)
+    spec = _spec(context, (policy_name, rule), detectors, (True, True))
     media = media or (MEDIA.get(file.suffix.lower(), OTHERWISE) if file is not None else OTHERWISE)
-    message = media == MESSAGE
-    sides = (is_answer(data), not is_answer(data)) if message else (True, True)
-    spec = _spec(context, (policy_name, rule), detectors, sides)
+    message, data = media == MESSAGE, _read(file)
+    if message:
+        spec = _spec(context, (policy_name, rule), detectors, (is_answer(data), not is_answer(data)))
     if not language.NAMES.isdisjoint(spec.detectors):
         language.use(context.settings().language_model)
     trial = Trial(spec, _keys(context.settings().state) if spec.operators else None)
@@ -164,6 +165,8 @@ def _read(file: Path | None) -> bytes:
     """The text. Raises UsageError where there is none to read."""
     try:
         if file is None:
+            if sys.stdin.isatty():
+                click.echo("the text comes from here; end it with Ctrl-D", err=True)
             data = sys.stdin.buffer.read(LARGEST + 1)
         else:
             with file.open("rb") as stream:

@@ -17,6 +17,8 @@ _CHARSET = re.compile(r"utf-?8|us-ascii|ascii|iso-?8859-\d{1,2}|latin-?1|windows
 _CHARSET_PARAMETER = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 # RFC 2046 section 5.1.1: 1 to 70 characters; in quotes where they are not a token.
 _BOUNDARY_PARAMETER = re.compile(r";\s*boundary\s*=\s*(?:\"([^\"]*)\"|([^\s;\"]*))", re.IGNORECASE)
+# RFC 4180 section 3: does the first line hold names?
+_NAMELESS_PARAMETER = re.compile(r";\s*header\s*=\s*\"?absent\b", re.IGNORECASE)
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
 # Fields that are true of a body's very bytes, and so not of it rewritten: RFC 1864, RFC 9530, and the checksums by
@@ -36,8 +38,8 @@ SNIFF = 4
 @dataclass(frozen=True, slots=True)
 class Description:
     """`media`: the type without parameters, lower case, empty where there is none; of a multipart body with its
-    boundary (`multipart/form-data; boundary=x`). `codings`: in the order they were applied. `unmaskable`: why a body
-    so described cannot be masked safely; empty where it can."""
+    boundary (`multipart/form-data; boundary=x`), of a table with `header=absent` where it says so. `codings`: in the
+    order they were applied. `unmaskable`: why a body so described cannot be masked safely; empty where it can."""
 
     media: str
     codings: tuple[str, ...] = ()
@@ -64,6 +66,8 @@ def describe(types: tuple[bytes, ...], encodings: tuple[bytes, ...]) -> Descript
         if len(boundaries) != 1 or _BOUNDARY.fullmatch(boundaries[0]) is None:
             return Description(media, codings, "it has parts without one valid boundary")
         media = f"{media}; boundary={boundaries[0]}"
+    elif media.endswith("/csv") and _NAMELESS_PARAMETER.search(parameters):
+        media = f"{media}; header=absent"
     return Description(media, codings)
 
 

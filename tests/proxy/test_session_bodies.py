@@ -6,8 +6,10 @@ import gzip
 import json
 import zlib
 
+import pytest
+
 from enforcer.policy.only import Only
-from enforcer.verdict import JsonPath, MaskSpec
+from enforcer.verdict import Field, JsonPath, MaskSpec
 from tests.fuzz.strict_http1 import read_request, read_response
 from tests.proxy.stage import CARD, DE, MASKED_CARD, Stage, allow, rule
 
@@ -62,6 +64,19 @@ def test_a_request_that_cannot_be_masked_is_refused() -> None:
             b"it cannot be masked safely: the request: it is encoded in a way that is not read here" in stage.to_client
         )
         assert stage.row("exchanges")["status"] == "unmaskable"
+
+
+@pytest.mark.parametrize("said", ["header=absent", 'charset=utf-8; Header="absent"', "header=present"])
+def test_a_table_that_has_no_names_is_refused(said: str) -> None:
+    """RFC 4180's parameter says that the first line holds no names: no column of it can be found by name."""
+    with Stage(rule(request_mask=MaskSpec(fields=(Field("csv", "name"),)))) as stage:
+        stage.client_sends(post(b"name,b\r\nAda,x\r\n", f"Content-Type: text/csv; {said}"))
+        stage.connects()
+        if said == "header=present":
+            assert body_at_server(stage) == b"name,b\r\n***,x\r\n"
+        else:
+            assert stage.to_server == b""
+            assert b"without a first line cannot be masked by column" in stage.to_client
 
 
 def test_a_request_whose_text_is_no_json_is_refused() -> None:
