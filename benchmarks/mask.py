@@ -11,22 +11,24 @@ one core, in millions of bytes of text per second of processor, the best of thre
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from benchmarks.mask_corpus import NUMBERS, Document, Maker, corpus
 from enforcer.compiled import find_tree, running_from
-from enforcer.masking import engine
-from enforcer.masking.detectors import DETECTORS
+from enforcer.masking import confirm, engine
+from enforcer.masking.detectors import DETECTORS, Detector
 from enforcer.masking.scanner import PIECE, Scanner
 from enforcer.masking.text import Window
 
@@ -166,12 +168,9 @@ def plain_text(maker: Maker, size: int) -> bytes:
     return "\n".join(lines).encode()
 
 
+REPEATED = b"\0\n \"%&'+-./04:=@AZ\\az\x80\xc3\xff"
 PATHOLOGICAL_UNITS = {
-    **{
-        f"every byte {byte!r}": byte
-        for byte in (b"a", b"4", b"0", b"@", b" ", b"-", b".", b":", b"%", b"&", b"\\", b"\0")
-    },
-    "every byte '=' of base64": b"A",
+    **{f"every byte {bytes((byte,))!r}": bytes((byte,)) for byte in REPEATED},
     "near misses: cards": b"4111 1111 1111 1112 ",
     "near misses: addresses": b"a@b.c ",
     "near misses: IBANs": b"DE89370400440532013001 ",
@@ -182,44 +181,94 @@ PATHOLOGICAL_UNITS = {
     "near misses: base64": b"SGVsbG8gV29ybGQgYWdhaW4 ",
     "labels alone": b"tel bsn ssn ",
     "escapes": b"%41a",
+    "no escapes": b"%4x%",
     "references": b"&#65;",
+    "references of all widths": b"&#65;&#x41;&#100;a&amp;",
     "UTF-16": b"a\0",
 }
 
 
-def varied(rng: random.Random, size: int) -> dict[str, bytes]:
+def varied(rng: random.Random, size: int) -> Iterator[tuple[str, bytes]]:
     """Texts in which nothing repeats: noise, and near misses that are each another."""
     digits = b"0123456789"
-    return {
-        "random bytes": rng.randbytes(size),
-        "random digits": bytes(rng.choices(digits, k=size)),
-        "random digits in groups": bytes(rng.choices(digits * 4 + b"    -.", k=size)),
-        "random letters and digits": bytes(rng.choices(b"abcdefghijklmnopqrstuvwxyzABCDEFGH0123456789   ", k=size)),
-        "other cards that fail": b"".join(b"4%015d " % rng.randrange(10**15) for _ in range(size // 17)),
-        "other addresses of machines": b"".join(
-            b"%d.%d.%d.999 " % (i % 250, i % 199, i % 97) for i in range(size // 14)
-        ),
-    }
+    letters = bytes(range(0x61, 0x7B)) + bytes(range(0x41, 0x49)) + digits + b"   "
+    yield "random bytes", rng.randbytes(size)
+    yield "random digits", bytes(rng.choices(digits, k=size))
+    yield "random digits in groups", bytes(rng.choices(digits * 4 + b"    -.", k=size))
+    yield "random letters and digits", bytes(rng.choices(letters, k=size))
+    yield "other cards that fail", b"".join(b"4%015d " % rng.randrange(10**15) for _ in range(size // 17))
+    yield "other accounts that fail", b"".join(b"DE%020d " % rng.randrange(10**20) for _ in range(size // 23))
+    yield (
+        "other addresses of machines",
+        b"".join(b"%d.%d.%d.999 " % (i % 250, i % 199, i % 97) for i in range(size // 14)),
+    )
+    yield (
+        "other base64",
+        b"".join(base64.b64encode(b"some words %06d" % rng.randrange(10**6)) + b" " for _ in range(size // 25)),
+    )
 
 
-def pathological(scanner: Scanner, size: int) -> dict[str, float]:
-    """Speeds for `size` bytes of each unit, repeated, and of what does not repeat itself."""
-    texts = {name: unit * (size // len(unit)) for name, unit in PATHOLOGICAL_UNITS.items()}
-    texts |= varied(random.Random(1), size)
-    return {name: fastest(lambda t=text: mask(scanner, t), len(text)) for name, text in texts.items()}
+def near_misses(scanner: Scanner, rng: random.Random, detector: Detector) -> bytes:
+    """A block of texts like a detector's examples, each another, in which nothing is found; empty where there are
+    hardly any, for nothing is checked of such values."""
+    examples = [example.replace(b"<<", b"").replace(b">>", b"") for example in detector.examples]
+    made = set()
+    for _ in range(2 * PIECE // min(map(len, examples))):
+        value = bytearray(rng.choice(examples))
+        digits = [place for place, byte in enumerate(value) if byte in b"0123456789"]
+        for place in rng.sample(digits, min(len(digits), 4)):
+            value[place] = rng.choice(b"0123456789")
+        made.add(bytes(value).replace(b"\n", b" "))
+    lines = sorted(made)
+    shown = scanner.hide(b"\n".join(lines), Counter()).split(b"\n")
+    misses = [line for line, seen in zip(lines, shown, strict=True) if line == seen]
+    return b"\n".join(misses) if len(misses) > len(lines) // 4 else b""
+
+
+def pathological(scanner: Scanner, size: int) -> dict[str, tuple[float, float]]:
+    """Speed, and how much memory grows meanwhile, in MB: for `size` bytes of each unit, repeated, and of what does not
+    repeat itself; for a tenth of it of near misses of each detector, and of all of them."""
+    rng = random.Random(1)
+    texts = chain(((name, unit * (size // len(unit))) for name, unit in PATHOLOGICAL_UNITS.items()), varied(rng, size))
+    measured = {name: (fastest(partial(mask, scanner, text), len(text)), peak(scanner, text)) for name, text in texts}
+    blocks = {detector.name: near_misses(scanner, rng, detector) for detector in DETECTORS}
+    blocks["all detectors"] = b"\n".join(blocks.values())
+    for name, block in blocks.items():
+        if block:
+            text = (block + b"\n") * (size // (1 if name == "all detectors" else 10) // (len(block) + 1) + 1)
+            measured[f"other near misses: {name}"] = (
+                fastest(partial(mask, scanner, text), len(text)),
+                peak(scanner, text),
+            )
+    return measured
+
+
+def peak(scanner: Scanner, text: bytes) -> float:
+    """How much more memory is resident while a text is masked, at most, in MB (proc(5), clear_refs)."""
+    status = Path("/proc/self/status")
+
+    def kilobytes(name: str) -> int:
+        return int(status.read_text().partition(name + ":")[2].split()[0])
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before = kilobytes("VmRSS")
+    mask(scanner, text)
+    return max(0.0, (kilobytes("VmHWM") - before) / 1024)
 
 
 def run_compiled() -> None:
     """Starts this program again with the compiled tree, which is what `enforcer run` uses, if there is one."""
     tree, checkout = find_tree(), Path.cwd()
-    if tree is None:
-        print(
-            "there is no compiled tree of exactly this code: this is the speed of plain Python; `make setup` makes one"
-        )
-    elif running_from() != tree:
+    if tree is not None and running_from() != tree:
         path = f"{tree}{os.pathsep}{checkout}"
         command = [sys.executable, "-P", "-m", "benchmarks.mask", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})  # noqa: S606 - the same program
+    if tree is None:
+        print("no compiled tree of exactly this code: this is the speed of plain Python; `make setup` makes one")
+    else:
+        print(f"measured is the compiled tree: {confirm.__file__}")
+        if Path(confirm.__file__).suffix != ".so":
+            raise SystemExit("mask: what should be compiled is not; remove build/compiled and run `make setup`")
 
 
 def main() -> None:
@@ -326,13 +375,14 @@ def speeds(scanner: Scanner, options: argparse.Namespace, other: dict[str, Any] 
             rival = len(part) / answer["seconds"] / 1e6
             numbers["presidio"] = rival
             print(f"Presidio, the same text: {rival:.3f} MB/s; {sparse / rival:.0f} times slower (target {FASTER:.0f})")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    numbers["pathological"] = pathological(scanner, size)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(f"\n{options.megabytes} MB of one thing, MB/s per core (target {PATHOLOGICAL:.0f}); memory +{grown:.0f} MB")
-    for name, speed in numbers["pathological"].items():
-        print(f"{name:28} {speed:6.1f}{'' if speed >= PATHOLOGICAL else '  <- short'}")
-    numbers["grown"] = grown
+    measured = pathological(scanner, size)
+    numbers["pathological"] = {name: speed for name, (speed, _) in measured.items()}
+    numbers["grown"] = max(grown for _, grown in measured.values())
+    print(
+        f"\n{options.megabytes} MB of one thing, MB/s per core (target {PATHOLOGICAL:.0f}), and MB of memory meanwhile"
+    )
+    for name, (speed, grown) in measured.items():
+        print(f"{name:40} {speed:6.1f} {grown:6.1f}{'' if speed >= PATHOLOGICAL else '  <- short'}")
     return numbers
 
 

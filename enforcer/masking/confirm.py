@@ -36,10 +36,18 @@ CARD_HEAD: Final = 11
 # Cards are printed in groups of 3 digits or more (4-4-4-4, 4-6-5, 4-3-3-3), with a short rest at the end. Rows of
 # shorter numbers are tables, and one number in ten passes Luhn.
 _CARD_GROUPS: Final = re.compile(rb"[0-9]{3,}(?:[ +-][0-9]{3,})*(?:[ +-][0-9]{1,2})?")
+# Lengths that networks may issue, and hardly do: bare digits of them are numbers of orders.
+_UNUSUAL: Final = (17, 18)
+_VISA: Final = ord("4")
+_VISA_LENGTH: Final = 16
+_CARD_WORDS: Final = re.compile(
+    rb"(?i)(?:card|karte|carte|carta|tarjeta|cart\xc3\xa3o|cartao|kaart|kort|karta|k\xc3\xa1rtya|kortti|visa|maestro|"
+    rb"unionpay|(?<![a-z])(?:pan|cc))[^0-9,;{}]{0,40}\Z"
+)
 _UUID: Final = re.compile(rb"(?i)(?<![0-9a-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-z])")
 _UUID_REST: Final = 36 - 13
 _PHONE_DIGITS: Final = 15
-_EAN_DIGITS: Final = 13
+EAN_DIGITS: Final = 13
 _PLUS: Final = ord("+")
 _ZERO: Final = 0x30
 # Luhn doubles every second digit and adds the digits of the product.
@@ -106,10 +114,13 @@ def any_card(text: bytes, end: int) -> Span | None:
 
 def _stands_alone(text: bytes, start: int, end: int, length: int) -> bool:
     """May these digits, whose prefix, length and sum are a card's, be one where they stand?"""
-    if length == _EAN_DIGITS and ean(text[start:end].translate(None, SEPARATORS)):
+    if length == EAN_DIGITS and ean(text[start:end].translate(None, SEPARATORS)):
         return False  # nobody has issued cards so short for decades, and shops are full of EANs
     if start and length <= _PHONE_DIGITS and text[start - 1] == _PLUS:
         return False  # +4915112345678
+    unusual = length in _UNUSUAL or (text[start] == _VISA and length != _VISA_LENGTH)
+    if unusual and end - start == length and not is_labelled(_CARD_WORDS, text, start):
+        return False
     if not _CARD_GROUPS.fullmatch(text, start, end):
         return False
     return not _in_decimal(text, start, end) and not _in_uuid(text, start, end)

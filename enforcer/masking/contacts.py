@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from enforcer.masking import checks, phones
-from enforcer.masking.confirm import ALNUM, Span, amid_noise, is_labelled
+from enforcer.masking.confirm import ALNUM, EAN_DIGITS, Span, amid_noise, ean, is_labelled
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -33,6 +33,8 @@ def _phone(found: re.Match[bytes] | None, real: phones.Plan) -> Span | None:
     if found is None:
         return None
     number, start = found[0], found.start()
+    if len(number) == EAN_DIGITS and number.isdigit() and ean(number):
+        return None
     for _ in range(_TRIES):
         if real(number.decode("latin-1")):
             return start, start + len(number)

@@ -74,6 +74,7 @@ class Detector:
 BEFORE: Final = rb"(?:^|[^0-9A-Za-z])"
 AFTER: Final = rb"(?:[^0-9A-Za-z]|\z)"
 
+_GAP_PROSE: Final = 20
 _GAP_MAX: Final = 40
 """Bytes between a label and its value: `</td>`, a line's end and the next cell's tag."""
 _GAP: Final = rb"(?:[\"' ]{0,2}[,;][\"' ]{0,2}|[^0-9,;{}]{0,%d})" % _GAP_MAX
@@ -112,10 +113,11 @@ def label(words: Iterable[str]) -> bytes:
 _NUMBER_WORDS: Final = rb"(?:[ _.-]{0,2}(?i:numm?er|number|numero|num|n[ro]|id|code|#|n\xc2[\xba\xb0])\.?)?"
 
 
-def labels(words: Iterable[str], gap: int = _GAP_MAX) -> re.Pattern[bytes]:
-    """The same as `label`, up to the value and with an end of the word: for the text before a candidate. `gap`: bytes
-    between, fewer for words that prose is full of."""
-    between = rb"(?:[\"' ]{0,2}[,;][\"' ]{0,2}|[^0-9A-Za-z,;{}][^0-9,;{}]{0,%d})?" % (gap - 1)
+def labels(words: Iterable[str], *, prose: bool = False) -> re.Pattern[bytes]:
+    """The same as `label`, up to the value and with an end of the word: for the text before a candidate. `prose`: texts
+    are full of these words, so that less may stand between, and no end of a sentence nor a path."""
+    gap = rb"[^0-9,;{}.]{0,%d}(?<![0-9A-Za-z]/)" % (_GAP_PROSE - 1) if prose else rb"[^0-9,;{}]{0,%d}" % (_GAP_MAX - 1)
+    between = rb"(?:[\"' ]{0,2}[,;][\"' ]{0,2}|/|[^0-9A-Za-z,;{}]" + gap + rb")?"
     return re.compile(
         words_pattern(words).replace(rb"(?:^|[^A-Za-z])", rb"(?<![A-Za-z])", 1) + _NUMBER_WORDS + between + rb"\Z"
     )

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from enforcer.masking import confirm, contacts
-from enforcer.masking.rows import BEFORE, Detector, all_but_last_four, everything, number
+from enforcer.masking.rows import BEFORE, LABELLED_REACH, Detector, all_but_last_four, everything, number
 
 # The first three digits stand together, and few begin a card. Not after `digit.`, or most decimals of a JSON document
 # would be looked at.
@@ -19,7 +19,7 @@ ROWS: Final = (
     Detector(
         name="credit_card",
         candidates=((_CARD, confirm.any_card),),
-        reach=2 * 19 + 36,
+        reach=LABELLED_REACH,
         hide=all_but_last_four,
         # Test numbers that the networks and their processors publish.
         examples=(
@@ -27,7 +27,7 @@ ROWS: Final = (
             b"4111 1111 1111 1111",
             b"4012-8888-8888-1881",
             b"4012+8888+8888+1881",
-            b"4222222222222",
+            b"card: 4222222222222",
             b"5555555555554444",
             b"5105 1051 0510 5100",
             b"2223003122003222",
@@ -58,6 +58,8 @@ ROWS: Final = (
             b"41111111-1111-4111-8111-111111111111",
             b"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
             b"1700000000000",
+            b"4222222222222",
+            b"36000000000000016",
             b"+4222222222222",
         ),
         groups=("payment",),
