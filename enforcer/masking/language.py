@@ -6,6 +6,7 @@ exist only where the extra `ner` is installed and a model configured, and no set
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
@@ -37,6 +38,9 @@ ROWS: Final = tuple(
     for name in _LABELS
 )
 NAMES: Final = frozenset(_LABELS)
+
+# Signs of JSON, markup, forms and tables that stand between words without a blank: models take the whole for one word.
+_GLUE: Final = re.compile(r"""\0|(?<=[^\s"{}\[\]<>=&|,;:])["{}\[\]<>=&|,;:]+(?=[^\s"{}\[\]<>=&|,;:])""")
 
 Span = tuple[str, int, int]
 """A detector's name, and where what it found begins and ends, in bytes."""
@@ -80,12 +84,16 @@ def find(text: bytes) -> list[Span]:
     except UnicodeDecodeError:
         words, encoding = text.decode("latin-1"), "latin-1"
     found = []
-    for entity in _loaded(_Model.name)(words.replace("\0", " ")).ents:
+    for entity in _loaded(_Model.name)(_GLUE.sub(_blanks, words)).ents:
         for name, labels in _LABELS.items():
             if entity.label_ in labels:
                 start = len(words[: entity.start_char].encode(encoding))
                 found.append((name, start, start + len(words[entity.start_char : entity.end_char].encode(encoding))))
     return found
+
+
+def _blanks(match: re.Match[str]) -> str:
+    return " " * len(match[0])
 
 
 @lru_cache(maxsize=1)
