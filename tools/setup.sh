@@ -13,7 +13,7 @@ if [ "$what" != run ]; then
     packages+=(bind9-dnsutils bpftool dnsmasq-base fcgiwrap git nghttp2 mariadb-client mariadb-server nginx-light postgresql curl haproxy redis-server wget wrk psmisc xz-utils)
 fi
 if [ "$what" = clients ]; then
-    packages+=(gron ruby)
+    packages+=(gron ruby libpostgresql-jdbc-java libmariadb-java)
     # Others than Debian's serve as well, and may not stand beside them.
     command -v javac > /dev/null || packages+=(default-jdk-headless)
     command -v npm > /dev/null || packages+=(nodejs npm)

@@ -54,6 +54,8 @@ _SETTING: Final = re.compile(
 )
 # Of MySQL: a variable of the session's own, from a literal or another.
 _VARIABLE: Final = re.compile(r"@\w+\s*:?=\s*(?:@@?[\w.]+|'[^']*'|-?1|null|true|false)", re.IGNORECASE)
+# As drivers do: modes beside those that there are.
+_ADDED_MODES: Final = re.compile(r"\bsql_mode\s*=\s*concat\(@@sql_mode,\s*('[A-Za-z_,]*')\)", re.IGNORECASE)
 # Commas outside literals.
 _BETWEEN: Final = re.compile(r",(?=(?:[^']*'[^']*')*[^']*\Z)")
 
@@ -144,6 +146,8 @@ def _ddl(shape: str, _dialect: str) -> Reading:
 
 def _set(shape: str, dialect: str) -> Reading:
     """`SET name = value, ...`: what is set decides. A value may be computed."""
+    if dialect == MYSQL:
+        shape = _ADDED_MODES.sub(r"sql_mode = \1", shape)
     if "(" in shape or re.search(r"\bselect\b", shape, re.IGNORECASE):
         raise Doubtful("it sets what it computes")
     words = _words(shape)

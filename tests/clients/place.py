@@ -32,6 +32,11 @@ RULES = f"""
       - name: raw
         to: {{region: [DE], port: ["{RAW_PORT}"], protocol: [opaque]}}
         action: allow
+      - name: databases
+        to: {{region: [DE], protocol: [postgres, mysql]}}
+        action: allow
+        only: {{operation: [read]}}
+        mask: {{response: [{{column: "customers.card"}}, {{column: "customers.digits"}}]}}
       - name: masked
         to: {{region: [DE], host: [{MASKED}], protocol: [http]}}
         action: allow

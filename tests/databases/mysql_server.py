@@ -60,15 +60,17 @@ def running_mariadb(
     address: str = "127.0.0.1",
     port: int = 0,
     within: Callable[..., list[str]] = _here,
+    statements: str = "",
 ) -> Iterator[MariaDb]:
-    """Runs a server with the user and tables above, in an empty directory; `pem`: key and certificate for TLS;
-    `within`: makes of a command the one that runs it elsewhere. Ends the server it started, by pid."""
+    """Runs a server with the user and tables above, in an empty directory, after `statements`; `pem`: key and
+    certificate for TLS; `within`: makes of a command the one that runs it elsewhere. Ends the server it started, by
+    pid."""
     account, port = pwd.getpwnam(ACCOUNT), port or free_port()
     home = Path("/tmp") / f"enforcer-mariadb-{os.getpid()}-{port}"  # short: socket paths have 107 bytes
     home.mkdir(mode=0o700)
     log = (tmp / "mariadb.log").open("wb")
     try:
-        (home / "init.sql").write_text(_INIT)
+        (home / "init.sql").write_text(_INIT + statements)
         (home / "tls.pem").write_text(pem)
         data = f"--datadir={home}/data"
         install = [

@@ -15,7 +15,8 @@ from enforcer.protocols.base import Event, Forward, Outcome, Request, Rows
 from enforcer.protocols.postgres.inspector import PostgresInspector
 from tests.protocols.wire_postgres import C, S, Talk, capture
 
-NAMES = ["psql", "psycopg-pipeline", "asyncpg-prepared"]
+NAMES = ["psql", "psycopg-pipeline", "asyncpg-prepared", "pgjdbc"]
+CUT_ANYWHERE = NAMES[:3]
 
 
 def joined(events: list[Event]) -> list[Event]:
@@ -62,7 +63,7 @@ def test_byte_by_byte_gives_the_same_events(name: str, masked: bool) -> None:
     assert joined(run(bytewise, masked=masked).events) == joined(run(pieces, masked=masked).events)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CUT_ANYWHERE)
 @given(data=st.data(), masked=st.booleans())
 def test_any_cut_gives_the_same_events(name: str, data: st.DataObject, masked: bool) -> None:
     """Pieces of any size make the same events."""
@@ -75,7 +76,7 @@ def test_any_cut_gives_the_same_events(name: str, data: st.DataObject, masked: b
     assert joined(run(cut, masked=masked).events) == joined(run(pieces, masked=masked).events)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CUT_ANYWHERE)
 @given(data=st.data())
 def test_damaged_sessions_end_as_protocol_errors_only(name: str, data: st.DataObject) -> None:
     """Whatever byte is changed on whichever side, nothing but ProtocolError is raised."""
@@ -130,6 +131,19 @@ def test_asyncpg_rows_of_a_statement_described_once_have_names_and_formats() -> 
     assert [row.values[:2] for row in rows] == [[bytes((0, 0, 0, n)), f"value {n}".encode()] for n in range(3)]
     bound = [event.params for event in talk.events if isinstance(event, Request) and event.params]
     assert bound == [(str(n), f"value {n}") for n in range(3)]
+
+
+def test_jdbc_rows_have_their_columns_and_formats_however_often_they_are_asked_for() -> None:
+    """Described with its first executions, then by name and in binary, then two rows at a time from a portal: every
+    cell has its column, and what is binary is told."""
+    talk = run(capture("pgjdbc"), masked=True)
+    names = tuple(f"customers.{name}" for name in ("id", "name", "card", "digits", "born"))
+    rows = [event for event in talk.events if isinstance(event, Rows) and len(event.columns) == len(names)]
+    assert {row.columns for row in rows} == {names}
+    assert sum(len(row.values) for row in rows) == 5 * (9 * 2 + 7 * 5)
+    assert {row.binary for row in rows} == {(False,) * 5, (True, False, False, True, True)}
+    fetched = [event for event in talk.events if isinstance(event, Request) and event.operation == "Execute"]
+    assert len(fetched) > 9 + 7 * 3
 
 
 def test_psycopg_pipelines_and_binary_parameters_are_read() -> None:

@@ -34,6 +34,11 @@ copy people to stdout;
 begin; select nonsense; rollback;
 drop table people;
 """
+# What Jdbc.java asks for.
+CUSTOMERS = """
+create table customers (id int primary key, name text, card text, digits bigint, born date);
+insert into customers select n, 'name ' || n, 'card ' || n, n, date '1990-01-01' + n from generate_series(1, 5) n;
+"""
 
 
 def psql(port: int) -> None:
@@ -77,10 +82,17 @@ def asyncpg_prepared(port: int) -> None:
     asyncio.run(session())
 
 
+def pgjdbc(port: int) -> None:
+    url = f"jdbc:postgresql://127.0.0.1:{port}/postgres?user=postgres&password={PASSWORD}&sslmode=disable"
+    program = Path(__file__).parents[2] / "clients/Jdbc.java"
+    subprocess.run(["java", "-cp", "/usr/share/java/postgresql.jar", program, url], check=True, capture_output=True)
+
+
 SESSIONS: dict[str, Callable[[int], None]] = {
     "psql": psql,
     "psycopg-pipeline": psycopg_pipeline,
     "asyncpg-prepared": asyncpg_prepared,
+    "pgjdbc": pgjdbc,
 }
 
 
@@ -100,6 +112,8 @@ def relay(listener: socket.socket, server_port: int, lines: list[str]) -> None:
 def main() -> None:
     """Writes every capture anew."""
     with tempfile.TemporaryDirectory() as tmp, running_postgres(Path(tmp), password=PASSWORD) as (_, port):
+        with psycopg.connect(f"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/postgres") as connection:
+            connection.execute(CUSTOMERS)
         for name, run in SESSIONS.items():
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 lines: list[str] = []
