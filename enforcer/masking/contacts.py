@@ -36,7 +36,7 @@ def _phone(found: re.Match[bytes] | None, real: phones.Plan) -> Span | None:
     if len(number) == EAN_DIGITS and number.isdigit() and ean(number):
         return None
     for _ in range(_TRIES):
-        if real(number.decode("latin-1")):
+        if real(number):
             return start, start + len(number)
         group = _GROUP.search(number)
         if group is None:
@@ -88,8 +88,7 @@ def phone_grouped(american: bool, text: bytes, end: int) -> Span | None:
     start = found.start()
     if start and (text[start - 1] in ALNUM or (text[start - 1] in b"-." and text[start - 2] in _DIGITS)):
         return None
-    number = found[0].decode("latin-1")
-    return (start, end) if phones.in_region("US" if american else "FR", number) else None
+    return (start, end) if phones.in_region("US" if american else "FR", found[0]) else None
 
 
 # --- dates of birth: nothing but the label tells them from other dates.

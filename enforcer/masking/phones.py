@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from typing import Final
 
-Plan = Callable[[str], bool]
+Plan = Callable[[bytes], bool]
 
 _REMEMBERED: Final = 4096
-_OTHERS: Final = re.compile("[^0-9]")
+_OTHERS: Final = bytes(byte for byte in range(256) if byte not in b"0123456789")
 # Regions whose national forms are known by a label before them: Europe, North America, and large ones beyond.
 NATIONAL_REGIONS: Final = tuple(
     re.findall(
@@ -84,10 +84,10 @@ def _international(digits: str) -> bool:
     return False
 
 
-def international(number: str) -> bool:
+def international(number: bytes) -> bool:
     """Is this `+`, or `00`, a country code and a number of that country? `(0)` before the number is no part of it."""
-    digits = _OTHERS.sub("", number.replace("(0)", ""))
-    return _international(digits if number.startswith("+") else digits[2:])
+    digits = number.replace(b"(0)", b"").translate(None, _OTHERS).decode()
+    return _international(digits if number.startswith(b"+") else digits[2:])
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -95,14 +95,14 @@ def _national(digits: str) -> bool:
     return any(_region(code).national(digits) for code in NATIONAL_REGIONS)
 
 
-def national(number: str) -> bool:
+def national(number: bytes) -> bool:
     """Is this how one of `NATIONAL_REGIONS` writes a number at home?"""
-    return _national(_OTHERS.sub("", number))
+    return _national(number.translate(None, _OTHERS).decode())
 
 
-def in_region(code: str, number: str) -> bool:
+def in_region(code: str, number: bytes) -> bool:
     """Is this how the region `code` writes a number at home?"""
-    return _region(code).national(_OTHERS.sub("", number))
+    return _region(code).national(number.translate(None, _OTHERS).decode())
 
 
 def load() -> None:

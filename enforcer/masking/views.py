@@ -87,12 +87,12 @@ def _width(unit: bytes) -> int:
     if unit[:2] == b"\\x":
         return 4
     if unit[:1] == b"&":
-        return len(found[found.lastindex or 0]) if (found := _ASCII_REFERENCES.fullmatch(unit)) else 0
+        return len(found[0]) if (found := _ASCII_REFERENCE.match(unit)) else 0
     return 6 if unit[:4] == b"\\u00" and unit[4] < _EIGHT else 0
 
 
 _EIGHT: Final = ord("8")
-_ASCII_REFERENCES: Final = re.compile(rb"(%s)+|(%s)+|(%s)+" % (_TENS, _HUNDREDS, _HEXADECIMAL))
+_ASCII_REFERENCE: Final = re.compile(rb"|".join((_TENS, _HUNDREDS, _HEXADECIMAL)))
 # Two decimal digits, read as hexadecimal ones -> the number.
 _DECIMAL: Final = bytes(16 * (c >> 4) + (c & 15) - 6 * (c >> 4) for c in range(0xA0)).ljust(256, b"\0")
 

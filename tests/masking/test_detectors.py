@@ -249,7 +249,7 @@ def test_sums_are_part_of_their_checks(detector: Detector) -> None:
             sifted += sieve.may_fit(value)
             assert not fits or (sieve.may_fit(value) and sieve.may_fit(plain)), value
     assert valid
-    assert sifted < 300 * len(detector.examples)
+    assert sifted < 330 * len(detector.examples)
 
 
 def test_luhn() -> None:
