@@ -33,7 +33,7 @@ RULES = f"""
         to: {{region: [DE], port: ["{RAW_PORT}"], protocol: [opaque]}}
         action: allow
       - name: databases
-        to: {{region: [DE], protocol: [postgres, mysql]}}
+        to: {{region: [DE], port: ["3306", "5432"], protocol: [postgres, mysql]}}
         action: allow
         only: {{operation: [read]}}
         mask: {{response: [{{column: "customers.card"}}, {{column: "customers.digits"}}]}}
