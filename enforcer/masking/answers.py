@@ -6,8 +6,10 @@ values where the pseudonyms stand.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import cycle
+from typing import Final
 
 from enforcer.masking.deltas import Deltas, RestoredEvents, RestoredLines
 from enforcer.masking.masker import Kind, Masker, kind_of
@@ -18,6 +20,8 @@ from enforcer.verdict import MaskSpec
 
 # Fields whose values are addresses.
 _ADDRESSES = frozenset({"location", "content-location", "link", "refresh"})
+# An address of mail that is a pseudonym, as addresses of the web have it.
+_MAIL: Final = re.compile(rb"(user[0-9]{1,9})%40(example\.invalid)", re.IGNORECASE)
 # Types under which programs send JSON without saying so.
 _UNSURE = frozenset({"", "text/plain"})
 
@@ -66,8 +70,11 @@ class Answers(Masker):
         values: list[bytes | None],
         binary: tuple[bool, ...],
         counts: Counter[str],
+        *,
+        strings: tuple[bool, ...] = (),
     ) -> list[bytes | None] | None:
-        masked = None if self._masker is None else self._masker.rows(columns, values, binary, counts)
+        masker = self._masker
+        masked = None if masker is None else masker.rows(columns, values, binary, counts, strings=strings)
         cells = values if masked is None else masked
         restored = [
             cell if cell is None or packed else self._pseudonyms.restored(cell)
@@ -86,7 +93,7 @@ class Answers(Masker):
     def field(self, name: str, value: bytes, counts: Counter[str]) -> bytes:
         masked = value if self._masker is None else self._masker.field(name, value, counts)
         if name.lower() in _ADDRESSES:
-            return self._pseudonyms.restored(masked, lambda one, _place: in_address(one))
+            return self._pseudonyms.restored(_MAIL.sub(rb"\1@\2", masked), lambda one, _place: in_address(one))
         return self._pseudonyms.restored(masked)
 
     def _restored(self, media: str) -> TextMask:

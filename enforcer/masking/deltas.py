@@ -125,7 +125,7 @@ class Deltas:
         self._waiting.append(document)
         self._size += len(raw)
         if len(self._waiting) > HELD_MAX or self._size > _HELD_BYTES:
-            self._open.clear()
+            return self.release()
         return self._released()
 
     def release(self) -> list[bytes]:

@@ -181,22 +181,26 @@ class Masker:
         values: list[bytes | None],
         binary: tuple[bool, ...],
         counts: Counter[str],
+        *,
+        strings: tuple[bool, ...] = (),
     ) -> list[bytes | None] | None:
-        """Rows of the same columns, one after another, by columns and detectors; None when nothing changes. Raises
-        MaskError if the three do not fit."""
+        """Rows of the same columns, one after another, by columns and detectors; None when nothing changes. Operators
+        heed `strings`, see `protocols.base.Rows`. Raises MaskError if the three do not fit."""
         width = len(columns)
+        strings = strings or (False,) * width
         if width != len(binary) or len(values) % (width or len(values) + 1):
             raise MaskError("a row does not have the columns that were announced; ask the server's operator")
         hidden = self._columns.hidden(columns) if self._columns is not None else {}
         suspects = self._suspects(self._scanner, values) if self._scanner is not None else ()
         if self._names is not None and hidden:
-            return self._named_rows(self._names, (hidden, suspects), values, binary, counts)
+            return self._named_rows(self._names, (hidden, suspects), values, (binary, strings), counts)
         if not suspects and not hidden:
             return None
         masked = list(values)
         for index in suspects:
             if index % width not in hidden:
-                masked[index] = self._cell(values[index], binary[index % width], counts)
+                column = index % width
+                masked[index] = self._cell(values[index], (binary[column], strings[column]), counts)
         for index, rule in hidden.items():
             masked[index::width] = hide_cells(values[index::width], binary[index], rule, counts)
         return None if masked == values else masked
@@ -206,18 +210,20 @@ class Masker:
         names: Names,
         found: tuple[dict[int, str], Collection[int]],
         values: list[bytes | None],
-        binary: tuple[bool, ...],
+        kinds: tuple[tuple[bool, ...], tuple[bool, ...]],
         counts: Counter[str],
     ) -> list[bytes | None] | None:
-        """Rows by operators. `found`: the pattern by column, and the cells that may hold a value."""
-        hidden, suspects = found
+        """Rows by operators. `found`: the pattern by column, and the cells that may hold a value. `kinds`: which
+        columns are binary, and which are strings."""
+        (hidden, suspects), (binary, strings) = found, kinds
         masked = list(values)
         for index, value in enumerate(values):
             column = index % len(binary)
+            packed, string = binary[column], strings[column]
             if column in hidden:
-                masked[index] = names.cell(hidden[column], value, counts, binary=binary[column])
+                masked[index] = names.cell(hidden[column], value, counts, binary=packed, string=string)
             elif index in suspects:
-                masked[index] = self._cell(value, binary[column], counts)
+                masked[index] = self._cell(value, (packed, string), counts)
         return None if masked == values else masked
 
     @staticmethod
@@ -232,13 +238,15 @@ class Masker:
         edges = list(accumulate(len(value) + len(_CELLS) if value else 0 for value in values))
         return {bisect_right(edges, place) for place in suspects}
 
-    def _cell(self, value: bytes | None, binary: bool, counts: Counter[str]) -> bytes | None:
-        """One cell by the detectors. A binary one with a value in it becomes NULL: its layout is not known here."""
+    def _cell(self, value: bytes | None, kind: tuple[bool, bool], counts: Counter[str]) -> bytes | None:
+        """One cell by the detectors. A binary one with a value in it becomes NULL: its layout is not known here.
+        `kind`: is it that, and is it a string?"""
+        binary, string = kind
         if not value or self._scanner is None:
             return value
         # Documents and arrays must stay ones: a number in them becomes null, which both understand.
         hidden = self._value(self._scanner, value, counts, json=0 if value[:1] in (b"{", b"[") else None)
-        if self.operated and not binary and not fits(value, hidden):
+        if self.operated and not binary and not string and not fits(value, hidden):
             return None
         return None if binary and hidden != value else hidden
 

@@ -78,12 +78,14 @@ class Names:
         rule = self._rule(kind, name)
         return None if rule is None else self._put(rule, value, counts)
 
-    def cell(self, pattern: str, value: bytes | None, counts: Counter[str], *, binary: bool) -> bytes | None:
+    def cell(
+        self, pattern: str, value: bytes | None, counts: Counter[str], *, binary: bool, string: bool
+    ) -> bytes | None:
         """A cell of the column that `pattern`, an item of the rule, names."""
         rule = self._by_pattern[pattern]
         if rule.operator is None:
             return hide_cells([value], binary, pattern, counts)[0]
-        new = self._apply.cell(rule.operator, value, rule.word, binary=binary)
+        new = self._apply.cell(rule.operator, value, rule.word, binary=binary, string=string)
         if new != value:
             counts[pattern] += 1
         return new

@@ -76,14 +76,18 @@ class Operators:
             return number(self.text(operator, orjson.dumps(value).decode(), word, around))
         return None
 
-    def cell(self, operator: Operator, value: bytes | None, word: str, *, binary: bool) -> bytes | None:
+    def cell(
+        self, operator: Operator, value: bytes | None, word: str, *, binary: bool, string: bool = False
+    ) -> bytes | None:
         """A cell of a row. What the client reads as a number or a date stays one, or becomes NULL; so does what is
-        binary."""
+        binary. `string`: it is read as a text, whatever it looks like."""
         if value is None or binary:
             return None
         written = value.decode("utf-8", "surrogateescape")
         text = self.text(operator, written, word)
-        return None if text is None or (typed(written) and not typed(text)) else text.encode("utf-8", "surrogateescape")
+        if text is None or not (string or typed(text) or not typed(written)):
+            return None
+        return text.encode("utf-8", "surrogateescape")
 
     def plain(self, operator: Operator, value: bytes, word: str, around: bytes = b"") -> bytes:
         """A value where there is no null: a null is nothing."""

@@ -146,8 +146,8 @@ def in_markup(value: bytes) -> bytes:
 
 
 def in_address(value: bytes) -> bytes:
-    """As it stands in a path or a query."""
-    return quote_from_bytes(value, "@:+,;=-._~").encode("ascii")
+    """As it stands in a path, a query or a form."""
+    return quote_from_bytes(value, "@:-._~").encode("ascii")
 
 
 class Chain:

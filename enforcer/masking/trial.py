@@ -88,10 +88,12 @@ class Trial(Masker):
         values: list[bytes | None],
         binary: tuple[bool, ...],
         counts: Counter[str],
+        *,
+        strings: tuple[bool, ...] = (),
     ) -> list[bytes | None] | None:
         """One row."""
         self.row += 1
-        masked = super().rows(columns, values, binary, counts)
+        masked = super().rows(columns, values, binary, counts, strings=strings)
         named = {} if self._columns is None else self._columns.hidden(columns)
         for index, (old, new) in enumerate(zip(values, masked or values, strict=True)):
             if old is None or old == new:

@@ -98,13 +98,15 @@ class Reply:
 class Rows:
     """Result cells of exchange `exchange`: one row, or several of the same columns one after another. `values[i]`
     belongs to `columns[i % len(columns)]` (`table.column` or `column`); None is NULL. `binary`, like `columns`: the
-    cell is in a binary format that text operators must not touch."""
+    cell is in a binary format that text operators must not touch. `strings`, too: clients read it as a text, whatever
+    it looks like; empty where no types are known."""
 
     exchange: int
     columns: tuple[str, ...]
     values: list[bytes | None]
     binary: tuple[bool, ...]
     raw: bytes
+    strings: tuple[bool, ...] = ()
 
 
 class Part(Enum):

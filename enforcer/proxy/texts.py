@@ -39,7 +39,7 @@ class Texts(Silence):
             self._out.to_client(rows.raw)
             return
         try:
-            values = exchange.masker.rows(rows.columns, rows.values, rows.binary, exchange.masked)
+            values = exchange.masker.rows(rows.columns, rows.values, rows.binary, exchange.masked, strings=rows.strings)
         except MaskError as error:
             self._refuse_exchange(exchange, str(error))
             return

@@ -183,6 +183,16 @@ def test_documents_of_any_kind_come_back() -> None:
         assert got.decode() == f"data: {restored}\n\n"
 
 
+def test_addresses_of_the_web_have_their_values_again() -> None:
+    """A redirect to a page for a mail address leads there, however its @ is spelt; a plus is none of a query's."""
+    masker, answers = pair(LIKE)
+    masker.mask(b"a+b@example.org", Counter())
+    for spelt in (b"@", b"%40"):
+        address = answers.field("Location", b"/u?m=user1%bexample.invalid&n=%%40" % spelt, Counter())
+        assert address == b"/u?m=a%2Bb@example.org&n=%40"
+    assert through(answers, "application/x-www-form-urlencoded", b"m=user1@example.invalid") == b"m=a%2Bb@example.org"
+
+
 def test_streams_side_by_side_are_told_apart() -> None:
     """Choices that are streamed at once do not mix."""
     masker, answers = pair(PLAIN)

@@ -256,7 +256,7 @@ def test_copy_output_is_masked_by_column() -> None:
 def test_a_mask_error_on_a_row_lets_no_row_behind_it_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """The refused answer ends the flow; what the server sends afterwards is dropped."""
 
-    def refuse(*_: object) -> Any:
+    def refuse(*_: object, **_named: object) -> Any:
         raise MaskError("cannot be masked")
 
     monkeypatch.setattr(Masker, "rows", refuse)

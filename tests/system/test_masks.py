@@ -73,6 +73,7 @@ def instance(world: World) -> Iterator[Instance]:
 def shell(instance: Instance) -> Iterator[Shell]:
     with Shell(instance) as opened:
         yield opened
+        ask(opened, "/seen", {})  # so that the far side forgets what it got for others' tests
 
 
 def ask(shell: Shell, target: str, headers: dict[str, str], body: str = "", host: str = "out") -> dict[str, Any]:
@@ -151,8 +152,8 @@ def test_columns_come_as_their_operators_say(shell: Shell) -> None:
     number, name, email, ssn, iban, card, text = row.stdout.rstrip("\n").split("|")
     assert (number, name, email, ssn) == ("0", "", "***@*******.org", "***********")
     assert HMAC.fullmatch(iban)
-    # An HMAC is no number, and a card number looks like one: a client may read it as such.
-    assert (card, text) == ("", "to ")
+    assert HMAC.fullmatch(card)
+    assert text == "to "
 
 
 def test_records_count_and_hold_no_value(instance: Instance, shell: Shell) -> None:

@@ -163,7 +163,10 @@ class _Parts:
         # Rules on columns leave field names alone, see `_rename`.
         columns, binary = (*cells.columns, self._naming.prefix), (*cells.binary, False)
         values = [*cells.values, _joined(cells.names)]
-        return Part(Rows(self._assembly.exchange, columns, values, binary, b""), cells.elements, cells.names)
+        # All that is not binary is a string of BSON.
+        strings = tuple(not packed for packed in binary)
+        row = Rows(self._assembly.exchange, columns, values, binary, b"", strings)
+        return Part(row, cells.elements, cells.names)
 
 
 class _Cells:

@@ -24,7 +24,7 @@ from enforcer.protocols.mysql.packets import (
     payload_of,
     text_encoded,
 )
-from enforcer.protocols.mysql.values import TEXTUAL, is_number, read_value, write_number
+from enforcer.protocols.mysql.values import STRINGS, TEXTUAL, is_number, read_value, write_number
 
 ACCESS_DENIED: Final = 1045, "28000"
 """ER_ACCESS_DENIED_ERROR: a connection that may not be."""
@@ -82,13 +82,14 @@ def read_definition(payload: bytes) -> tuple[Definition, Reader]:
 class Layout:
     """The columns of a result. `binary`: its rows are in the binary protocol."""
 
-    __slots__ = ("binary", "columns", "definitions", "plain", "textual")
+    __slots__ = ("binary", "columns", "definitions", "plain", "strings", "textual")
 
     def __init__(self, definitions: list[Definition], names: tuple[str, ...], *, binary: bool) -> None:
         self.definitions = definitions
         self.columns = names
         self.plain = (False,) * len(definitions)
         self.textual = tuple(one.kind in TEXTUAL for one in definitions)
+        self.strings = tuple(one.kind in STRINGS for one in definitions)
         self.binary = binary
 
 

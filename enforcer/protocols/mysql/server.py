@@ -251,7 +251,7 @@ class ServerHalf:
     def _emit_rows(self, exchange: Exchange, layout: Layout, values: list[bytes | None], raw: bytes) -> None:
         conversation = self._conversation
         raw = _renumbered(raw, conversation.shift) if conversation.shift else raw
-        conversation.emit(Rows(exchange.number, layout.columns, values, layout.plain, raw))
+        conversation.emit(Rows(exchange.number, layout.columns, values, layout.plain, raw, layout.strings))
 
     def _mask_long_row(self, exchange: Exchange, layout: Layout) -> bool:
         """One that is not there yet, or has several packets."""

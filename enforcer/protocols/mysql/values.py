@@ -31,6 +31,9 @@ TEXTUAL: Final = frozenset({15, 245, 247, 248, 249, 250, 251, 252, 253, 254})
 """VARCHAR, JSON, ENUM, SET, BLOBs, VAR_STRING, STRING: what may hold any text, and so a masked one. A masked value of
 any other type is NULL, unless it is a number in place of a number: a client would fail on letters there."""
 
+STRINGS: Final = TEXTUAL - {245}
+"""Those that clients read as a text, whatever it looks like: not JSON."""
+
 
 _NUMBER: Final = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?")
 _REAL: Final = {_SINGLE: _FLOAT, _DOUBLE_TYPE: _DOUBLE}

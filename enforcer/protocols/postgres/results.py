@@ -12,12 +12,13 @@ from enum import Enum, auto
 from typing import Final
 
 from enforcer.protocols.postgres.messages import MAX_NAME, Field, each_format
-from enforcer.protocols.postgres.values import TEXT_TYPES, decode
+from enforcer.protocols.postgres.values import STRINGS, TEXT_TYPES, decode
 from enforcer.protocols.statement_facts import FUNCTION, JOINED, OPERATION, columns_of
 from enforcer.sql.shape import Doubtful, shape_of
 
-Layout = tuple[tuple[str, ...], tuple[bool, ...]]
-"""The name of each column, and whether its cells are in a binary format that is not their text."""
+Layout = tuple[tuple[str, ...], tuple[bool, ...], tuple[bool, ...]]
+"""The name of each column, whether its cells are in a binary format that is not their text, and whether clients read
+them as texts."""
 
 DIALECT: Final = "postgres"
 _UNKNOWN: Final = "unknown"
@@ -160,8 +161,9 @@ def lay_out(
         codes = (1,) * cells  # cannot be: the server refuses such a Bind; binary is the careful reading
     types = tuple(field.type_oid for field in described) if described else (0,) * cells
     binary = tuple(code == 1 and oid not in TEXT_TYPES for code, oid in zip(codes, types, strict=True))
+    strings = tuple(oid in STRINGS for oid in types)
     own = tuple(decode(field.name) for field in described) if described else UNNAMED * cells
     if not queries:
-        return ("",) * cells, binary
+        return ("",) * cells, binary, strings
     meanings = [columns_of(query, DIALECT, own, number) for query in queries]
-    return tuple(JOINED.join(one) if all(one) else "" for one in zip(*meanings, strict=True)), binary
+    return tuple(JOINED.join(one) if all(one) else "" for one in zip(*meanings, strict=True)), binary, strings

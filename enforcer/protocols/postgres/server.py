@@ -65,7 +65,7 @@ class ServerHalf:
         self._answered = 0  # statements of the Query under way that are: their number is the next one's
         self._lines: Lines | None = None  # of the text that is being copied, where it is masked by rows
         self._layout_of: Outstanding | None = None  # whose rows `_layout` describes
-        self._layout: Layout = ((), ())
+        self._layout: Layout = ((), (), ())
 
     def receive(self, data: bytes) -> None:
         self._frames.feed(data)
@@ -163,13 +163,13 @@ class ServerHalf:
             if not cells:
                 break
         if count:
-            columns, binary = self._layout
+            columns, binary, strings = self._layout
             if self._layout_of is not head or len(columns) != width:
-                columns, binary = self._layout = self._lay_out(head, width)
+                columns, binary, strings = self._layout = self._lay_out(head, width)
                 self._layout_of = head
             exchange.counted += count
             frames.pos = pos
-            conversation.emit(Rows(exchange.number, columns, values, binary, data[start:pos]))
+            conversation.emit(Rows(exchange.number, columns, values, binary, data[start:pos], strings))
             return True
         header = frames.header()
         size = header[1] if header is not None else 0

@@ -21,6 +21,9 @@ _FLOAT8: Final = struct.Struct(">d")
 TEXT_TYPES: Final = frozenset({18, 19, 25, 114, 142, 705, 1042, 1043})
 """OIDs of "char", name, text, json, xml, unknown, bpchar, varchar: their binary form is their text."""
 
+STRINGS: Final = frozenset({19, 25, 1042, 1043})
+"""Those of them that clients read as a text of any length, whatever it looks like."""
+
 MAX_SCALE: Final = 100
 """Decimals of a numeric that are written out for the record, and groups of four digits before them."""
 

@@ -337,7 +337,9 @@ class ServerHalf:
         raw = b"".join(reading.pieces)
         if owner is not None and reading.values:
             cells = Cells(reading.pieces, reading.places, self._conversation.resp3)
-            row = Rows(owner.exchange, tuple(reading.columns), reading.values, tuple(reading.binary), raw)
+            binary = tuple(reading.binary)
+            strings = tuple(not number for number in binary)  # all others are
+            row = Rows(owner.exchange, tuple(reading.columns), reading.values, binary, raw, strings)
             self._conversation.emit_row(row, cells)
         else:
             self._conversation.forward(raw)
