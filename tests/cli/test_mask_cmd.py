@@ -206,7 +206,7 @@ rules:
         - {query: "mail*", operator: pseudonymise}
         - {form: pin}
         - {csv: full name, operator: pseudonymise}
-      response: [{header: x-echo, operator: redact}, {detector: mac_address, operator: redact}]
+      response: [{header: x-echo, operator: redact}, {detector: us_ssn, operator: redact}]
   - name: tables
     to: {region: [EEA], protocol: [postgres]}
     action: allow
@@ -337,8 +337,8 @@ DOCUMENT = b"""{"user": {"name": "Ada"}, "income": 12345,
         ),
         (
             "b.http",
-            b"HTTP/1.1 200 OK\r\nX-Echo: Ada\r\n\r\nada@example.org 00:00:5e:00:53:af",
-            [("header x-echo", "header X-Echo", "", "redact"), ("mac_address", "1:17", "", "redact")],
+            b"HTTP/1.1 200 OK\r\nX-Echo: Ada\r\n\r\nada@example.org 078-05-1120",
+            [("header x-echo", "header X-Echo", "", "redact"), ("us_ssn", "1:17", "", "redact")],
             "HTTP/1.1 200 OK\r\nX-Echo: \r\n\r\nada@example.org ",
         ),
     ],
