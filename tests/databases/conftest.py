@@ -33,13 +33,6 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 
 
 @pytest.fixture(scope="session")
-def plain_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of one without TLS."""
-    with running_postgres(tmp_path_factory.mktemp("plain-postgres")) as (_, port):
-        yield port
-
-
-@pytest.fixture(scope="session")
 def mysql_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Who signed the certificate of `mysql_server`, for `db.example`."""
     return Authority.create(tmp_path_factory.mktemp("mysql-authority"))

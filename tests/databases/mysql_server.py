@@ -99,12 +99,8 @@ def running_mariadb(
             _wait(server, home / "sock")
             yield MariaDb(port, home / "sock")
         finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            server.kill()  # nothing of it is kept
+            server.wait()
     finally:
         log.close()
         shutil.rmtree(home, ignore_errors=True)

@@ -9,6 +9,7 @@ import pymysql
 import pytest
 
 from enforcer.policy.only import Only
+from tests.databases.conftest import PostgresServer
 from tests.databases.gateway import Gateway, rule
 from tests.databases.mysql_server import DATABASE, PASSWORD, USER, MariaDb
 
@@ -34,9 +35,9 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def reports(plain_postgres: int) -> Iterator[tuple[Gateway, int]]:
+def reports(postgres_server: PostgresServer) -> Iterator[tuple[Gateway, int]]:
     """Reads two columns of one table, in a database of its own."""
-    where = f"host=127.0.0.1 port={plain_postgres} user=postgres"
+    where = f"host=127.0.0.1 port={postgres_server.port} user=postgres sslmode=disable"
     with psycopg.connect(f"{where} dbname=postgres", autocommit=True) as direct:
         direct.execute("CREATE DATABASE reports")
     with psycopg.connect(f"{where} dbname=reports", autocommit=True) as direct:
@@ -44,8 +45,8 @@ def reports(plain_postgres: int) -> Iterator[tuple[Gateway, int]]:
         direct.execute("CREATE TABLE people (id int)")
         direct.execute("INSERT INTO orders VALUES (1, 10, 'DE')")
         direct.execute("CREATE FUNCTION purge() RETURNS int LANGUAGE sql AS 'DELETE FROM orders RETURNING id'")
-    with Gateway(plain_postgres, rule(only=REPORTS, protocols=frozenset({"postgres"}))) as gateway:
-        yield gateway, plain_postgres
+    with Gateway(postgres_server.port, rule(only=REPORTS, protocols=frozenset({"postgres"}))) as gateway:
+        yield gateway, postgres_server.port
 
 
 def connected(port: int) -> psycopg.Connection[tuple[object, ...]]:

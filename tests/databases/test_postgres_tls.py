@@ -18,7 +18,8 @@ import pytest
 from enforcer.tls.authority import Authority
 from tests.databases.conftest import SERVER_NAME, PostgresServer
 from tests.databases.gateway import Gateway, allow, rule
-from tests.fixtures.postgres import running_postgres
+from tests.fixtures.postgres import ASKED
+from tests.fixtures.world import eventually
 
 SSL_REQUEST = struct.pack(">ii", 8, 80877103)
 
@@ -29,9 +30,17 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Path]:
     return Authority.create(directory), directory / "ca.pem"
 
 
-def url(gateway: Gateway, **options: str) -> str:
+def url(gateway: Gateway, user: str = "postgres", **options: str) -> str:
     words = " ".join(f"{name}={value}" for name, value in options.items())
-    return f"host={SERVER_NAME} hostaddr=127.0.0.1 port={gateway.port} user=postgres dbname=postgres {words}"
+    return f"host={SERVER_NAME} hostaddr=127.0.0.1 port={gateway.port} user={user} dbname=postgres {words}"
+
+
+def without_tls(server: PostgresServer, statement: str) -> object:
+    """What the server itself says."""
+    where = f"host=127.0.0.1 port={server.port} user=postgres sslmode=disable"
+    with psycopg.connect(where, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchone() if cursor.description else None
 
 
 def test_tls_ends_here_and_both_ends_are_proven(postgres_server: PostgresServer, ours: tuple[Authority, Path]) -> None:
@@ -111,21 +120,30 @@ def test_after_agreeing_only_tls_may_come(postgres_server: PostgresServer, ours:
         assert gateway.rows("sessions")[0]["reason"] == "protocol error"
 
 
-def test_a_server_without_tls_is_said_to_have_none(plain_postgres: int, ours: tuple[Authority, Path]) -> None:
+@pytest.fixture
+def plain(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """A server without TLS."""
+    for state in ("off", "on"):
+        without_tls(postgres_server, f"alter system set ssl = {state}")
+        without_tls(postgres_server, "select pg_reload_conf()")
+        eventually(lambda now=state: without_tls(postgres_server, "show ssl") == (now,), f"TLS is not {state}")
+        if state == "off":
+            yield postgres_server
+
+
+def test_a_server_without_tls_is_said_to_have_none(plain: PostgresServer, ours: tuple[Authority, Path]) -> None:
     """The server is asked before the client is answered, so that psql's default goes on in clear and is read."""
-    with Gateway(plain_postgres, allow("credit_card"), authority=ours[0]) as gateway:
+    with Gateway(plain.port, allow("credit_card"), authority=ours[0]) as gateway:
         command = ["psql", "-X", "-At", "-c", "select '4111111111111111'", url(gateway)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == "************1111\n", done.stderr
 
 
 @pytest.fixture(scope="module")
-def scram(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """One that asks for a password."""
-    directory = tmp_path_factory.mktemp("scram")
-    public = Authority.create(directory / "public")
-    with running_postgres(directory, password="not-a-secret", pem=public.leaf(SERVER_NAME).pem) as (_, port):
-        yield PostgresServer(port, public)
+def scram(postgres_server: PostgresServer) -> PostgresServer:
+    """With a user who is asked for a password."""
+    without_tls(postgres_server, f"create role {ASKED} login password 'not-a-secret'")
+    return postgres_server
 
 
 @pytest.mark.parametrize("mode", ["disable", "require"])
@@ -134,11 +152,11 @@ def test_passwords_pass_where_they_are_bound_to_no_tls_connection(
 ) -> None:
     """SCRAM-SHA-256 from a client in clear, and from one in TLS that was told not to bind."""
     with Gateway(scram.port, allow(), authority=ours[0], trust=scram.public.certificate) as gateway:
-        settings = url(gateway, sslmode=mode, password="not-a-secret", channel_binding="disable")
+        settings = url(gateway, ASKED, sslmode=mode, password="not-a-secret", channel_binding="disable")
         with psycopg.connect(settings) as connection:
             assert connection.execute("select 1").fetchone() == (1,)
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-            psycopg.connect(url(gateway, sslmode=mode, password="wrong", channel_binding="disable"))
+            psycopg.connect(url(gateway, ASKED, sslmode=mode, password="wrong", channel_binding="disable"))
 
 
 def test_a_password_that_would_be_bound_to_tls_is_refused_with_what_to_set(
@@ -149,7 +167,7 @@ def test_a_password_that_would_be_bound_to_tls_is_refused_with_what_to_set(
         Gateway(scram.port, allow(), authority=ours[0], trust=scram.public.certificate) as gateway,
         pytest.raises(psycopg.OperationalError, match="set channel_binding=disable"),
     ):
-        psycopg.connect(url(gateway, sslmode="require", password="not-a-secret"))
+        psycopg.connect(url(gateway, ASKED, sslmode="require", password="not-a-secret"))
 
 
 @contextmanager
@@ -183,13 +201,15 @@ def direct_tls(server_port: int, pem: Path) -> Iterator[int]:
 
 
 @pytest.mark.skipif(psycopg.pq.version() < 170000, reason="its libpq asks for TLS in the old way only")
-def test_tls_from_the_first_byte_is_read_too(plain_postgres: int, ours: tuple[Authority, Path], tmp_path: Path) -> None:
+def test_tls_from_the_first_byte_is_read_too(
+    postgres_server: PostgresServer, ours: tuple[Authority, Path], tmp_path: Path
+) -> None:
     """libpq's `sslnegotiation=direct`: ALPN says what is inside, at both ends, and rows are masked."""
     public = Authority.create(tmp_path / "public")
     pem = tmp_path / "server.pem"
     pem.write_text(public.leaf(SERVER_NAME).pem)
     with (
-        direct_tls(plain_postgres, pem) as port,
+        direct_tls(postgres_server.port, pem) as port,
         Gateway(port, allow("credit_card"), authority=ours[0], trust=public.certificate) as gateway,
         psycopg.connect(
             url(gateway, sslmode="verify-full", sslrootcert=str(ours[1]), sslnegotiation="direct")

@@ -12,11 +12,12 @@ import pytest
 from enforcer.masking.fields import ColumnRules
 from enforcer.protocols.statement_facts import columns_of, facts_of
 from enforcer.verdict import Column
+from tests.databases.conftest import PostgresServer
 from tests.databases.mysql_server import PASSWORD, USER, MariaDb
 from tests.databases.queries import DEFINITIONS, MARKS, Queries
 
 # A third of them are none: names that may be of several tables.
-SEEDS = [range(150), pytest.param(range(150, 6000), marks=pytest.mark.full)]
+SEEDS = [range(80), pytest.param(range(80, 6000), marks=pytest.mark.full)]
 
 RULES = {name: ColumnRules((Column(name),)) for name in MARKS}
 
@@ -137,12 +138,11 @@ SELECT SQL_NO_CACHE ssn AS 'email', email AS "x" FROM people PROCEDURE ANALYSE()
 
 
 @pytest.fixture(scope="module")
-def postgres(plain_postgres: int) -> Iterator[Any]:
-    with psycopg.connect(
-        f"host=127.0.0.1 port={plain_postgres} user=postgres dbname=postgres", autocommit=True
-    ) as connection:
+def postgres(postgres_server: PostgresServer) -> Iterator[Any]:
+    where = f"host=127.0.0.1 port={postgres_server.port} user=postgres sslmode=disable"
+    with psycopg.connect(f"{where} dbname=postgres", autocommit=True) as connection:
         connection.execute("CREATE DATABASE lineage")
-    with psycopg.connect(f"host=127.0.0.1 port={plain_postgres} user=postgres dbname=lineage") as connection:
+    with psycopg.connect(f"{where} dbname=lineage") as connection:
         for definition in DEFINITIONS:
             connection.execute(definition)
         connection.commit()

@@ -12,6 +12,7 @@ import pytest
 from pymysql.constants import CLIENT
 
 from enforcer.protocols.statement_facts import OPERATION, facts_of
+from tests.databases.conftest import PostgresServer
 from tests.databases.mysql_server import PASSWORD, USER, MariaDb
 
 # What may begin or end a literal, a name or a comment, or look like it.
@@ -93,8 +94,8 @@ SEEDS = [range(600), pytest.param(range(600, 30_000), marks=pytest.mark.full)]
 
 
 @pytest.fixture(scope="module")
-def postgres(plain_postgres: int) -> Iterator[Callable[[str], bool]]:
-    where = f"host=127.0.0.1 port={plain_postgres} user=postgres dbname=postgres"
+def postgres(postgres_server: PostgresServer) -> Iterator[Callable[[str], bool]]:
+    where = f"host=127.0.0.1 port={postgres_server.port} user=postgres dbname=postgres sslmode=disable"
     with psycopg.connect(where, autocommit=True) as connection:
         connection.execute("CREATE TEMP TABLE gone AS SELECT 1")
 
