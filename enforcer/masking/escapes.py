@@ -8,6 +8,8 @@ looks like a letter in front of the next word. `Unescaper` undoes the first (the
 from __future__ import annotations
 
 import re
+from binascii import unhexlify
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -15,23 +17,18 @@ from typing import Final
 # No detector's value holds one of them.
 _KEEP: Final = frozenset('"\\<>&\u2028\u2029') | frozenset(map(chr, range(0x20)))
 
+_KEPT: Final = re.compile("[" + re.escape("".join(sorted(_KEEP))) + "]")
 _HEX: Final = rb"[0-9a-fA-F]"
 _PAIR: Final = rb"\\u([dD][89abAB]" + _HEX + rb"{2})\\u([dD][c-fC-F]" + _HEX + rb"{2})"
 _SINGLE: Final = rb"\\u(" + _HEX + rb"{4})"
-# An escape that later bytes may complete, to a character or (high surrogate) to a pair.
-_CUT: Final = (
-    rb"(\\(?:u"
-    + _HEX
-    + rb"{0,3})?\Z|\\u[dD][89abAB]"
-    + _HEX
-    + rb"{2}(?:\\(?:u(?:[dD](?:[c-fC-F]"
-    + _HEX
-    + rb"?)?)?)?)?\Z)"
-)
-# Every escape is consumed from its backslash, so that the second one of `\\u0041` begins nothing.
-_OTHER: Final = rb"(?:\\[^u])+|\\u"
-_WHOLE: Final = re.compile(_PAIR + rb"|" + _SINGLE + rb"|" + _OTHER)
-_PIECE: Final = re.compile(_PAIR + rb"|" + _CUT + rb"|" + _SINGLE + rb"|" + _OTHER)
+_NUMBERED: Final = re.compile(_PAIR + rb"|" + _SINGLE)
+# Escapes in a row; one that is cut; others. Each is consumed from its backslash, so that the second one of `\\u0041`
+# begins nothing.
+_CUT: Final = rb"\\(?:u" + _HEX + rb"{0,3})?\Z"
+_ESCAPES: Final = re.compile(rb"((?:\\u" + _HEX + rb"{4})+|" + _CUT + rb"|(?:\\[^u])+|\\u)")
+_IS_CUT: Final = re.compile(_CUT)
+_HIGH: Final = re.compile(rb"\\u[dD][89abAB]" + _HEX + rb"{2}\Z")
+_NUMBERED_LENGTH: Final = 6
 
 
 @lru_cache(maxsize=1024)
@@ -43,20 +40,54 @@ def _character(digits: bytes) -> bytes | None:
     return character.encode()
 
 
-def _pair(high: bytes, low: bytes) -> bytes:
-    return chr(0x10000 + ((int(high, 16) & 0x3FF) << 10) + (int(low, 16) & 0x3FF)).encode()
-
-
-def _whole(match: re.Match[bytes]) -> bytes:
+def _one(match: re.Match[bytes]) -> bytes:
     high, low, single = match.groups()
     if high:
-        return _pair(high, low)
-    return (_character(single) if single else None) or match[0]
+        return chr(0x10000 + ((int(high, 16) & 0x3FF) << 10) + (int(low, 16) & 0x3FF)).encode()
+    return _character(single) or match[0]
+
+
+def _written(escapes: bytes) -> bytes:
+    """What some escapes in a row mean."""
+    if len(escapes) < _NUMBERED_LENGTH or escapes[1:2] != b"u":
+        return escapes
+    try:
+        text = unhexlify(escapes.replace(b"\\u", b"")).decode("utf-16-be")
+    except UnicodeDecodeError:
+        return _NUMBERED.sub(_one, escapes)
+    return _NUMBERED.sub(_one, escapes) if _KEPT.search(text) else text.encode()
+
+
+class Remembered(dict[bytes, bytes]):
+    """What short units mean, each computed once; so many of them."""
+
+    def __init__(self, meaning: Callable[[bytes], bytes]) -> None:
+        super().__init__()
+        self._meaning = meaning
+
+    def __missing__(self, unit: bytes) -> bytes:
+        meant = self._meaning(unit)
+        if len(unit) <= _SHORT:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[unit] = meant
+        return meant
+
+
+_REMEMBERED: Final = 65536
+_SHORT: Final = 24
+_WRITTEN: Final = Remembered(_written)
 
 
 def unescape(data: bytes) -> bytes:
     """JSON text `data` with characters in place of their `\\uXXXX` (RFC 8259, section 7): the same JSON value."""
-    return _WHOLE.sub(_whole, data) if b"\\u" in data else data
+    return _joined(_ESCAPES.split(data)) if b"\\u" in data else data
+
+
+def _joined(parts: list[bytes]) -> bytes:
+    """What stands as it is, and escapes, in turn, written out."""
+    parts[1::2] = map(_WRITTEN.__getitem__, parts[1::2])
+    return b"".join(parts)
 
 
 class Unescaper:
@@ -73,19 +104,26 @@ class Unescaper:
         if final:
             return unescape(data)
         if b"\\u" in data:
-            return _PIECE.sub(self._piece, data)
+            parts = _ESCAPES.split(data)
+            self._hold(parts)
+            return _joined(parts)
         if (len(data) - len(data.rstrip(b"\\"))) % 2:
             data, self._cut = data[:-1], data[-1:]
         return data
 
-    def _piece(self, match: re.Match[bytes]) -> bytes:
-        high, low, cut, single = match.groups()
-        if high:
-            return _pair(high, low)
-        if cut:
-            self._cut = cut
-            return b""
-        return (_character(single) if single else None) or match[0]
+    def _hold(self, parts: list[bytes]) -> None:
+        """Takes from the end what later bytes may complete, to a character or (high surrogate) to a pair."""
+        while len(parts) > 1 and not parts[-1]:
+            escapes = parts[-2]
+            if not self._cut and _IS_CUT.fullmatch(escapes):
+                self._cut = escapes
+                del parts[-2:]
+            elif _HIGH.search(escapes):
+                self._cut = escapes[-_NUMBERED_LENGTH:] + self._cut
+                parts[-2] = escapes[:-_NUMBERED_LENGTH]
+                return
+            else:
+                return
 
 
 _LETTERS: Final = tuple(b"\\" + bytes((letter,)) for letter in b"bfnrtv")

@@ -13,6 +13,7 @@ from html import unescape as unescape_html
 from itertools import accumulate
 from typing import Final
 
+from enforcer.masking.escapes import Remembered
 from enforcer.masking.secrets import STANDARD_BASE64
 
 # Each is known from its own bytes, wherever a text is cut: percent-encoding (RFC 3986), a character reference of HTML,
@@ -62,21 +63,6 @@ _HAS_WIDE: Final = re.compile(_WIDE_MARK).search
 LONGEST: Final = 10
 """Bytes that stand for one character, at most."""
 
-_REMEMBERED: Final = 65536
-_SHORT: Final = 24
-
-
-class _Units(dict[bytes, bytes]):
-    """Unit -> what it stands for."""
-
-    def __missing__(self, unit: bytes) -> bytes:
-        meant = _meaning(unit)
-        if len(unit) <= _SHORT:
-            if len(self) >= _REMEMBERED:
-                self.clear()
-            self[unit] = meant
-        return meant
-
 
 def _width(unit: bytes) -> int:
     """Bytes per character; 0 for a unit that is one character as a whole."""
@@ -121,7 +107,7 @@ def _ascii(unit: bytes, width: int) -> bytes:
 
 
 _HUNDRED_AND: Final = bytes((value + 100) % 256 for value in _DECIMAL)
-_UNITS: Final = _Units()
+_UNITS: Final = Remembered(_meaning)
 
 
 def _asterisk(unit: bytes) -> bytes:
