@@ -57,6 +57,7 @@ class Trial(Masker):
         self._operators = dict(reversed(spec.operators))
         self._by_column = {column.pattern: self._operators.get(column) for column in spec.columns}
         self._place = ""
+        self._in_part = False
         self._documents = 0
         if self._names is not None:
             self._names.told = self._tell_named
@@ -107,6 +108,9 @@ class Trial(Masker):
         return masked
 
     def text(self, media: str) -> TextMask:
+        if not self._in_part:
+            self.at("")  # a part without a name
+        self._in_part = False
         mask = super().text(media)
         if isinstance(mask, Form):
             return Form(self._piece, self._form_pair)
@@ -123,7 +127,9 @@ class Trial(Masker):
 
     def _form_part(self, name: str) -> TextMask | None:
         self.at(f"form {name}")
-        return super()._form_part(name)
+        mask = super()._form_part(name)
+        self._in_part = mask is None
+        return mask
 
     def _csv(self, name: str) -> Cell | None:
         cell = super()._csv(name)

@@ -351,6 +351,20 @@ def test_fields_of_every_kind_are_shown(tmp_path: Path, name: str, text: bytes, 
     assert masked in sent
 
 
+def test_parts_of_a_form_are_shown_by_name(tmp_path: Path) -> None:
+    """What is in a part is told by the part's name, as far as it has one."""
+    head = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n'
+    pin, letter = head % b"pin" + b"\r\n1234\r\n", head % b"x" + b"Content-Type: application/json\r\n\r\n"
+    body = pin + letter + b'{"name":"Ada"}\r\n--b\r\n\r\nada@example.org\r\n--b--\r\n'
+    message = b"POST / HTTP/1.1\nHost: a\nContent-Type: multipart/form-data; boundary=b\n\n" + body
+    rows, _ = trial(tmp_path, "a.http", message)
+    assert [row[:3] for row in rows] == [
+        ("form pin", "form pin", "****"),
+        ("$..name", "form x", "NAME_1"),
+        ("email", "1:1", "EMAIL_2"),
+    ]
+
+
 def test_the_page_shows_what_operators_make(tmp_path: Path) -> None:
     """The second example of docs/masking.md, by a policy that asks for what it shows."""
     example = PAGE.read_text().partition("$ cat ticket.json\n")[2].partition("```")[0]
