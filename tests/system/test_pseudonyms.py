@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from enforcer.demo.instance import Instance
 from enforcer.demo.world import FRANKFURT, World
 from tests.fixtures.world import EMAIL, ExecutorFailed, Shell, enforcing, eventually
+from tests.system import talking_server
 from tests.system.far_side import HTTP_PORT
 
 pytest_plugins = ["tests.system.plugin"]
@@ -73,6 +75,40 @@ def check(shell: Shell) -> None:
     ask(shell, "model", "POST", "/v1/chat", json.dumps({"to": EMAIL}))
     restored = ask(shell, "model", "GET", "/seen")
     assert [json.loads(body) for *_, body in json.loads(restored)["seen"]] == [{"to": EMAIL}]
+
+
+@pytest.fixture(scope="module")
+def talking(world: World) -> None:
+    world.spawn(FRANKFURT.name, sys.executable, talking_server.__file__, FRANKFURT.address, log="talking.log")
+    world.wait_for(FRANKFURT, talking_server.PORT)
+
+
+def talk(shell: Shell, text: str, until: str) -> list[dict[str, str]]:
+    """What comes back over a WebSocket for `text`, up to what ends in `until`."""
+    code = """
+        import json, socket
+        from websockets.sync.client import connect
+        with connect(f"ws://model.example:{port}/", sock=socket.create_connection((address, port)), proxy=None) as ws:
+            ws.send(text)
+            answer = [json.loads(ws.recv(timeout=30))]
+            while not list(answer[-1].values())[0].endswith(until):
+                answer.append(json.loads(ws.recv(timeout=30)))
+    """
+    given = {"address": FRANKFURT.address, "port": talking_server.PORT, "text": text, "until": until}
+    answer: list[dict[str, str]] = shell.run(code, **given)
+    return answer
+
+
+def test_a_model_that_talks_over_a_websocket(instance: Instance, talking: None) -> None:
+    """Real ends of a WebSocket: the address leaves as a pseudonym, comes back over several messages as itself, and the
+    last message comes also where the model says no more."""
+    with Shell(instance, "talker") as shell:
+        *said, got = talk(shell, f"write to {EMAIL}!", "etirw")
+        assert got == {"got": "!1_LIAME ot etirw"}
+        assert "".join(one["delta"] for one in said) == f"write to {EMAIL}!"
+        assert len(said) == len("write to EMAIL_1!") // 2 + 1
+        said = talk(shell, f"to {EMAIL} in EM...", "EM")
+        assert "".join(one["delta"] for one in said) == f"to {EMAIL} in EM"
 
 
 def test_pseudonyms_outlive_connections_and_workers(instance: Instance) -> None:
