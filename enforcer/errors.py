@@ -9,6 +9,7 @@
     │   └── KernelError          6   the kernel refused a program, map or link
     ├── NotRunning               7   the supervisor does not answer on its control socket
     ├── RecordError              8   the session database cannot be read, or does not verify
+    ├── Unwritable               -   a request cannot be said without what has to be masked; it alone is refused
     └── ProtocolError            -   a peer broke its protocol; ends the flow as denied, never a command
         └── LimitExceeded        -   a named limit was hit; same consequence
 
@@ -65,6 +66,10 @@ class NotRunning(EnforcerError):
 
 class RecordError(EnforcerError):
     exit_code = 8
+
+
+class Unwritable(EnforcerError):
+    """A request cannot be rewritten without a value that has to be masked. Nothing of it has gone anywhere."""
 
 
 class ProtocolError(EnforcerError):

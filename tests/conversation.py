@@ -15,10 +15,11 @@ dialogue, and so does anything left unexpected when the `with` block ends.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from enforcer.errors import ProtocolError
+from enforcer.errors import ProtocolError, Unwritable
 from enforcer.flow import Side
 from enforcer.protocols.base import (
     Event,
@@ -228,7 +229,10 @@ class Conversation:
             return
         self._allowed[request.exchange] = request
         masked = self._mask_text is not None or self._mask_rows is not None
-        self._write_upstream(self.inspector.allow(request, masked=masked, rewrite=self._rewrite))
+        try:
+            self._write_upstream(self.inspector.allow(request, masked=masked, rewrite=self._rewrite))
+        except Unwritable as error:
+            self._refuse(request, replace(DENIAL, reason=str(error)))
 
     def _refuse(self, request: Request, denial: Denial = DENIAL) -> None:
         refusal = self.inspector.refuse(request, denial)

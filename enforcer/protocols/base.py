@@ -241,8 +241,8 @@ class Inspector(Interface):
     def allow(self, request: Request, *, masked: bool, rewrite: Rewrite | None = None) -> bytes:
         """Bytes to send upstream. `masked`: responses of this exchange will be rewritten, so the inspector
         asks the server for a form that can be (identity encoding, no ranges, text cells). `rewrite`: what the request
-        says goes through it, and its body follows as `Text` of the client's side. Raises what `rewrite` raises; then
-        the session refuses the request."""
+        says goes through it, and its body follows as `Text` of the client's side. Raises what `rewrite` raises, which
+        ends the flow, and Unwritable, as if it had not been called: then the session refuses the request."""
 
     def refuse(self, request: Request | None, denial: Denial) -> Refusal:
         """Deny `request` (None: the flow as a whole, also in mid-answer) so that the client understands and,

@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Callable
 
-from enforcer.errors import ProtocolError
+from enforcer.errors import ProtocolError, Unwritable
 from enforcer.flow import Flow, Side
 from enforcer.identify.protocol import identify
 from enforcer.log import get_logger
@@ -284,6 +284,9 @@ class Session(Texts):
         except MaskError as error:
             self._refuse_exchange(exchange, str(error))
             return
+        except Unwritable as error:
+            self._refuse_exchange(exchange, str(error), alone=True)
+            return
         self._out.to_server(raw)
         if self._server is None:
             self._wait(State.DIALLING)
@@ -343,12 +346,13 @@ class Session(Texts):
             self._out.write()
             self._close("unreachable" if unreachable else "denied", linger=bool(refusal.to_client), reset=True)
 
-    def _refuse_exchange(self, exchange: Exchange, reason: str) -> None:
-        """A request or an answer must not go on: nothing of it that is not masked has."""
+    def _refuse_exchange(self, exchange: Exchange, reason: str, *, alone: bool = False) -> None:
+        """A request or an answer must not go on: nothing of it that is not masked has. `alone`: nothing at all, so that
+        others may follow."""
         if self._exchanges.pop(exchange.request.exchange, None) is not None:
             self._ledger.outcome(exchange, Outcome(exchange.request.exchange, "unmaskable", failed=True))
-        alone = exchange.request if self._parser().multiplexed else None
-        self._refuse(alone, Verdict(Action.DENY, Reason.UNMASKABLE, detail=reason))
+        refused = exchange.request if alone or self._parser().multiplexed else None
+        self._refuse(refused, Verdict(Action.DENY, Reason.UNMASKABLE, detail=reason))
 
     def _fail(self, error: Exception) -> None:
         """Ends the flow as denied: a broken protocol, or something nobody foresaw."""

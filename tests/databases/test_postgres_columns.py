@@ -385,6 +385,10 @@ def test_what_is_written_is_hidden_on_its_way_out(database: int) -> None:
             connection.execute("insert into sent values (%b, %b, %b)", ("bin", card, 3))
             with connection.cursor().copy("copy sent from stdin") as copy:
                 copy.write(f"copy\t{card}\t4\n")
+            for prepare in (False, True):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="is not within a literal"):
+                    connection.execute(f"select ${card}", prepare=prepare)
+                assert connection.execute("select 1").fetchone() == (1,)
         given_up = wire.msg("f", f"no line: {card}".encode() + b"\0")
         told = spoken(by_value, wire.query("copy sent from stdin"), given_up)
         assert b"COPY from stdin failed: the client gave up" in told

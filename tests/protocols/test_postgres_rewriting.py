@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcer.errors import ProtocolError
+from enforcer.errors import Unwritable
 from enforcer.protocols.base import Forward, Request, Text
 from enforcer.protocols.postgres import rewriting
 from enforcer.protocols.postgres.inspector import PostgresInspector
@@ -52,7 +52,7 @@ def test_a_statement_stays_the_one_that_was_judged(text: bytes, expected: bytes)
 @pytest.mark.parametrize("text", [b"select me@a.b", b"select 'x' @ me@a.b"])
 def test_a_value_outside_of_literals_is_refused(text: bytes) -> None:
     """Nobody can say what the statement would be then."""
-    with pytest.raises(ProtocolError, match="not within a literal"):
+    with pytest.raises(Unwritable, match="not within a literal"):
         rewriting.statement(text, hide)
 
 
@@ -66,7 +66,7 @@ def test_no_asterisk_is_outside_of_literals(text: bytes) -> None:
     """Whatever the statement: what is new in it is within a literal, or it is NULL or a blank, or it is refused."""
     try:
         out = rewriting.statement(text, hide)
-    except ProtocolError:
+    except Unwritable:
         return
     for kind, start, end in rewriting._tokens(out):
         if kind not in ("literal", "comment"):

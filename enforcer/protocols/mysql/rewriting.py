@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from enforcer.errors import ProtocolError
-from enforcer.flow import Side
+from enforcer.errors import Unwritable
 from enforcer.protocols.base import CellRewrite, Rewrite
 from enforcer.protocols.mysql.handshake import decode
 from enforcer.protocols.mysql.packets import text_encoded
@@ -44,14 +43,14 @@ _MEANT: Final = {
 
 def statement(text: bytes, rewrite: Rewrite, misread: bytes) -> bytes:
     """A statement with values in its literals hidden; a number becomes NULL, a comment goes. `misread`: characters that
-    mean something else to the server. Raises ProtocolError where a value is anywhere else."""
+    mean something else to the server. Raises Unwritable where a value is anywhere else."""
     if any(character in text for character in misread):
         if rewrite(text) != text:
-            raise ProtocolError(Side.CLIENT, UNWRITTEN)
+            raise Unwritable(UNWRITTEN)
         return text
     written = _TOKEN.sub(lambda token: _token(token, rewrite), text)
     if rewrite(written) != written:
-        raise ProtocolError(Side.CLIENT, UNWRITTEN)
+        raise Unwritable(UNWRITTEN)
     return written
 
 

@@ -112,6 +112,7 @@ class PostgresInspector:
         item = self._judged(request)
         conversation = self._conversation
         raw = request.raw if rewrite is None else _rewritten(request.raw, item, rewrite)
+        self._client.asked = None
         exchange = Exchange(request.exchange, masked, rewrite is not None)
         item.exchange = exchange
         if masked:
@@ -142,6 +143,7 @@ class PostgresInspector:
         if request is None or (denial.unreachable and self._client.asked is None):
             return self._close(denial)  # also a startup that was allowed and then could not be delivered
         item = self._judged(request)
+        self._client.asked = None
         if item.awaiting is Awaiting.CANCEL:
             self._closed = True
             return Refusal(b"", close=True)
@@ -182,7 +184,6 @@ class PostgresInspector:
         asked = self._client.asked
         if asked is None or asked.request is not request:
             raise EnforcerError("a verdict was given on a request that was not asked; this is a fault of the session")
-        self._client.asked = None
         return asked.item
 
     def encode_row(self, rows: Rows, values: list[bytes | None]) -> bytes:

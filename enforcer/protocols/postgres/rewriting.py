@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from enforcer.errors import ProtocolError
+from enforcer.errors import Unwritable
 from enforcer.flow import Side
 from enforcer.protocols.base import CellRewrite, Rewrite
 from enforcer.protocols.postgres import messages
@@ -73,13 +73,13 @@ def _only_stars(before: bytes, after: bytes) -> bool:
 
 
 def statement(text: bytes, rewrite: Rewrite) -> bytes:
-    """A statement with values in its literals hidden; a number becomes NULL, a comment goes. Raises ProtocolError where
+    """A statement with values in its literals hidden; a number becomes NULL, a comment goes. Raises Unwritable where
     a value is anywhere else."""
     masked = rewrite(text)
     if masked == text:
         return text
     if len(masked) != len(text):
-        raise ProtocolError(Side.CLIENT, UNWRITTEN)
+        raise Unwritable(UNWRITTEN)
     out: list[bytes] = []
     for kind, start, end in _tokens(text):
         before, after = text[start:end], masked[start:end]
@@ -92,7 +92,7 @@ def statement(text: bytes, rewrite: Rewrite) -> bytes:
         elif kind == "comment":
             out.append(b" ")
         else:
-            raise ProtocolError(Side.CLIENT, UNWRITTEN)
+            raise Unwritable(UNWRITTEN)
     return b"".join(out)
 
 
