@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from enforcer.masking import deltas
 from enforcer.masking.answers import Answers
 from enforcer.masking.confirm import luhn
 from enforcer.masking.errors import MaskError
@@ -117,12 +118,12 @@ def test_events_come_back(text: str, sizes: list[int], cuts: list[int]) -> None:
         sent = through(masker, "text/plain", text.encode()).decode()
     except MaskError:
         return
-    deltas = _deltas(sent, sizes)
-    stream = "".join(f"data: {json.dumps({'delta': {'text': delta}})}\n\n" for delta in deltas) + "data: [DONE]\n\n"
+    said = _deltas(sent, sizes)
+    stream = "".join(f"data: {json.dumps({'delta': {'text': delta}})}\n\n" for delta in said) + "data: [DONE]\n\n"
     got = through(answers, "text/event-stream", stream.encode(), cuts).decode()
     events = [event.removeprefix("data: ") for event in got.split("\n\n") if event]
     assert events[-1] == "[DONE]"
-    assert len(events) == len(deltas) + 1
+    assert len(events) == len(said) + 1
     assert "".join(json.loads(event)["delta"]["text"] for event in events[:-1]) == text
 
 
@@ -158,6 +159,31 @@ def test_messages_come_back(text: str, sizes: list[int], shape: str) -> None:
 
 def _values(document: Any) -> Any:
     return document.values() if isinstance(document, dict) else document
+
+
+def test_what_waits_is_bounded_in_number_and_time() -> None:
+    """A message waits for 64 at most, and goes on with its pseudonym taken back; behind a letter less long than at the
+    beginning of a word; JSON-RPC not at all."""
+    masker, answers = pair(PLAIN)
+    for number in range(10):  # so that there is an EMAIL_10
+        masker.mask(b"a%d@example.org" % number, Counter())
+    messages, counts = answers.messages(), Counter[str]()
+
+    def say(document: dict[str, str]) -> list[bytes]:
+        return messages.take("application/json", json.dumps(document).encode(), counts)
+
+    assert say({"jsonrpc": "2.0", "method": "EMA"})
+    assert messages.patience == 0
+    assert say({"state": "ACTIVE"}) == []
+    assert messages.patience == deltas.SHORT_PAUSE
+    assert say({"text": "to EMAIL_1"}) == []
+    assert messages.patience == deltas.PAUSE
+    assert json.loads(messages.release()[1]) == {"text": "to a0@example.org"}
+    assert messages.patience == 0
+    assert say({"text": "to EMAIL_1"}) == []
+    others = [say({"other": str(number)}) for number in range(deltas.HELD_MAX)]
+    assert [len(gone) for gone in others] == [0] * (deltas.HELD_MAX - 1) + [deltas.HELD_MAX + 1]
+    assert json.loads(others[-1][0]) == {"text": "to a0@example.org"}
 
 
 def test_lines_of_json_come_back() -> None:

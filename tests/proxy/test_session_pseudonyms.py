@@ -221,6 +221,25 @@ def test_a_stream_that_pauses_keeps_nothing_back(monkeypatch: pytest.MonkeyPatch
         assert b"data: to anna@example.org.\n\n" in stage.to_client
 
 
+def test_an_event_of_http2_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of events on a stream of HTTP/2, beside another stream that does not pause."""
+    monkeypatch.setattr(deltas, "PAUSE", 0.05)
+    answered = [(b":status", b"200"), (b"content-type", b"text/event-stream")]
+    with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
+        stage.client_sends(wire_http2.opening() + wire_http2.headers(1, GET) + wire_http2.headers(3, GET))
+        stage.connects()
+        heads = b"".join(wire_http2.headers(number, answered, end=False) for number in (1, 3))
+        stage.server_sends(wire_http2.frame(wire_http2.SETTINGS, 0, 0) + heads)
+        stage.server_sends(wire_http2.frame(DATA, 0, 1, b"data: an EMA\n\n"))
+        assert b"EMA" not in stage.to_client
+
+        def told() -> bool:
+            stage.server_sends(wire_http2.frame(DATA, 0, 3, b"data: well\n\n"))
+            return b"data: an EMA\n\n" in stage.to_client
+
+        stage.until(told)
+
+
 def test_messages_of_grpc_in_json_have_pseudonyms_both_ways() -> None:
     """gRPC with JSON inside: a call of many answers, over which a pseudonym is spread; what is left when they end goes
     on before the trailers."""
