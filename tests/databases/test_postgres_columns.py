@@ -190,6 +190,15 @@ def _until_ready(client: socket.socket, times: int) -> bytes:
          wire.execute()),
         (wire.query("begin"), wire.bind(statement="s", portal="c"), wire.SYNC, wire.query("close c"),
          wire.query("declare c cursor for select secret from users"), wire.execute("c")),
+        (wire.query("prepare p as select name from users"), wire.parse("execute p", "e"), wire.SYNC,
+         wire.query("deallocate p"), wire.query("prepare p as select secret from users"), wire.bind(statement="e"),
+         wire.execute()),
+        (wire.query("begin"), wire.query("prepare q as select name from users"), wire.parse("execute q", "e"),
+         wire.bind(statement="e", portal="x"), wire.SYNC, wire.query("deallocate q"),
+         wire.query("prepare q as select secret from users"), wire.execute("x")),
+        (wire.query("begin"), wire.query("declare d cursor for select name from users"), wire.parse("fetch d", "e"),
+         wire.SYNC, wire.query("close d"), wire.query("declare d cursor for select secret from users"),
+         wire.bind(statement="e"), wire.execute()),
     ],
 )  # fmt: skip
 def test_names_mean_what_sql_makes_them_mean(gateway: Gateway, messages: tuple[bytes, ...]) -> None:

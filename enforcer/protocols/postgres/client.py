@@ -247,6 +247,16 @@ class ClientHalf:
         facts = facts_of(carried_out, DIALECT, **self._identity) | encoding_of(query)
         return Statement(text, len(query), facts, oids, queries=queries)
 
+    def _now(self, statement: Statement) -> Statement:
+        """What a statement means now, where that hangs on names; itself where it means what it did."""
+        if statement.queries == (statement.text,):
+            return statement
+        carried_out, queries = self._conversation.definitions.behind(statement.text)
+        if queries == statement.queries:
+            return statement
+        facts = statement.facts | facts_of(carried_out, DIALECT, **self._identity)
+        return Statement(statement.text, statement.size, facts, statement.oids, statement.fields, queries)
+
     def _by_sql(self, kind: Kind, name: bytes) -> Statement:
         """What a name means that SQL gave its meaning, or may have. One that it knows nothing of is none of its own:
         then the server will say so."""
@@ -274,6 +284,7 @@ class ClientHalf:
         statement = self._conversation.statements.latest(bind.statement)
         if statement is None or self._conversation.definitions.by_sql(Kind.STATEMENT, bind.statement):
             statement = self._by_sql(Kind.STATEMENT, bind.statement)
+        statement = self._now(statement)
         count = len(bind.values)
         codes = messages.each_format(bind.parameter_formats, count)
         oids = statement.oids + (0,) * (count - len(statement.oids))
@@ -300,6 +311,9 @@ class ClientHalf:
         portal = self._conversation.portals.latest(name)
         if portal is None or self._conversation.definitions.by_sql(Kind.CURSOR, name):
             portal = Portal(name, self._by_sql(Kind.CURSOR, name), ())
+        statement = self._now(portal.statement)
+        if statement is not portal.statement:
+            portal = Portal(name, statement, portal.formats)
         item = Outstanding(Awaiting.EXECUTE, portal.exchange, portal)
         judged = portal.exchange is not None and not portal.exchange.done
         if not judged and not self._conversation.skipping:  # what a failed server skips needs no verdict
