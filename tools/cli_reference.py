@@ -73,7 +73,8 @@ def _exit_codes() -> Iterator[str]:
     for error in _classes(EnforcerError):
         yield f"| {error.exit_code} | `{error.__name__}` | {_MEANING[error.__name__]} |"
     yield ""
-    yield "`ProtocolError` and `LimitExceeded` end a flow as denied, never a command. A wrong command line ends with"
+    yield "`ProtocolError` and `LimitExceeded` end a flow as denied, and `Unwritable` refuses a request, never a"
+    yield "command. A wrong command line ends with"
     yield "2 as well; Ctrl-C, or a prompt answered with no, with 1. `enforcer demo` ends with 1 when a promise did not"
     yield "hold. `enforcer exec` ends with the command's own status, with"
     yield f"{NOT_FOUND} when there is no such command, {CANNOT_EXECUTE} when it cannot be started, and {SIGNALLED} + N"
