@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 
+import mysql.connector
 import pymysql
 import pytest
 
@@ -61,6 +62,28 @@ def test_each_result_is_of_its_own_statement(masked: Gateway) -> None:
         assert told == [((7,),), (), (("Ada",),), (("*" * 11,), (None,))]
         cursor.execute("SELECT name FROM customers WHERE id = 1; CREATE TEMPORARY TABLE shadow (id INT)")
         assert cursor.fetchall() == (("***",),)
+
+
+def test_what_quotes_mean_to_the_server_is_what_counts(masked: Gateway) -> None:
+    """A name in double quotes is no text where the session's mode says so, nor when it was prepared under that mode."""
+    text = 'SELECT upper("ssn") FROM customers WHERE id = 1'
+    with connect(masked.port) as db, db.cursor() as cursor:
+        cursor.execute(text)
+        assert cursor.fetchone() == ("SSN",)
+        cursor.execute("SET sql_mode = 'ANSI_QUOTES'")
+        cursor.execute(text)
+        assert cursor.fetchone() == ("*" * 11,)
+    login = {"host": "127.0.0.1", "port": masked.port, "user": USER, "password": PASSWORD, "database": DATABASE}
+    with (
+        mysql.connector.connect(**login, use_pure=True, ssl_disabled=True) as other,
+        other.cursor(prepared=True) as cursor,
+    ):
+        cursor.execute("SET sql_mode = 'ANSI_QUOTES'")
+        cursor.execute(text)
+        assert cursor.fetchall() == [("*" * 11,)]
+        other.cmd_query("SET sql_mode = ''")
+        cursor.execute(text)
+        assert cursor.fetchall() == [("*" * 11,)]
 
 
 def test_what_is_recorded_of_a_connection(mysql_server: MariaDb) -> None:

@@ -135,7 +135,8 @@ class Conversation:
         self.layout: Layout | None = None
         self.answered = 0
         self.binary = False
-        self.text = b""  # the statement whose answer is due
+        self.text = b""  # the statement whose answer is due, and whether it was understood
+        self.understood = False
         self.version = ""
         self.misread = b""  # characters that mean something else to the server, by its sql_mode, than they are read as
         self.database = ""

@@ -408,7 +408,7 @@ class ServerHalf:
         if exchange is None:
             raise ProtocolError(Side.SERVER, "a result that nobody asked for")
         names = ("",) * len(definitions)
-        if exchange.masked:
+        if exchange.masked and conversation.understood:
             names = names_of(conversation.text, definitions, conversation.answered)
         layout = conversation.layout = Layout(definitions, names, binary=conversation.binary)
         if statement is not None:
