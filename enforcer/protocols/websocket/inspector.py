@@ -45,8 +45,7 @@ PROTOCOL_ERROR, INVALID_TEXT, POLICY_VIOLATION, TOO_BIG = 1002, 1007, 1008, 1009
 # What a recorded beginning must not end in: a part of a value would no longer be recognised, and so not be masked.
 _UNCERTAIN_TAIL = re.compile(r"[\w.%+'@ -]{1,400}\Z")
 _CLIENT, _SERVER = Side.CLIENT, Side.SERVER
-# Where the code is in a Close frame of a server's. It ends what the server says, so that nothing waits for more.
-_CODE = slice(2, 4)
+# A Close frame ends what the server says, so that nothing waits for more.
 _PARTS = {Opcode.TEXT: Part.MESSAGE, Opcode.BINARY: Part.MESSAGE, Opcode.PING: Part.ASIDE, Opcode.PONG: Part.ASIDE}
 
 
@@ -232,7 +231,7 @@ class WebSocketInspector:
         opcode = opcode_of(text.raw)
         if text.side is _CLIENT:
             return from_client(opcode, data)
-        code = text.raw[_CODE] if opcode is Opcode.CLOSE else b""
+        code = text.raw[2:4] if opcode is Opcode.CLOSE else b""  # behind a head of two bytes
         return from_server(opcode, code + data)
 
 
