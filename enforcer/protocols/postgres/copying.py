@@ -35,7 +35,6 @@ _NAME: Final = r'(?:"(?:[^"]|"")+"|[a-z_\x80-\U0010ffff][a-z0-9_$\x80-\U0010ffff
 _FLAGS: Final = re.IGNORECASE | re.DOTALL
 _PLAIN_END: Final = r"\s+TO\s+STDOUT(?:\s+(?:WITH\s+)?\(\s*FORMAT\s+'?text'?\s*\))?\s*;?\s*"
 _TABLE: Final = re.compile(rf"\s*COPY\s+({_NAME}(?:\s*\.\s*{_NAME})?)\s*(?:\(([^()]*)\))?{_PLAIN_END}", _FLAGS)
-_MENTIONED: Final = re.compile(r"\bCOPY\b.*\bSTDOUT\b", _FLAGS)
 _TO_CLIENT: Final = re.compile(r"\s*COPY\s+(BINARY\b)?.*\sTO\s+STDOUT\b(.*)", _FLAGS)
 _BINARY: Final = re.compile(r"\bBINARY\b", _FLAGS)
 _QUOTED_BINARY: Final = re.compile(r"\bFORMAT\s+'BINARY'", _FLAGS)
@@ -57,7 +56,7 @@ def columns_of_copy(text: str, cells: int) -> tuple[str, ...] | None:
 def media_of(text: str) -> str:
     """Of what a statement is answered with where that is COPY's output and no rows: COPIED or COPIED_BINARY; empty for
     any other, and for one that cannot be read."""
-    if _MENTIONED.search(text) is None or columns_of_copy(text, 1) is not None:
+    if "stdout" not in text.lower() or columns_of_copy(text, 1) is not None:
         return ""
     try:
         copies = [found for part in shape_of(text, DIALECT).split(";") if (found := _TO_CLIENT.fullmatch(part))]
