@@ -47,15 +47,21 @@ def test_mysql_tells_texts_from_numbers(kind: int, shown: bytes | None) -> None:
         assert stage.to_client == head + my.row(4, shown) + my.eof(5)
 
 
-def test_mongodb_keeps_strings_strings() -> None:
-    """A string of digits keeps its last four, at any depth and in arrays."""
-    with Stage(masking(("c.pay.card", LAST4))) as stage:
+def test_mongodb_keeps_types() -> None:
+    """A string of digits keeps its last four, at any depth and in arrays; a number becomes another of its type, or
+    null."""
+    with Stage(masking(("c.pay.card", LAST4), ("c.n.*", TENS))) as stage:
         stage.client_sends(op_msg({"find": "c", "$db": "d"}, 1))
         stage.connects()
-        found = {"pay": [{"card": CARD}, {"card": int(CARD)}]}
+        found = {
+            "pay": [{"card": CARD}, {"card": int(CARD)}],
+            "n": {"a": 47, "b": 64.5, "c": bson.Int64(12), "d": True},
+        }
         stage.server_sends(op_msg({"cursor": {"firstBatch": [found], "id": 0, "ns": "d.c"}, "ok": 1}, 101, 1))
         (got,) = bson.decode(stage.to_client[21:])["cursor"]["firstBatch"]
-        assert got == {"pay": [{"card": MASKED_CARD}, {"card": None}]}
+        assert got["pay"] == [{"card": MASKED_CARD}, {"card": None}]
+        assert got["n"] == {"a": 40, "b": 60.0, "c": 10, "d": None}
+        assert [type(one) for one in got["n"].values()] == [int, float, bson.Int64, type(None)]
 
 
 def test_redis_keeps_strings_strings() -> None:

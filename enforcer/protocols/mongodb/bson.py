@@ -44,6 +44,7 @@ _FIXED: Final = {
     MIN_KEY: 0,
 }
 TEXTS: Final = frozenset((STRING, CODE, SYMBOL))
+NUMBERS: Final = frozenset((INT32, INT64, DOUBLE))
 CONTAINERS: Final = frozenset((DOCUMENT, ARRAY))
 _INT32: Final = struct.Struct("<i")
 _INT64: Final = struct.Struct("<q")
@@ -217,6 +218,16 @@ class Rewriting:
 
 def string(value: bytes) -> bytes:
     return _INT32.pack(len(value) + 1) + value + b"\0"
+
+
+def numeric(kind: int, text: bytes) -> bytes | None:
+    """A number of this type that says `text`; None where none does."""
+    try:
+        if kind == DOUBLE:
+            return _DOUBLE.pack(float(text))
+        return (_INT32 if kind == INT32 else _INT64).pack(int(text))
+    except (ValueError, struct.error):
+        return None
 
 
 def document(**fields: str | int | float) -> bytes:

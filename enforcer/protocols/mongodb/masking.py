@@ -163,8 +163,7 @@ class _Parts:
         # Rules on columns leave field names alone, see `_rename`.
         columns, binary = (*cells.columns, self._naming.prefix), (*cells.binary, False)
         values = [*cells.values, _joined(cells.names)]
-        # All that is not binary is a string of BSON.
-        strings = tuple(not packed for packed in binary)
+        strings = (*cells.strings, True)
         row = Rows(self._assembly.exchange, columns, values, binary, b"", strings)
         return Part(row, cells.elements, cells.names)
 
@@ -179,6 +178,7 @@ class _Cells:
         self.columns: list[str] = []
         self.values: list[bytes | None] = []
         self.binary: list[bool] = []
+        self.strings: list[bool] = []
         self._raw = raw
         self._naming = naming
 
@@ -186,7 +186,9 @@ class _Cells:
         self.elements.append(element)
         self.columns.append(self._naming.column(path) if path else self._naming.prefix)
         self.values.append(bson.spelt(self._raw, element))
-        self.binary.append(element.kind not in bson.TEXTS)
+        string = element.kind in bson.TEXTS
+        self.strings.append(string)
+        self.binary.append(not string and element.kind not in bson.NUMBERS)
 
     def add_below(self, container: Element, path: str, depth: int) -> None:
         if depth > bson.MAX_DEPTH:
@@ -259,9 +261,10 @@ def _rename(names: bson.Names, elements: list[Element], joined: bytes) -> None:
 
 def _written(element: Element, value: bytes | None) -> tuple[int, bytes]:
     """A value's new type and bytes."""
-    if value is None or element.kind not in bson.TEXTS:
-        return bson.NULL, b""
-    return element.kind, bson.string(value)
+    if value is not None and element.kind in bson.TEXTS:
+        return element.kind, bson.string(value)
+    number = None if value is None or element.kind not in bson.NUMBERS else bson.numeric(element.kind, value)
+    return (bson.NULL, b"") if number is None else (element.kind, number)
 
 
 def _text(name: bytes) -> str:
