@@ -88,7 +88,7 @@ class Re2:
                 ends.add(match.end())
                 # Matches may overlap: two values share the byte between them.
                 match = search(text, match.start() + 1)
-            for end in ends:
+            for end in sorted(ends):
                 reports.add(row, end)
 
     def matches(self, text: bytes) -> bool:

@@ -325,7 +325,7 @@ class Scanner:
             return
         # The same letters encode the same, wherever they stand: each are read once.
         letters = [text[start:end] for start, end in runs]
-        pieces = {one: views.decoded(one) for one in dict.fromkeys(letters)}
+        pieces = views.decoded(letters)
         values = self._read_pieces(self._suspected(pieces))
         reading.runs = runs
         if not values and carry.base64 == NOTHING:

@@ -236,12 +236,22 @@ BASE64_MARK: Final = rb"(?:^|[^0-9A-Za-z+/_-])(?:" + _GROUP + rb"){%d}" % (HEAD 
 LETTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+/_-"
 
 
-def decoded(letters: bytes) -> bytes:
-    """What `letters` encode. A lone one at the end encodes nothing yet."""
-    if b"-" in letters or b"_" in letters:
-        letters = letters.translate(STANDARD_BASE64)
-    rest = len(letters) % 4
-    return a2b_base64(letters[:-1] if rest == 1 else letters + b"=" * (-len(letters) % 4))
+def decoded(runs: list[bytes]) -> dict[bytes, bytes]:
+    """Run of letters -> what it encodes. A lone one at the end encodes nothing yet. All are read at once."""
+    distinct = list(dict.fromkeys(runs))
+    whole = b"".join([one + _FILL[len(one) % 4] for one in distinct])
+    meant = a2b_base64(whole.translate(STANDARD_BASE64))
+    pieces = {}
+    start = 0
+    for one in distinct:
+        size = len(one)
+        pieces[one] = meant[start : start + size * 3 // 4]
+        start += (size + 3) // 4 * 3
+    return pieces
+
+
+_FILL: Final = (b"", b"AAA", b"AA", b"A")
+"""By letters of a last group: what makes it whole."""
 
 
 def encoded(value: bytes, like: bytes) -> bytes:
