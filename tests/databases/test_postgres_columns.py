@@ -322,6 +322,7 @@ def test_no_copy_shows_it(gateway: Gateway, copy: str) -> None:
         "copy users to stdout with binary",
         "copy binary users to stdout",
         "copy /* */ (select 'to stdout', secret from users) to stdout with (format 'binary')",
+        "copy users to stdout (format U&'\\0062inary')",
     ],
 )
 def test_a_copy_that_cannot_be_masked_is_refused_and_the_connection_lives_on(gateway: Gateway, copy: str) -> None:

@@ -184,6 +184,26 @@ def test_a_functions_result_is_a_cell_without_a_column() -> None:
     assert talk.of(Outcome)[-1] == Outcome(2, "FunctionCallResponse")
 
 
+@pytest.mark.parametrize(
+    ("function", "cells", "operation"),
+    [
+        (952, (b"\0\0\x40\0", b"\0\4\0\0"), "read"),
+        (952, (b"\0\0\x40\0", b"\0\2\0\0"), "unknown"),
+        (952, (b"\0\0\x40\0", b"\0\6\0\0"), "unknown"),
+        (952, (b"16384", b"262144"), "unknown"),
+        (954, (b"\0\0\0\0", b"\0\0\x40\0"), "read"),
+        (955, (b"\0\0\0\0", b"x"), "unknown"),
+        (964, (b"\0\0\x40\0",), "unknown"),
+    ],
+)
+def test_large_objects_are_read_by_calls(function: int, cells: tuple[bytes, ...], operation: str) -> None:
+    """lo_open to read and loread are reading; lo_open to write, in text, lowrite and lo_unlink may be anything."""
+    talk = opened(PostgresInspector())
+    (request,) = talk.feed(C, wire.function_call(function, *cells, formats=(1,), result=1))
+    assert isinstance(request, Request)
+    assert request.facts["operation"] == operation
+
+
 def test_copied_text_may_be_cut_anywhere_and_ends_before_copy_done() -> None:
     """CSV: each CopyData is a piece of one text; what the masker holds back comes with its last, empty piece."""
     talk = masking()

@@ -37,7 +37,9 @@ _PLAIN_END: Final = r"\s+TO\s+STDOUT(?:\s+(?:WITH\s+)?\(\s*FORMAT\s+'?text'?\s*\
 _TABLE: Final = re.compile(rf"\s*COPY\s+({_NAME}(?:\s*\.\s*{_NAME})?)\s*(?:\(([^()]*)\))?{_PLAIN_END}", _FLAGS)
 _TO_CLIENT: Final = re.compile(r"\s*COPY\s+(BINARY\b)?.*\sTO\s+STDOUT\b(.*)", _FLAGS)
 _BINARY: Final = re.compile(r"\bBINARY\b", _FLAGS)
-_QUOTED_BINARY: Final = re.compile(r"\bFORMAT\s+'BINARY'", _FLAGS)
+# In a shape any; those that are not binary are known by the text.
+_QUOTED: Final = re.compile(r"\bFORMAT\s+'s'", _FLAGS)
+_NOT_BINARY: Final = re.compile(r"\bFORMAT\s+'(?:TEXT|CSV)'", _FLAGS)
 _QUERY: Final = re.compile(rf"\s*COPY\s*\((.*)\){_PLAIN_END}", _FLAGS)
 
 
@@ -62,7 +64,8 @@ def media_of(text: str) -> str:
         copies = [found for part in shape_of(text, DIALECT).split(";") if (found := _TO_CLIENT.fullmatch(part))]
     except Doubtful:
         return ""
-    if any(copy[1] or _BINARY.search(copy[2]) or _QUOTED_BINARY.search(text) for copy in copies):
+    quoted = _NOT_BINARY.search(text) is None
+    if any(copy[1] or _BINARY.search(copy[2]) or (quoted and _QUOTED.search(copy[2])) for copy in copies):
         return COPIED_BINARY
     return COPIED if copies else ""
 
