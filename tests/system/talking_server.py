@@ -21,7 +21,6 @@ async def _talk(connection: ServerConnection) -> None:
         said = text.removesuffix("...")
         for at in range(0, len(said), 2):
             await connection.send(json.dumps({"delta": said[at : at + 2]}))
-            await asyncio.sleep(0.01)
         if said == text:
             await connection.send(json.dumps({"got": text[::-1]}))
 
