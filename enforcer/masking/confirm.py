@@ -36,10 +36,10 @@ CARD_HEAD: Final = 11
 # Cards are printed in groups of 3 digits or more (4-4-4-4, 4-6-5, 4-3-3-3), with a short rest at the end. Rows of
 # shorter numbers are tables, and one number in ten passes Luhn.
 _CARD_GROUPS: Final = re.compile(rb"[0-9]{3,}(?:[ +-][0-9]{3,})*(?:[ +-][0-9]{1,2})?")
-# Lengths that networks may issue, and hardly do: bare digits of them are numbers of orders.
-_UNUSUAL: Final = (17, 18)
-_VISA: Final = ord("4")
-_VISA_LENGTH: Final = 16
+# Lengths that are issued: of Visa; of American Express, Diners Club and JCB; of the others. Networks allow more, which
+# hardly any card has: bare digits of them are numbers of orders.
+_USUAL: Final = {ord("4"): (16,), ord("3"): (14, 15, 16)}
+_USUAL_OTHERS: Final = (16, 19)
 _CARD_WORDS: Final = re.compile(
     rb"(?i)(?:card|karte|carte|carta|tarjeta|cart\xc3\xa3o|cartao|kaart|kort|karta|k\xc3\xa1rtya|kortti|visa|maestro|"
     rb"unionpay|(?<![a-z])(?:pan|cc))[^0-9,;{}]{0,40}\Z"
@@ -118,7 +118,7 @@ def _stands_alone(text: bytes, start: int, end: int, length: int) -> bool:
         return False  # nobody has issued cards so short for decades, and shops are full of EANs
     if start and length <= _PHONE_DIGITS and text[start - 1] == _PLUS:
         return False  # +4915112345678
-    unusual = length in _UNUSUAL or (text[start] == _VISA and length != _VISA_LENGTH)
+    unusual = length not in _USUAL.get(text[start], _USUAL_OTHERS)
     if unusual and end - start == length and not is_labelled(_CARD_WORDS, text, start):
         return False
     if not _CARD_GROUPS.fullmatch(text, start, end):

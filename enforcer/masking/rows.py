@@ -74,7 +74,8 @@ class Detector:
 BEFORE: Final = rb"(?:^|[^0-9A-Za-z])"
 AFTER: Final = rb"(?:[^0-9A-Za-z]|\z)"
 
-_GAP_PROSE: Final = 20
+# The dot of `Tel.` ends no sentence, as one behind a longer word does.
+_IN_PROSE: Final = rb"(?:(?<![A-Za-z]{4})\.|[^0-9A-Za-z,;{}.])[^0-9,;{}.]{0,19}(?<![0-9A-Za-z]/)"
 _GAP_MAX: Final = 40
 """Bytes between a label and its value: `</td>`, a line's end and the next cell's tag."""
 _GAP: Final = rb"(?:[\"' ]{0,2}[,;][\"' ]{0,2}|[^0-9,;{}]{0,%d})" % _GAP_MAX
@@ -116,8 +117,8 @@ _NUMBER_WORDS: Final = rb"(?:[ _.-]{0,2}(?i:numm?er|number|numero|num|n[ro]|id|c
 def labels(words: Iterable[str], *, prose: bool = False) -> re.Pattern[bytes]:
     """The same as `label`, up to the value and with an end of the word: for the text before a candidate. `prose`: texts
     are full of these words, so that less may stand between, and no end of a sentence nor a path."""
-    gap = rb"[^0-9,;{}.]{0,%d}(?<![0-9A-Za-z]/)" % (_GAP_PROSE - 1) if prose else rb"[^0-9,;{}]{0,%d}" % (_GAP_MAX - 1)
-    between = rb"(?:[\"' ]{0,2}[,;][\"' ]{0,2}|/|[^0-9A-Za-z,;{}]" + gap + rb")?"
+    gap = _IN_PROSE if prose else rb"[^0-9A-Za-z,;{}][^0-9,;{}]{0,%d}" % (_GAP_MAX - 1)
+    between = rb"(?:[\"' ]{0,2}[,;][\"' ]{0,2}|/|" + gap + rb")?"
     return re.compile(
         words_pattern(words).replace(rb"(?:^|[^A-Za-z])", rb"(?<![A-Za-z])", 1) + _NUMBER_WORDS + between + rb"\Z"
     )

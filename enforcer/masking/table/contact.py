@@ -139,6 +139,7 @@ ROWS: Final = (
             b"phone: n/a, order: 0302270001",
             b"0x442079460958",
             b"0033940577257",
+            b"We sold the phone. 0302270001 is its order",
             b"the cell is public. It has 030-227000-1",
             b"phone logs: /var/log/app/0302270001",
         ),
