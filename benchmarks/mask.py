@@ -21,7 +21,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -225,22 +224,19 @@ def near_misses(scanner: Scanner, rng: random.Random, detector: Detector) -> byt
     return b"\n".join(misses) if len(misses) > len(lines) // 4 else b""
 
 
-def pathological(scanner: Scanner, size: int) -> dict[str, tuple[float, float]]:
-    """Speed, and how much memory grows meanwhile, in MB: for `size` bytes of each unit, repeated, and of what does not
-    repeat itself; for a tenth of it of near misses of each detector, and of all of them."""
+def pathological(scanner: Scanner, size: int) -> Iterator[tuple[str, bytes]]:
+    """`size` bytes of each unit, repeated, and of what does not repeat itself; a tenth of it of near misses of each
+    detector, and all of it of those of all of them."""
     rng = random.Random(1)
-    texts = chain(((name, unit * (size // len(unit))) for name, unit in PATHOLOGICAL_UNITS.items()), varied(rng, size))
-    measured = {name: (fastest(partial(mask, scanner, text), len(text)), peak(scanner, text)) for name, text in texts}
+    for name, unit in PATHOLOGICAL_UNITS.items():
+        yield name, unit * (size // len(unit))
+    yield from varied(rng, size)
     blocks = {detector.name: near_misses(scanner, rng, detector) for detector in DETECTORS}
-    blocks["all detectors"] = b"\n".join(blocks.values())
     for name, block in blocks.items():
         if block:
-            text = (block + b"\n") * (size // (1 if name == "all detectors" else 10) // (len(block) + 1) + 1)
-            measured[f"other near misses: {name}"] = (
-                fastest(partial(mask, scanner, text), len(text)),
-                peak(scanner, text),
-            )
-    return measured
+            yield f"other near misses: {name}", (block + b"\n") * (size // 10 // (len(block) + 1) + 1)
+    every = b"\n".join(blocks.values()) + b"\n"
+    yield "other near misses: all detectors", every * (size // len(every) + 1)
 
 
 def peak(scanner: Scanner, text: bytes) -> float:
@@ -375,14 +371,15 @@ def speeds(scanner: Scanner, options: argparse.Namespace, other: dict[str, Any] 
             rival = len(part) / answer["seconds"] / 1e6
             numbers["presidio"] = rival
             print(f"Presidio, the same text: {rival:.3f} MB/s; {sparse / rival:.0f} times slower (target {FASTER:.0f})")
-    measured = pathological(scanner, size)
-    numbers["pathological"] = {name: speed for name, (speed, _) in measured.items()}
-    numbers["grown"] = max(grown for _, grown in measured.values())
     print(
         f"\n{options.megabytes} MB of one thing, MB/s per core (target {PATHOLOGICAL:.0f}), and MB of memory meanwhile"
     )
-    for name, (speed, grown) in measured.items():
-        print(f"{name:40} {speed:6.1f} {grown:6.1f}{'' if speed >= PATHOLOGICAL else '  <- short'}")
+    measured: dict[str, tuple[float, float]] = {}
+    for name, text in pathological(scanner, size):
+        speed, grown = measured[name] = fastest(partial(mask, scanner, text), len(text)), peak(scanner, text)
+        print(f"{name:40} {speed:6.1f} {grown:6.1f}{'' if speed >= PATHOLOGICAL else '  <- short'}", flush=True)
+    numbers["pathological"] = {name: speed for name, (speed, _) in measured.items()}
+    numbers["grown"] = max(grown for _, grown in measured.values())
     return numbers
 
 
