@@ -376,7 +376,8 @@ def speeds(scanner: Scanner, options: argparse.Namespace, other: dict[str, Any] 
     )
     measured: dict[str, tuple[float, float]] = {}
     for name, text in pathological(scanner, size):
-        speed, grown = measured[name] = fastest(partial(mask, scanner, text), len(text)), peak(scanner, text)
+        grown, speed = peak(scanner, text), fastest(partial(mask, scanner, text), len(text))
+        measured[name] = speed, grown
         print(f"{name:40} {speed:6.1f} {grown:6.1f}{'' if speed >= PATHOLOGICAL else '  <- short'}", flush=True)
     numbers["pathological"] = {name: speed for name, (speed, _) in measured.items()}
     numbers["grown"] = max(grown for _, grown in measured.values())
