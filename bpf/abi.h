@@ -97,7 +97,8 @@ struct flow_record {
 	__u16 port;               /* original destination port */
 	__u8 family;              /* 4 or 6, of the original destination (IPv4-mapped counts as 4) */
 	__u8 path;                /* enum flow_path */
-	__u32 rule;               /* of a direct flow: index into that generation's direct rules */
+	__u32 rule;               /* of a direct flow: index into that generation's direct rules; of a proxied one, in
+				   * original_dst_by_tuple: 1 once the proxy has asked for it */
 };
 
 /* Whose a socket is, from its creation on, and its last connect(). Accepted sockets inherit it, as a copy. */

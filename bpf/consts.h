@@ -5,6 +5,7 @@
 
 /* Connections open at one time over all executors. A host has 28,232 ephemeral ports per namespace and address. */
 #define MAX_FLOWS 262144
+#define MAX_CLOSED_FLOWS 16384
 /* Executors, and cgroups waiting to be classified, at one time. */
 #define MAX_EXECUTORS 4096
 /* Listeners: an attached executor has one in each network namespace that its processes are in. */

@@ -28,6 +28,10 @@ BPF_HASH(guarded_ports, struct guarded_port, u64, MAX_PLACES);
  * getsockopt. On a miss: the proxy refuses the connection. When full: not written, hence the same. */
 BPF_HASH(original_dst_by_tuple, struct tuple, struct flow_record, MAX_FLOWS);
 
+/* The same of connections that their client closed before the proxy had asked: it may still accept them, with all that they
+ * carried. Moved here at close, deleted when the proxy asks. On a miss: as above. When full: the oldest goes, hence the same. */
+BPF_TABLE("lru_hash", struct tuple, struct flow_record, closed_dst_by_tuple, MAX_CLOSED_FLOWS);
+
 /* Index 0: the current generation; its parity is the slot of the outer maps below, so that one store swaps all of them.
  * Written by the supervisor last. Zero, never loaded: everything is refused. */
 BPF_ARRAY(generation, u32, 1);

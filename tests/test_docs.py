@@ -175,7 +175,7 @@ def test_every_map_and_program_is_documented() -> None:
     """Each map that bpf/maps.h declares, and each program that is attached, is in bpf/README.md."""
     text = read("bpf/README.md")
     # BCC's own macros name the map first, the general one after its kind, key and value.
-    declaration = re.compile(r"^BPF_(?:F_TABLE\((?:[^,]+, ){3}|\w+\()(\w+)", re.M)
+    declaration = re.compile(r"^BPF_(?:(?:F_)?TABLE\((?:[^,]+, ){3}|\w+\()(\w+)", re.M)
     declared = declaration.findall(read("bpf/maps.h"))
     assert set(MAPS) <= set(declared), "a declaration that this test does not recognise"
     assert len(declared) == len(re.findall(r"^BPF_\w+\(", read("bpf/maps.h"), re.M))

@@ -4,30 +4,25 @@
 #ifndef ENFORCER_HOOKS_GETSOCKOPT_H
 #define ENFORCER_HOOKS_GETSOCKOPT_H
 
-static inline struct flow_record *flow_of_accepted(struct bpf_sockopt *ctx)
+/* The tuple of an accepted connection, as its other end writes it. */
+static inline void tuple_of_accepted(struct bpf_sockopt *ctx, struct bpf_sock *sk, struct tuple *key)
 {
-	struct bpf_sock *sk = ctx->sk;
-	struct tuple key = {};
-
-	if (!sk)
-		return 0;
-	key.netns = bpf_get_netns_cookie(ctx);
-	key.source_port = bpf_ntohs(sk->dst_port);
-	key.target_port = sk->src_port;
+	key->netns = bpf_get_netns_cookie(ctx);
+	key->source_port = bpf_ntohs(sk->dst_port);
+	key->target_port = sk->src_port;
 	if (sk->family == LINUX_AF_INET) {
-		key.source[0] = sk->dst_ip4;
-		key.target[0] = sk->src_ip4;
+		key->source[0] = sk->dst_ip4;
+		key->target[0] = sk->src_ip4;
 	} else {
-		key.source[0] = sk->dst_ip6[0];
-		key.source[1] = sk->dst_ip6[1];
-		key.source[2] = sk->dst_ip6[2];
-		key.source[3] = sk->dst_ip6[3];
-		key.target[0] = sk->src_ip6[0];
-		key.target[1] = sk->src_ip6[1];
-		key.target[2] = sk->src_ip6[2];
-		key.target[3] = sk->src_ip6[3];
+		key->source[0] = sk->dst_ip6[0];
+		key->source[1] = sk->dst_ip6[1];
+		key->source[2] = sk->dst_ip6[2];
+		key->source[3] = sk->dst_ip6[3];
+		key->target[0] = sk->src_ip6[0];
+		key->target[1] = sk->src_ip6[1];
+		key->target[2] = sk->src_ip6[2];
+		key->target[3] = sk->src_ip6[3];
 	}
-	return original_dst_by_tuple.lookup(&key);
 }
 
 static inline int answer_flow_record(struct bpf_sockopt *ctx, struct flow_record *flow)
@@ -76,13 +71,20 @@ static inline int answer_sockaddr6(struct bpf_sockopt *ctx, struct flow_record *
 
 static inline int answer_original_destination(struct bpf_sockopt *ctx)
 {
-	struct flow_record *flow;
+	struct bpf_sock *sk = ctx->sk;
+	struct flow_record *flow = 0, *closed = 0;
+	struct tuple key = {};
 	int answered;
 	int original = ctx->optname == OPTION_ORIGINAL_DST && (ctx->level == LEVEL_IP || ctx->level == LEVEL_IPV6);
 
 	if (!original && !(ctx->optname == OPTION_FLOW_RECORD && ctx->level == LEVEL_IP))
 		return VERDICT_PASS;
-	flow = flow_of_accepted(ctx);
+	if (sk) {
+		tuple_of_accepted(ctx, sk, &key);
+		flow = original_dst_by_tuple.lookup(&key);
+		if (!flow)
+			flow = closed = closed_dst_by_tuple.lookup(&key);
+	}
 	if (!flow) {
 		count(UNMAPPED_NO_FLOW);
 		return VERDICT_REFUSE;
@@ -95,6 +97,10 @@ static inline int answer_original_destination(struct bpf_sockopt *ctx)
 		answered = answer_sockaddr6(ctx, flow);
 	if (!answered)
 		return VERDICT_REFUSE;
+	if (closed)
+		closed_dst_by_tuple.delete(&key);
+	else
+		flow->rule = 1;
 	/* clang merges this store with the one to optlen, and the verifier refuses an 8-byte store to the context. */
 	barrier();
 	ctx->retval = 0;

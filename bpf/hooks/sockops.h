@@ -29,21 +29,29 @@ static inline void remember_tuple(struct bpf_sock_ops *ctx, struct flow_record *
 	struct flow_record value = *flow;
 	struct tuple key = {};
 
+	value.rule = 0;
 	tuple_of_sockops(ctx, flow, &key);
+	closed_dst_by_tuple.delete(&key);
 	if (original_dst_by_tuple.update(&key, &value))
 		count(UNMAPPED_TUPLE_FULL);
 }
 
-/* The port may already belong to a newer connection: delete only what this socket wrote. */
+/* The port may already belong to a newer connection: delete only what this socket wrote. Who connects, sends and closes at once is
+ * gone before the proxy has accepted; of a connection that came about, the flow is kept until it asks. */
 static inline void forget_tuple(struct bpf_sock_ops *ctx, struct flow_record *flow)
 {
-	struct flow_record *value;
+	struct flow_record *value, kept;
 	struct tuple key = {};
 
 	tuple_of_sockops(ctx, flow, &key);
 	value = original_dst_by_tuple.lookup(&key);
-	if (value && value->cookie == flow->cookie)
-		original_dst_by_tuple.delete(&key);
+	if (!value || value->cookie != flow->cookie)
+		return;
+	if (!value->rule && ctx->args[0] != BPF_TCP_SYN_SENT) {
+		kept = *value;
+		closed_dst_by_tuple.update(&key, &kept);
+	}
+	original_dst_by_tuple.delete(&key);
 }
 
 /* Did the other side's FIN come? In FIN_WAIT2 the state does not say: the kernel lets go of a closed socket there, and counts a FIN

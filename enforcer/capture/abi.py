@@ -148,6 +148,7 @@ KEY_LAYOUTS: dict[str, type[ctypes.Structure]] = {
     "listener_by_place": Place,
     "guarded_ports": GuardedPort,
     "original_dst_by_tuple": Tuple,
+    "closed_dst_by_tuple": Tuple,
     "direct_shape": DirectKey,
     "executor_by_path": PathPrefix,
 }
@@ -156,6 +157,7 @@ VALUE_LAYOUTS: dict[str, type[ctypes.Structure]] = {
     "owner_by_socket": Owner,
     "listener_by_place": Listener,
     "original_dst_by_tuple": FlowRecord,
+    "closed_dst_by_tuple": FlowRecord,
     "refusals": Refusal,
     "direct_events": DirectEvent,
     "cgroup_events": CgroupEvent,

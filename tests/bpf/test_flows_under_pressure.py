@@ -165,6 +165,25 @@ def test_a_source_port_used_again_brings_its_new_destination(kernel: Kernel) -> 
     assert (accepting.right, accepting.wrong, accepting.unmapped) == (USED_AGAIN, [], 0)
 
 
+def test_a_client_that_is_gone_before_it_is_accepted_is_known(kernel: Kernel) -> None:
+    """Connect, send and close at once: what it sent has its destination, however late it is accepted; it is told once."""
+    fire = """
+        for port in (443, 80):
+            sock = socket.create_connection(("3.120.0.10", port))
+            sock.sendall(b"to %d" % port)
+            sock.close()
+    """
+    with kernel.executor() as executor, kernel.counted() as moved:
+        executor.run(fire)
+        time.sleep(0.1)
+        for port in (443, 80):
+            accepted, record = executor.accept()
+            with accepted:
+                assert (destination(record), accepted.recv(10)) == (f"3.120.0.10 {port}", b"to %d" % port)
+                assert flow_record(accepted) is None
+    assert moved == {"REDIRECTED": 2, "MAPPED": 2, "UNMAPPED_NO_FLOW": 2}
+
+
 def test_two_namespaces_with_one_tuple_are_two_flows(kernel: Kernel) -> None:
     """The same source port, the same listener port, another namespace: each listener gets its own executor's
     destination."""

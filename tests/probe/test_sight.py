@@ -71,6 +71,18 @@ def test_a_hosts_own_housekeeping_counts_for_nobody() -> None:
     assert (earlier.frame_count, current.frame_count) == (0, 0)
 
 
+def test_what_the_resolver_asks_again_counts_for_nobody() -> None:
+    """The allowed question of an attempt before, in any case of its letters; another name counts, and so does a
+    token."""
+    allowed = Raw(b"\0\1\1\0\0\1\0\0\0\0\0\0\x07aLLowed\x04tEst\0\0\x10\0\1")
+    question = Ether() / IP() / UDP(sport=40000, dport=53) / allowed
+    assert [one.frame_count for one in saw(question)] == [0, 0]
+    denied = Ether() / IP() / UDP(sport=40000, dport=53) / Raw(b"\x07example\0\0\x10\0\1")
+    elsewhere = Ether() / IP() / UDP(sport=40000, dport=54) / allowed
+    assert [one.frame_count for one in saw(denied, elsewhere)] == [0, 2]
+    assert saw(question / Raw(b"later"))[1].token_seen
+
+
 def test_a_token_in_housekeeping_is_seen() -> None:
     """Whoever hides the token behind an ARP request is found out."""
     _, current = saw(Ether() / ARP() / Raw(b"later"))
