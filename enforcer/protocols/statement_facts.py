@@ -22,6 +22,9 @@ DOUBT = "statement"
 
 # Characters of one list of names.
 LIST_LIMIT = 4000
+# Results of one statement whose columns are remembered, by what the server calls them: there is one, usually. The
+# characters of those names.
+NAMED_CACHED, NAMES_CACHED = 2, 1024
 JOINED = "\0"
 """Between the names of all columns that a cell comes from, in `Rows.columns`."""
 
@@ -58,7 +61,19 @@ def columns_of(text: str, dialect: str, names: Sequence[str], number: int = 0) -
     """For `Rows.columns`: of each column of the result, which the server calls `names`, all columns it comes from,
     `JOINED`; the server's name where it comes from none; empty where nothing is known, which any rule hides. `number`:
     of which statement in the text it is the result, from 0."""
-    results = understand(text, dialect).results
+    understood = understand(text, dialect)
+    asked = number, tuple(names)
+    known = understood.named.get(asked)
+    if known is None:
+        known = _named(understood.results, number, names)
+        if sum(map(len, names)) <= NAMES_CACHED:
+            if len(understood.named) >= NAMED_CACHED:
+                understood.named.clear()
+            understood.named[asked] = known
+    return known
+
+
+def _named(results: tuple[Items | None, ...], number: int, names: Sequence[str]) -> tuple[str, ...]:
     result = results[number] if number < len(results) else None
     if result is None:
         return ("",) * len(names)

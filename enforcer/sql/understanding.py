@@ -20,6 +20,9 @@ TEXTS_CACHED: Final = 2048
 TEXT_CACHED: Final = 2048
 """Characters of a text that is remembered as a whole."""
 
+RECENT_CACHED: Final = 256
+"""Other texts that are remembered until their answers have come, which ask for them again."""
+
 SHAPES_CACHED: Final = 4096
 """Shapes that are remembered: the statements of the applications behind one worker, with room. Some 4 KiB each."""
 
@@ -51,17 +54,19 @@ class Understanding:
     parameters: tuple[tuple[str, ...], ...] = ()
     doubt: str = ""
     facts: dict[str, str] = field(default_factory=dict, compare=False)
-    """For `statement_facts`, which fills it."""
+    named: dict[tuple[int, tuple[str, ...]], tuple[str, ...]] = field(default_factory=dict, compare=False)
+    """Both for `statement_facts`, which fills them."""
 
 
 _texts: dict[tuple[str, str], Understanding] = {}
+_recent: dict[tuple[str, str], Understanding] = {}
 _shapes: dict[tuple[str, str], Understanding] = {}
 
 
 def understand(text: str, dialect: str) -> Understanding:
     """What `text` does, sent to a server of `dialect`."""
     key = (dialect, text)
-    known = _texts.get(key)
+    known = _texts.get(key) or _recent.get(key)
     if known is not None:
         return known
     try:
@@ -74,10 +79,12 @@ def understand(text: str, dialect: str) -> Understanding:
         if len(_shapes) >= SHAPES_CACHED:
             _shapes.clear()
         known = _shapes[by_shape] = _read(shape, dialect)
-    if len(text) <= TEXT_CACHED and _is_general(text, shape):
-        if len(_texts) >= TEXTS_CACHED:
-            _texts.clear()
-        _texts[key] = known
+    if len(text) <= TEXT_CACHED:
+        general = _is_general(text, shape)
+        kept, most = (_texts, TEXTS_CACHED) if general else (_recent, RECENT_CACHED)
+        if len(kept) >= most:
+            kept.clear()
+        kept[key] = known
     return known
 
 

@@ -166,7 +166,7 @@ def test_a_source_port_used_again_brings_its_new_destination(kernel: Kernel) -> 
 
 
 def test_a_client_that_is_gone_before_it_is_accepted_is_known(kernel: Kernel) -> None:
-    """Connect, send and close at once: what it sent has its destination, however late it is accepted; it is told once."""
+    """Connect, send and close at once: what it sent has its destination, however late it is accepted, told once."""
     fire = """
         for port in (443, 80):
             sock = socket.create_connection(("3.120.0.10", port))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 from enforcer.errors import LimitExceeded
@@ -24,7 +24,7 @@ MAX_OUTSTANDING: Final = 100_000
 a socket buffer is full."""
 
 
-class Client(Enum):
+class Client(IntEnum):
     """What the client may send next."""
 
     OPENING = auto()  # startup packets, which have no type byte
@@ -37,7 +37,7 @@ class Client(Enum):
     CLOSED = auto()
 
 
-class Awaiting(Enum):
+class Awaiting(IntEnum):
     """What the oldest unanswered message waits for."""
 
     NOTHING = auto()
