@@ -75,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--select", metavar="ARGUMENTS", help="run only pytest with these: 'tests/bpf -k udp'")
     what.add_argument("--shell", metavar="COMMAND", help="run only this shell command")
-    parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for everything (default %(default)s)")
+    parser.add_argument("--timeout", type=float, default=14400.0, help="seconds for everything (default %(default)s)")
     parser.add_argument("--cpus", type=int, default=2, help="processors of the emulated machine (default %(default)s)")
     parser.add_argument("--append", default="", help="more for the kernel's command line")
     return parser.parse_args()
