@@ -1,10 +1,11 @@
 """MySQL through the enforcer, judged, masked and recorded, beside the same server directly.
 
-    sudo make bench            or   .venv/bin/python -m benchmarks.mysql [--queries 8000] [--rounds 3]
+    sudo make bench            or   .venv/bin/python -m benchmarks.mysql [--seconds 10] [--rounds 3]
 
-Everything runs on this machine in one run, the contenders taking turns: one MariaDB far away, and its own load
-generator (mariadb-slap, in C) and client. The enforcer has one worker; it looks for card numbers in answers, hides one
-column, and records every statement. A select of one row shows what a statement costs, a million rows what a row costs.
+Everything runs on this machine in one run, the contenders taking turns: one MariaDB far away, sysbench and MariaDB's
+client. The enforcer has one worker; it looks for card numbers in answers, hides one column, and records every
+statement. Selects of one row show what a statement costs, as text and prepared; sysbench's transactions that read
+(14 statements, ranges and sums among them) what a mix does; a million rows what a row costs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from enforcer.demo.world import FRANKFURT, World
 
 CLIENTS = 8
 ROWS = 1_000_000
+SIZE = 100_000
+"""Rows of sysbench's table."""
 POLICY = """
 policy: bench
 rules:
@@ -40,7 +43,7 @@ INSERT INTO bench.people SELECT seq, CONCAT('name ', seq), '078-05-1120' FROM be
 """  # noqa: S608 - the number is ours
 # Rows per second of the clock, with one column masked.
 ROWS_TARGET = 400_000
-_TOOK = re.compile(r"Average number of seconds to run all queries: ([\d.]+)")
+_RATE = re.compile(r"queries: +\d+ +\(([\d.]+) per sec")
 
 
 @contextmanager
@@ -80,14 +83,18 @@ def run(command: list[str]) -> str:
     return done.stdout
 
 
-def statements(command: list[str], queries: int) -> float:
-    """Selects of one row per second, by 8 clients."""
-    query = "SELECT id, name FROM bench.people WHERE id = 4711"
-    load = [f"--query={query}", f"--concurrency={CLIENTS}", f"--number-of-queries={queries}"]
-    told = _TOOK.search(run([*command, *login("mariadb-slap", *load)]))
+def sysbench(test: str, *arguments: str) -> list[str]:
+    server = [f"--mysql-host={FRANKFURT.address}", "--mysql-user=bench", "--mysql-db=bench", f"--table-size={SIZE}"]
+    return ["sysbench", test, *server, *arguments]
+
+
+def queries(command: list[str], test: str, prepared: str, seconds: int) -> float:
+    """Statements per second of 8 clients. `prepared`: sysbench's word for how they are sent, `disable` as text."""
+    load = [f"--threads={CLIENTS}", f"--time={seconds}", f"--db-ps-mode={prepared}"]
+    told = _RATE.search(run([*command, *sysbench(test, *load, "run")]))
     if told is None:
-        raise SystemExit("mariadb-slap does not say how long it took")
-    return queries / float(told[1])
+        raise SystemExit("sysbench does not say how many queries there were")
+    return float(told[1])
 
 
 def rows(command: list[str]) -> float:
@@ -100,7 +107,7 @@ def rows(command: list[str]) -> float:
     return ROWS / (float(ended) - float(begun))
 
 
-def measure(queries: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+def measure(seconds: int, rounds: int) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {}
     with World(FRANKFURT) as world, server(world):
         settings = {"workers": 1}
@@ -110,7 +117,9 @@ def measure(queries: int, rounds: int) -> dict[str, dict[str, list[float]]]:
             inside = world.command("host", *instance.command("exec", "--name", "load", "--user", "nobody", "--"))
             contenders = {"direct": world.command("host"), "enforcer": inside}
             what: dict[str, Callable[[list[str]], float]] = {
-                "selects/s": lambda command: statements(command, queries),
+                "selects/s, text": lambda command: queries(command, "oltp_point_select", "disable", seconds),
+                "selects/s, prepared": lambda command: queries(command, "oltp_point_select", "auto", seconds),
+                "statements/s, mixed": lambda command: queries(command, "oltp_read_only", "auto", seconds),
                 "rows/s": rows,
             }
             run([*contenders["direct"], *login("mariadb", "-e", "SELECT COUNT(*) FROM bench.people")])
@@ -123,10 +132,10 @@ def measure(queries: int, rounds: int) -> dict[str, dict[str, list[float]]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="MySQL through the enforcer beside the same server directly.")
-    parser.add_argument("--queries", type=int, default=8000)
+    parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    found = measure(arguments.queries, arguments.rounds)
+    found = measure(arguments.seconds, arguments.rounds)
     print(f"\n{'MySQL, one worker, medians':<30}{'direct':>12}{'enforcer':>12}{'ratio':>8}")
     medians = {name: {who: statistics.median(runs) for who, runs in told.items()} for name, told in found.items()}
     for name, told in medians.items():

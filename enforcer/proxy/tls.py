@@ -20,6 +20,7 @@ from typing import Protocol
 
 from enforcer.flow import Address
 from enforcer.policy.destinations import canonical_host
+from enforcer.proxy.resumption import ResumingContext
 
 # Certificates kept per worker. An agent talks to some dozen names.
 KEPT = 1024
@@ -100,7 +101,7 @@ def agree(secured: Secured, server: asyncio.Transport) -> None:
 
 class Certificates:
     """The contexts of a worker: for clients one per name and protocol, and those for servers. They are kept, for what
-    a client needs to resume a session is in its context.
+    it takes to resume a session is in its context, on either side.
 
     `ask` sends the supervisor a name; its answer comes to `learn`.
     """
@@ -189,7 +190,7 @@ def _server_context(pem: str, alpn: str) -> ssl.SSLContext:
 
 
 def _client_context(trust: str, pem: str, offered: tuple[str, ...]) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if offered:
         context.set_alpn_protocols(list(offered))

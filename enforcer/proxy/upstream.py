@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from enforcer.flow import Endpoint
 from enforcer.proxy.inbox import Inbox
+from enforcer.proxy.resumption import ResumableTls
 
 
 class ServerSide(Protocol):
@@ -31,6 +32,12 @@ class Upstream(asyncio.Protocol):
         self._session = session
         self._inbox = inbox
         self._held = held
+        self._tls: ResumableTls | None = None
+
+    def secured(self, transport: asyncio.BaseTransport) -> None:
+        """The server has proven its name over `transport`; its session may be resumed once this connection ends."""
+        tls = transport.get_extra_info("ssl_object")
+        self._tls = tls if isinstance(tls, ResumableTls) else None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Over TLS, a server may be connected before anything is asked of it: what it says first has to wait."""
@@ -46,6 +53,8 @@ class Upstream(asyncio.Protocol):
         return True  # the executor may still be sending
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._tls is not None:
+            self._tls.keep()
         self._inbox.judge()
         self._session.server_lost(error)
 
@@ -100,9 +109,10 @@ async def dial(
     address = str(destination.address)
     secure: dict[str, Any] = {"ssl": tls[0], "server_hostname": tls[1] or address} if tls else {}
     async with asyncio.timeout(patience):
-        transport, _ = await loop.create_connection(
+        transport, upstream = await loop.create_connection(
             lambda: Upstream(session, inbox, held=tls is not None), address, destination.port, **secure
         )
+    upstream.secured(transport)
     return transport
 
 
@@ -116,5 +126,6 @@ async def secure(
         server = await loop.start_tls(tunnel, upstream, tls[0], server_hostname=name, ssl_handshake_timeout=patience)
     if server is None:
         raise ConnectionResetError(errno.ECONNRESET, "the connection was closed")
+    upstream.secured(server)
     server.pause_reading()
     return server

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ class Cell:
     def members(self) -> list[int]:
         """Processes of the executor, as the host numbers them."""
         return [int(line) for line in (self.group / "cgroup.procs").read_text().split()]
+
+    def running(self) -> set[str]:
+        """What its processes run now. Until its command does, an executor is not there yet."""
+        names = set()
+        for pid in self.members():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                names.add(Path(f"/proc/{pid}/comm").read_text().strip())
+        return names
 
 
 def outside(code: str, *arguments: str, **options: Any) -> Any:
