@@ -32,6 +32,12 @@ POLICY = """
         mask:
           request: [{detector: email, operator: pseudonymise}, {header: x-user, operator: hmac}]
           pseudonyms: {scope: executor, expires: 1h}
+      - name: forgetful
+        to: {region: [DE], host: [forgetful.example], protocol: [http]}
+        action: allow
+        mask:
+          request: [{detector: email, operator: pseudonymise}]
+          pseudonyms: {scope: executor, expires: 10s}
 """
 
 
@@ -75,6 +81,30 @@ def check(shell: Shell) -> None:
     ask(shell, "model", "POST", "/v1/chat", json.dumps({"to": EMAIL}))
     restored = ask(shell, "model", "GET", "/seen")
     assert [json.loads(body) for *_, body in json.loads(restored)["seen"]] == [{"to": EMAIL}]
+
+
+def test_a_pseudonym_expires(instance: Instance) -> None:
+    """Its value comes back for as long as the rule says; then it stays a pseudonym, and nobody is given it again."""
+    with Shell(instance, "forgetful") as shell:
+
+        def answered() -> list[str]:
+            return [json.loads(body)["to"] for *_, body in json.loads(ask(shell, "forgetful", "GET", "/seen"))["seen"]]
+
+        ask(shell, "seen", "GET", "/seen")
+        ask(shell, "forgetful", "POST", "/v1/chat", json.dumps({"to": EMAIL}))
+        sent = ask(shell, "seen", "GET", "/seen")
+        assert [json.loads(body) for *_, body in json.loads(sent)["seen"]] == [{"to": "EMAIL_1"}]
+        ask(shell, "forgetful", "POST", "/v1/chat", json.dumps({"to": EMAIL}))
+        assert answered() == [EMAIL]
+
+        def forgotten() -> bool:
+            ask(shell, "seen", "POST", "/v1/chat", json.dumps({"to": "EMAIL_1"}))
+            return answered()[-1] == "EMAIL_1"
+
+        eventually(forgotten, "the end of its ten seconds", 60)
+        ask(shell, "forgetful", "POST", "/v1/chat", json.dumps({"to": EMAIL}))
+        sent = ask(shell, "seen", "GET", "/seen")
+        assert json.loads(json.loads(sent)["seen"][-1][-1]) == {"to": "EMAIL_2"}
 
 
 @pytest.fixture(scope="module")
