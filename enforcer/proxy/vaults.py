@@ -30,8 +30,10 @@ LIMIT = 65_536
 FILE_LIMIT = 64 << 20
 # Bytes of the file's head, by which its readers see that it was written anew.
 HEAD = 16
-# Seconds between two looks for what has expired.
+# Seconds between two looks for what has expired, and in which the last number of an executor is known after that: who
+# wrote a pseudonym down must not be told another's value for it.
 PURGE = 600.0
+REMEMBERED = 30 * 86400.0
 _LENGTH = struct.Struct(">I")
 _NONCE = 12
 _IDENT = 6
@@ -40,9 +42,15 @@ _LONGEST_RECORD = 64 * 1024
 
 @dataclass(slots=True)
 class _Kept:
+    """`kind`: of its pseudonym; empty where it only says how far an executor's numbers have gone."""
+
     entry: Entry
     kind: str
     expires: float
+
+    def over(self, now: float) -> bool:
+        """Is it to leave the file?"""
+        return self.expires + (0.0 if self.kind else REMEMBERED) <= now
 
 
 @dataclass(slots=True)
@@ -101,7 +109,7 @@ class Store:
         with _readable(), self._locked(fcntl.LOCK_EX):
             self._catch_up()
             now = self.clock()
-            if any(kept.expires <= now for drawer in self._drawers.values() for kept in drawer.by_number.values()):
+            if any(kept.over(now) for drawer in self._drawers.values() for kept in drawer.by_number.values()):
                 self._rewrite()
 
     @contextmanager
@@ -140,15 +148,15 @@ class Store:
         os.pwrite(self._file, self._head, 0)
 
     def _rewrite(self) -> None:
-        """The file anew, without what has expired. Numbers go on from where they were while any of them is left."""
+        """The file anew, without what has expired but for the numbers that executors have reached."""
         now = self.clock()
-        kept = [
-            (executor, number, one)
-            for executor, drawer in self._drawers.items()
-            for number, one in sorted(drawer.by_number.items())
-            if one.expires > now
-        ]
-        highest = {executor: drawer.highest for executor, drawer in self._drawers.items()}
+        kept = []
+        for executor, drawer in self._drawers.items():
+            for number, one in sorted(drawer.by_number.items()):
+                if number == drawer.highest and one.expires <= now:
+                    one = _Kept(Entry("", ""), "", one.expires)  # noqa: PLW2901 - what is left of it
+                if not one.over(now):
+                    kept.append((executor, number, one))
         self._begin()
         sealed = b"".join(
             self._sealed([executor, number, one.kind, *one.entry, one.expires]) for executor, number, one in kept
@@ -157,8 +165,6 @@ class Store:
         self._read_to = HEAD + len(sealed)
         for executor, number, one in kept:
             self._learn(executor, number, one)
-        for executor, drawer in self._drawers.items():
-            drawer.highest = highest[executor]
 
     def _take(self, record: bytes) -> None:
         from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - only where there are pseudonyms to keep

@@ -89,6 +89,26 @@ def test_what_has_expired_is_forgotten(worker: Callable[..., Store], clock: Cloc
     assert vault.entry(3) == Entry("EMAIL_3", "c@example.org")
 
 
+def test_a_forgotten_pseudonym_is_given_to_nobody(worker: Callable[..., Store], clock: Clock, tmp_path: Path) -> None:
+    """Who wrote it down long ago must not be told another's value for it: numbers go on in every worker, with all that
+    they stood for gone, for thirty days."""
+    store, other = worker(), worker()
+    for value in (VALUE, "b@example.org"):
+        put(store.vault("agent-1", HOUR), value)
+    put(other.vault("agent-2", HOUR), VALUE)
+    clock.now += 2 * HOUR
+    store.purge()
+    size = (tmp_path / "sealed").stat().st_size
+    store.purge()
+    assert (tmp_path / "sealed").stat().st_size == size
+    assert put(other.vault("agent-1", HOUR), "c@example.org") == "EMAIL_3"
+    assert put(worker().vault("agent-2", HOUR), VALUE) == "EMAIL_2"
+    assert [store.vault("agent-1", HOUR).entry(number) for number in (1, 2)] == [None, None]
+    clock.now += vaults.REMEMBERED + 2 * HOUR
+    store.purge()
+    assert put(worker().vault("agent-1", HOUR), VALUE) == "EMAIL_1"
+
+
 def test_a_full_vault_refuses(worker: Callable[..., Store], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond its bound nothing is let through, until something has expired."""
     monkeypatch.setattr(vaults, "LIMIT", 2)
