@@ -14,8 +14,8 @@ from typing import cast
 
 TRUSTED = 3600.0
 """Seconds in which a certificate, once checked, need not be shown again, however often its session is resumed."""
-_NAMES = 1024
-_EACH = 8
+_NAMES = 256
+_EACH = 4
 """Sessions kept of a name: as many connections at once as resume. Each is used once (RFC 8446 appendix C.4)."""
 
 
