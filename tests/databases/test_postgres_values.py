@@ -1,12 +1,18 @@
-"""Binary values are read for the record as the server itself writes them."""
+"""Binary values are read, for the record and for detectors, as the server itself writes them."""
 
 from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from enforcer.protocols.postgres.values import parameter_text
+from enforcer.verdict import MaskSpec
 from tests.databases.conftest import PostgresServer
+from tests.databases.gateway import Gateway, allow, rule
+from tests.protocols import wire_postgres as wire
 
 VALUES = (
     *(f"int2 '{n}'" for n in (0, -32768, 32767)),
@@ -67,3 +73,67 @@ def test_what_python_cannot_say_is_hex(server: psycopg.Connection, value: str) -
     """Infinity, years before Christ or far ahead, and types that are not known here."""
     raw, oid, _ = sent(server, value)
     assert parameter_text(raw, 1, oid) == "\\x" + raw.hex()
+
+
+CARD = "4111111111111111"
+HIDING = (
+    f"{CARD}::int8",
+    f"{CARD}::numeric",
+    "'192.0.2.1'::inet",
+    "'2001:db8::7/128'::inet",
+    "'192.0.2.0/24'::cidr",
+    "'00:00:5e:00:53:af'::macaddr",
+    "'00:00:5e:00:53:af:00:01'::macaddr8",
+    f"array[1, {CARD}]::int8[]",
+    f"array[[null, {CARD}], [3, 4]]::numeric[]",
+    "array['192.0.2.1'::inet]",
+    f"row(1, row('x', {CARD}::int8))",
+    f"row({CARD}::int8, null)::numbers",
+    f"array[row({CARD}::int8, 'x')::numbers]",
+    f"'{CARD}'::bytea",
+)
+KEPT = ("7::int8", "411111111111111::int8 + 7", "7.5::numeric", "array[1, 2]::int8[]", "row(1, 'x')", "'{}'::int8[]")
+
+
+@pytest.fixture(scope="module")
+def gateway(postgres_server: PostgresServer, server: psycopg.Connection) -> Iterator[Gateway]:
+    server.execute("create type numbers as (one int8, two text)")
+    with Gateway(postgres_server.port, allow("credit_card", "ip_address", "mac_address")) as running:
+        yield running
+    server.execute("drop type numbers")
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_a_detector_finds_in_binary_what_it_finds_in_text(gateway: Gateway, described: bool) -> None:
+    """Integers, numerics, addresses, and what arrays and rows hold of them, whether the client had them described or
+    not: NULL, as any binary value; what was described and has nothing to hide is what it was."""
+    asked = wire.describe("P", "") if described else b""
+    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+        client.settimeout(30)
+        client.sendall(wire.startup(user="postgres"))
+        answers_to(client)
+        for value in (*HIDING, *(KEPT if described else ())):
+            text = f"select v, 'kept'::text, 7::int4 from (select {value} as v from generate_series(1, 2)) q"
+            client.sendall(wire.parse(text) + wire.bind(results=(1,)) + asked + wire.execute() + wire.SYNC)
+            told = answers_to(client)
+            assert told.count(wire.i32(4) + b"kept" + wire.i32(4) + wire.i32(7)) == 2, (value, told)
+            assert (wire.i16(3) + wire.i32(-1) in told) is (value in HIDING), (value, told)
+
+
+def test_what_is_binary_is_hidden_in_requests(postgres_server: PostgresServer, server: psycopg.Connection) -> None:
+    """A parameter in binary that says a card number reaches the server as NULL, another one as it is."""
+    with (
+        Gateway(postgres_server.port, rule(request_mask=MaskSpec(detectors=("credit_card",)))) as hiding,
+        psycopg.connect(f"host=127.0.0.1 port={hiding.port} user=postgres", autocommit=True) as client,
+    ):
+        found = client.execute("select %b::int8::text, %b::int8::text", (int(CARD), 7 << 40)).fetchone()
+    assert found == (None, str(7 << 40))
+
+
+def answers_to(client: socket.socket) -> bytes:
+    told = b""
+    while not told.endswith(wire.ready()):
+        more = client.recv(65536)
+        assert more, told
+        told += more
+    return told

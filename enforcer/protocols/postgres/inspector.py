@@ -191,6 +191,8 @@ class PostgresInspector:
         if len(values) != len(rows.values):
             raise ProtocolError(Side.SERVER, "a masked row has another number of cells")
         code = rows.raw[0]
+        if any(rows.binary):  # of those nothing is written but their own bytes, or NULL
+            values = messages.unsaid(rows.raw, rows.values, values)
         if code == _FUNCTION_RESULT:
             return messages.function_result(values[0])
         if code == _COPIED:

@@ -22,6 +22,7 @@ INT32: Final = struct.Struct(">i")
 _FIELD: Final = struct.Struct(">IhIhih")  # table OID, attribute, type OID, type size, modifier, format
 _NULL: Final = b"\xff\xff\xff\xff"
 _NO_VALUE: Final = 0xFFFFFFFF
+_DATA_ROW: Final = ord("D")
 _SHORT: Final = 1024
 _LENGTHS: Final = tuple(length.to_bytes(4, "big") for length in range(_SHORT))
 """Lengths of most cells and rows, as they are written."""
@@ -282,6 +283,17 @@ def read_cells(data: bytes, pos: int, end: int, values: list[bytes | None]) -> i
     if pos != end or left:
         raise ProtocolError(Side.SERVER, "the cells of a DataRow do not fill it")
     return width
+
+
+def unsaid(raw: bytes, said: list[bytes | None], values: list[bytes | None]) -> list[bytes | None]:
+    """`values` with the cells of `raw` (DataRows, or a FunctionCallResponse) where they are still what was `said`."""
+    own: list[bytes | None] = [] if raw[0] == _DATA_ROW else [read_function_result(raw)]
+    pos = 0 if raw[0] == _DATA_ROW else len(raw)
+    while pos < len(raw):
+        end = pos + 1 + int.from_bytes(raw[pos + 1 : pos + BODY], "big")
+        read_cells(raw, pos + BODY, end, own)
+        pos = end
+    return [mine if new == old else new for mine, old, new in zip(own, said, values, strict=True)]
 
 
 def data_rows(values: list[bytes | None], width: int) -> bytes:

@@ -69,10 +69,13 @@ class Portal:
     fields: tuple[Field, ...] | None = None
     size: int = 0
 
+    @property
+    def described(self) -> tuple[Field, ...] | None:
+        return self.fields if self.fields is not None else self.statement.fields
+
     def layout(self, cells: int) -> Layout:
         """Of a row with so many cells."""
-        described = self.fields if self.fields is not None else self.statement.fields
-        return lay_out(self.statement.queries, described, self.formats, cells)
+        return lay_out(self.statement.queries, self.described, self.formats, cells)
 
 
 Named = TypeVar("Named", Statement, Portal)

@@ -15,6 +15,7 @@ from enforcer.errors import Unwritable
 from enforcer.flow import Side
 from enforcer.protocols.base import CellRewrite, Rewrite
 from enforcer.protocols.postgres import messages
+from enforcer.protocols.postgres.binary import said
 from enforcer.protocols.postgres.names import Statement
 from enforcer.protocols.postgres.results import DIALECT, UNNAMED
 from enforcer.protocols.postgres.values import TEXT_TYPES
@@ -145,10 +146,12 @@ def _hidden(
     codes = messages.each_format(formats, len(values))
     binary = tuple(code == 1 and oid not in TEXT_TYPES for code, oid in zip(codes, types, strict=True))
     cells = list(values)
+    told = [
+        said(cell, oid) if cell and packed else cell for cell, oid, packed in zip(cells, types, binary, strict=True)
+    ]
     if isinstance(rewrite, CellRewrite):
-        return rewrite.cells(columns, cells, binary) or cells
-    for index, value in enumerate(cells):
-        if value:
-            hidden = rewrite(value)
-            cells[index] = None if binary[index] and hidden != value else hidden
-    return cells
+        hidden = rewrite.cells(columns, told, binary) or told
+    else:
+        hidden = [rewrite(cell) if cell else cell for cell in told]
+        hidden = [None if packed and new != old else new for packed, new, old in zip(binary, hidden, told, strict=True)]
+    return [mine if new == old else new for mine, old, new in zip(cells, told, hidden, strict=True)]

@@ -15,6 +15,7 @@ from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Reply, Rows, Text, Unmaskable
 from enforcer.protocols.postgres import messages, texts
+from enforcer.protocols.postgres.binary import said, say, saying
 from enforcer.protocols.postgres.conversation import (
     ANSWERS,
     COPY_IN,
@@ -66,6 +67,7 @@ class ServerHalf:
         self._lines: Lines | None = None  # of the text that is being copied, where it is masked by rows
         self._layout_of: Outstanding | None = None  # whose rows `_layout` describes
         self._layout: Layout = ((), (), ())
+        self._saying: tuple[tuple[int, int], ...] = ()  # its columns whose bytes do not show what they say
 
     def receive(self, data: bytes) -> None:
         self._frames.feed(data)
@@ -96,7 +98,7 @@ class ServerHalf:
             if not exchange.masked:
                 return self._pass_rows(exchange, code, size)
             if code == _ROW and head is not None:
-                return self._mask_rows(head, exchange)
+                return self._mask_rows(head, exchange) and self._say()
         raw = frames.take(size, MAX_ROW if code == _COPY else MAX_MESSAGE)
         if raw is None:
             return False
@@ -178,13 +180,25 @@ class ServerHalf:
         return frames.has(size)
 
     def _lay_out(self, head: Outstanding, cells: int) -> Layout:
+        fields = head.portal.described if head.portal is not None else self._query_fields
         if head.portal is not None:
-            return head.portal.layout(cells)
-        fields = self._query_fields
-        if fields is None or len(fields) != cells:
+            layout = head.portal.layout(cells)
+        elif fields is None or len(fields) != cells:
             raise ProtocolError(Side.SERVER, "a DataRow does not fit the RowDescription before it")
-        queries = head.statement.queries if head.statement is not None else None
-        return lay_out(queries, fields, tuple(field.format for field in fields), cells, self._answered)
+        else:
+            queries = head.statement.queries if head.statement is not None else None
+            layout = lay_out(queries, fields, tuple(field.format for field in fields), cells, self._answered)
+        self._saying = saying(fields, layout[1])
+        return layout
+
+    def _say(self) -> bool:
+        """Binary cells of the rows just handed on become what they say; `encode_row` has their bytes."""
+        events = self._conversation.events
+        if self._saying and events:
+            rows = events[-1]
+            if isinstance(rows, Rows):
+                say(rows.values, len(rows.columns), self._saying)
+        return True
 
     def _forward(self, raw: bytes, _head: Outstanding) -> None:
         self._conversation.forward(Side.SERVER, raw)
@@ -200,7 +214,8 @@ class ServerHalf:
         if exchange is None or not exchange.masked:
             self._conversation.forward(Side.SERVER, raw)
         else:
-            self._conversation.emit(Rows(exchange.number, ("",), [value], (head.binary,), raw))
+            told = said(value, 0) if value and head.binary else value
+            self._conversation.emit(Rows(exchange.number, ("",), [told], (head.binary,), raw))
         if exchange is not None:
             exchange.status = "FunctionCallResponse"
 
