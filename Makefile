@@ -30,9 +30,10 @@ test: packages ## every test this host can run, and the linters (root)
 	@$(VENV)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 	@$(VENV)/python -P tools/compile.py --test
 
-test-full: setup ## what takes minutes: the whole catalogue of ways out, every fault that the doctor tells (root)
+test-full: setup ## what takes minutes: the whole catalogue of ways out, every fault that the doctor tells, new examples (root)
 	@$(VENV)/python -c "import spacy" 2>/dev/null || $(VENV)/pip install --quiet --disable-pip-version-check --editable '.[ner]'
 	@$(VENV)/pytest -m full
+	@HYPOTHESIS_PROFILE=search $(VENV)/pytest --numprocesses $(PROCESSES) -m "not kernel and not world and not full and not clients"
 
 test-clients: ## real clients of every family in an executor, against real servers; installs them (root)
 	@tools/setup.sh clients

@@ -13,8 +13,11 @@ from enforcer import compiled
 # What takes long goes first: at the end, where processes have nothing left to share, only short files remain.
 LONG_FIRST = ("world", "kernel")
 
-settings.register_profile("fast", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("deep", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The gate says the same of the same code. New examples are looked for by `make test-full`, and by whoever asks for more.
+settings.register_profile("fast", _PATIENT, max_examples=50, derandomize=True)
+settings.register_profile("search", _PATIENT, max_examples=500)
+settings.register_profile("deep", _PATIENT, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
