@@ -174,7 +174,7 @@ def _lock(shape: str, dialect: str) -> Reading:
     return _of_tables(READ, found[1], dialect)
 
 
-_FREE: Final = re.compile(r"application_name|search_path", re.IGNORECASE)
+_FREE: Final = re.compile(r"application_name|search_path|time\s*zone", re.IGNORECASE)
 
 
 def _show(shape: str, dialect: str) -> Reading:
@@ -196,7 +196,8 @@ def _explain(shape: str, dialect: str) -> Reading:
     inner = read(found["rest"], dialect)
     if not re.search(r"analy[sz]e", found["options"], re.IGNORECASE):
         inner.operations = {READ: None}
-    inner.result = (Output("QUERY PLAN", NOTHING),) if dialect == POSTGRES else None
+    # A plan shows what a function that is said to be immutable gave.
+    inner.result = (Output("QUERY PLAN", NOTHING),) if dialect == POSTGRES and not inner.functions else None
     return inner
 
 

@@ -49,8 +49,9 @@ def reports(postgres_server: PostgresServer) -> Iterator[tuple[Gateway, int]]:
         yield gateway, postgres_server.port
 
 
-def connected(port: int) -> psycopg.Connection[tuple[object, ...]]:
-    return psycopg.connect(f"host=127.0.0.1 port={port} user=postgres dbname=reports sslmode=disable", autocommit=True)
+def connected(port: int, **options: str) -> psycopg.Connection[tuple[object, ...]]:
+    where = f"host=127.0.0.1 port={port} user=postgres dbname=reports sslmode=disable"
+    return psycopg.connect(where, autocommit=True, **options)  # type: ignore[arg-type]
 
 
 def test_only_what_fits_is_carried_out(reports: tuple[Gateway, int]) -> None:
@@ -67,6 +68,27 @@ def test_only_what_fits_is_carried_out(reports: tuple[Gateway, int]) -> None:
     refused = [row for row in gateway.exchanges() if row["action"] == "deny"]
     assert len(refused) == len(REFUSED)
     assert {row["reason"] for row in refused} == {"the rule's only clause"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-c search_path=pg_catalog",
+        "-csearch\\_path=x",
+        "--search-path=pg_catalog",
+        "-c jit=off -c role=x",
+        "-O",
+        "-c jit",
+    ],
+)
+def test_a_connection_sets_no_more_than_its_statements_may(reports: tuple[Gateway, int], options: str) -> None:
+    """What is administration in a statement is so among a connection's first parameters: FATAL 42501."""
+    gateway, _ = reports
+    with pytest.raises(psycopg.OperationalError, match="only some requests: operation admin is not in read"):
+        connected(gateway.port, options=options)
+    with connected(gateway.port, options="-c jit=off --extra-float-digits=1 -cDateStyle=ISO,\\ DMY") as client:
+        assert client.execute("SELECT id FROM orders").fetchall() == [(1,)]
+        assert client.execute("SHOW datestyle").fetchone() == ("ISO, DMY",)
 
 
 def test_prepared_statements_are_judged_as_well(reports: tuple[Gateway, int]) -> None:

@@ -25,6 +25,8 @@ SCHEMA = f"""
     create function teller() returns text language sql as 'select secret from users limit 1';
     create function shout() returns void language plpgsql as
       $$ begin raise notice '%', (select secret from users limit 1); end $$;
+    create function constant() returns text immutable language plpgsql as
+      $$ begin return (select secret from users limit 1); end $$;
     create table copies (secret text check (length(secret) < 3));
 """
 
@@ -95,6 +97,8 @@ QUERIES = (
     "select first_value(secret) over (order by id) from users",
     "values ((select secret from users limit 1))",
     "explain (analyze, costs off) select secret from users",
+    "explain verbose select constant()",
+    "explain select name from users where secret = constant()",
     "select secret::varchar(4000) from users",
     "select substr(secret, 1, 9), substr(secret, 10) from users",
     "select xmlelement(name a, secret) from users",
@@ -148,6 +152,7 @@ def test_other_columns_are_shown(gateway: Gateway) -> None:
         ("select set_config('application_name', secret, true) from users", "show application_name"),
         ("select set_config('search_path', secret, true) from users where id = 1", "show search_path"),
         ("select set_config('my.own', secret, true) from users", "show my.own"),
+        ("select set_config('timezone', '<' || secret || '>0', true) from users where id = 1", "show time zone"),
         ("prepare p as select 1", "deallocate p", "prepare p as select secret from users", "execute p"),
         ("select set_config('my.own', secret, true) from users where id = 1", "prepare p (text) as select $1",
          "execute p (current_setting('my.own'))"),
@@ -259,6 +264,8 @@ ERRORS = (
     "select query_to_xml(secret, true, false, '') from users",
     "do $$ begin raise exception '%', (select secret from users limit 1); end $$",
     "do $$ begin raise notice '%', (select secret from users limit 1); end $$",
+    "do $$ declare s text := (select secret from users limit 1); begin raise exception 'x' using errcode = '23505',"
+    " schema = s, table = s, column = s, datatype = s, constraint = s; end $$",
     "select shout()",
     "insert into users values (1, 'x', (select secret || 'y' from users limit 1))",
     "update users set name = null where id = 1",
@@ -280,6 +287,8 @@ def test_no_error_or_notice_quotes_it(gateway: Gateway, statement: str) -> None:
             told = error.diag
             states.append(error.sqlstate)
             notices.append(f"{told.message_primary} {told.message_detail} {told.message_hint} {told.context}")
+            notices += map(str, (told.schema_name, told.table_name, told.column_name, told.datatype_name))
+            notices.append(str(told.constraint_name))
     assert notices
     assert all(states)
     assert_hidden(" ".join(notices))
@@ -317,6 +326,8 @@ def test_no_copy_shows_it(gateway: Gateway, copy: str) -> None:
     "copy",
     [
         "copy users to stdout (format csv)",
+        "copy users to stdin (format csv)",
+        "copy (select secret from users) to stdin with binary",
         "copy users to stdout with (delimiter ',', null 'x')",
         "copy users to stdout (format binary)",
         "copy users to stdout with binary",
@@ -359,6 +370,11 @@ def test_notifications_and_settings_are_hidden(gateway: Gateway) -> None:
         assert_hidden(notify.payload)
         connection.execute("select set_config('application_name', secret, false) from users where id = 1")
         assert_hidden(str(connection.info.parameter_status("application_name")))
+        connection.execute("select set_config('TimeZone', '<' || secret || '>0', false) from users where id = 1")
+        assert_hidden(str(connection.info.parameter_status("TimeZone")).lower())
+        for zone in ("UTC", "Europe/Berlin", "Etc/GMT+5", "<+02>-02"):
+            connection.execute(f"set time zone '{zone}'")
+            assert connection.info.parameter_status("TimeZone") == zone
 
 
 def test_a_function_call_shows_nothing(gateway: Gateway, database: int) -> None:

@@ -50,7 +50,8 @@ def test_startup_is_judged_and_its_outcome_is_the_first_ready_for_query() -> Non
     packet = startup(user="ana", database="shop", application_name="psql", my_password="hidden")
     (request,) = talk.feed(C, packet)
     assert isinstance(request, Request)
-    assert (request.operation, request.exchange, request.facts) == ("Startup", 1, {"user": "ana", "database": "shop"})
+    facts = {"user": "ana", "database": "shop", "operation": "admin"}  # it sets what no statement may set otherwise
+    assert (request.operation, request.exchange, request.facts) == ("Startup", 1, facts)
     assert request.text == "user=ana database=shop application_name=psql"
     assert talk.feed(S, msg("R", i32(10), z("SCRAM-SHA-256"), b"\0"))
     assert talk.feed(C, msg("p", b"secret")) == [Forward(C, msg("p", b"secret"))]

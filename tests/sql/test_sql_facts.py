@@ -30,6 +30,8 @@ POSTGRES = {
     "SELECT * FROM dblink('host=x', 'DELETE FROM t') AS d(a int)": "read, admin",
     "SELECT pg_terminate_backend(1)": "read, admin",
     "SELECT set_config('role', 'postgres', false)": "read, admin",
+    "SELECT setseed(0.5)": "read, admin",
+    "SELECT pg_stat_get_activity(NULL), pg_stat_get_backend_activity(1)": "read, admin",
     "SELECT query_to_xml('DELETE FROM t', true, true, '')": "read, admin",
     "SELECT lo_import('/etc/passwd')": "read, admin",
     "SELECT pg_sleep(1)": "read, admin",

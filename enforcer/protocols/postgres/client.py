@@ -23,6 +23,7 @@ from enforcer.protocols.postgres.names import Exchange, Portal, Statement
 from enforcer.protocols.postgres.results import DIALECT, Kind
 from enforcer.protocols.postgres.values import check_encoding, decode, encoding_of, parameter_text, refused_encoding
 from enforcer.protocols.statement_facts import OPERATION, TABLE, facts_of
+from enforcer.sql.functions import ADMIN
 
 MAX_MESSAGE: Final = 16 << 20
 """Bytes of a client message, which is held whole for its verdict. PostgreSQL allows 1 GiB; statements and parameters
@@ -213,7 +214,9 @@ class ClientHalf:
             user = parameters["user"]
             self._identity = {"user": user, "database": parameters.get("database") or user}
             fault = REPLICATION if startup.replicates(parameters) else ""
-            self._ask("Startup", startup.describe(parameters), raw, Outstanding(Awaiting.STARTUP), fault=fault)
+            facts = {OPERATION: ADMIN} if startup.administers(parameters) else {}
+            item = Outstanding(Awaiting.STARTUP)
+            self._ask("Startup", startup.describe(parameters), raw, item, facts=facts, fault=fault)
         return True
 
     def _refuse_stuffed(self) -> None:

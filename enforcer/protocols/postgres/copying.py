@@ -33,9 +33,10 @@ _SPECIAL: Final = re.compile(rb"[\b\f\n\r\t\v\\]")
 
 _NAME: Final = r'(?:"(?:[^"]|"")+"|[a-z_\x80-\U0010ffff][a-z0-9_$\x80-\U0010ffff]*)'
 _FLAGS: Final = re.IGNORECASE | re.DOTALL
-_PLAIN_END: Final = r"\s+TO\s+STDOUT(?:\s+(?:WITH\s+)?\(\s*FORMAT\s+'?text'?\s*\))?\s*;?\s*"
+# STDIN means the same here.
+_PLAIN_END: Final = r"\s+TO\s+STD(?:OUT|IN)(?:\s+(?:WITH\s+)?\(\s*FORMAT\s+'?text'?\s*\))?\s*;?\s*"
 _TABLE: Final = re.compile(rf"\s*COPY\s+({_NAME}(?:\s*\.\s*{_NAME})?)\s*(?:\(([^()]*)\))?{_PLAIN_END}", _FLAGS)
-_TO_CLIENT: Final = re.compile(r"\s*COPY\s+(BINARY\b)?.*\sTO\s+STDOUT\b(.*)", _FLAGS)
+_TO_CLIENT: Final = re.compile(r"\s*COPY\s+(BINARY\b)?.*\sTO\s+STD(?:OUT|IN)\b(.*)", _FLAGS)
 _BINARY: Final = re.compile(r"\bBINARY\b", _FLAGS)
 # In a shape any; those that are not binary are known by the text.
 _QUOTED: Final = re.compile(r"\bFORMAT\s+'s'", _FLAGS)
@@ -58,7 +59,7 @@ def columns_of_copy(text: str, cells: int) -> tuple[str, ...] | None:
 def media_of(text: str) -> str:
     """Of what a statement is answered with where that is COPY's output and no rows: COPIED or COPIED_BINARY; empty for
     any other, and for one that cannot be read."""
-    if "stdout" not in text.lower() or columns_of_copy(text, 1) is not None:
+    if "std" not in text.lower() or columns_of_copy(text, 1) is not None:
         return ""
     try:
         copies = [found for part in shape_of(text, DIALECT).split(";") if (found := _TO_CLIENT.fullmatch(part))]

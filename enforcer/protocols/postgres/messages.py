@@ -29,8 +29,9 @@ _LENGTHS: Final = tuple(length.to_bytes(4, "big") for length in range(_SHORT))
 _SASL: Final = 10
 """AuthenticationSASL, among the Authentication messages."""
 
-MASKABLE_FIELDS: Final = frozenset(b"MDHWq")
-"""Error fields that can quote data: message, detail (prints whole rows), hint, where, internal query."""
+MASKABLE_FIELDS: Final = frozenset(b"MDHWqstcdn")
+"""Error fields that can quote data: message, detail (prints whole rows), hint, where, internal query, and
+names of schema, table, column, type and constraint, which RAISE takes from anywhere."""
 
 MAX_NAME: Final = 63
 """Bytes of a statement's or portal's name: PostgreSQL's NAMEDATALEN - 1. It cuts longer ones, so that two names

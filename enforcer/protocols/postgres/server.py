@@ -49,8 +49,10 @@ _ROW: Final = ord("D")
 _COPY: Final = ord("d")
 _TAG: Final = re.compile(r"(?P<word>.*?)(?P<counts>(?: \d+)*)")
 _DEALLOCATE: Final = re.compile(r"\s*DEALLOCATE\s+(?:PREPARE\s+)?(\"?)([^\";\s]+)\1\s*;?\s*", re.IGNORECASE)
-_FREE_PARAMETERS: Final = frozenset({b"application_name", b"search_path"})
+_FREE_PARAMETERS: Final = frozenset({b"application_name", b"search_path", b"TimeZone"})
 """Reported settings that take any text, so that a query can put data into them; the others have fixed values."""
+_ZONE: Final = re.compile(rb"[A-Za-z_]+(?:[/-][A-Za-z_]+)*|Etc/GMT[+-]?\d\d?|<[+-]\d\d(?::?\d\d)?>[+-]\d\d(?::\d\d)?")
+"""Time zones by their names, which the server has a list of, or by their distance: no text of anybody's."""
 _COPYING_OUT: Final = frozenset({Awaiting.QUERY_COPY_OUT, Awaiting.EXECUTE_COPY_OUT})
 
 
@@ -406,7 +408,7 @@ class ServerHalf:
             check_encoding(decode(value), Side.SERVER)
         head = self._conversation.head()
         starting = head is not None and head.awaiting is Awaiting.STARTUP  # as the client or the configuration set it
-        if name in _FREE_PARAMETERS and not starting:
+        if name in _FREE_PARAMETERS and not starting and not (name == b"TimeZone" and _ZONE.fullmatch(value)):
             self._text(raw)
         else:
             self._conversation.forward(Side.SERVER, raw)

@@ -6,6 +6,7 @@ Source: PostgreSQL documentation, "Start-up", "Canceling Requests in Progress", 
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Final
 
@@ -14,6 +15,7 @@ from enforcer.flow import Side
 from enforcer.protocols.base import Probe
 from enforcer.protocols.postgres.messages import Reader
 from enforcer.protocols.postgres.values import decode
+from enforcer.sql import settings
 
 STARTUP: Final = struct.Struct(">ii")
 """Length of the whole packet, then what it asks for."""
@@ -32,6 +34,9 @@ LARGEST: Final = {CANCEL_REQUEST: 12 + 256, SSL_REQUEST: 8, GSSENC_REQUEST: 8}
 """Bytes per request; protocol 3.2 lets a cancel key have up to 256 bytes."""
 
 _SECRET_WORDS: Final = ("password", "secret", "token")
+_OWN: Final = frozenset({"user", "database", "replication", "options"})
+"""Parameters that are no settings. Those that begin with `_pq_.` are the protocol's."""
+_OPTION: Final = re.compile(r"(?:\\.|[^\s\\])+", re.DOTALL)
 _NO_REPLICATION: Final = frozenset({"false", "off", "no", "0"})
 
 
@@ -64,6 +69,23 @@ def read_parameters(raw: bytes) -> dict[str, str]:
 def replicates(parameters: dict[str, str]) -> bool:
     """Is it a connection for replication, physical or logical, in which the server streams its log?"""
     return parameters.get("replication", "off").lower() not in _NO_REPLICATION
+
+
+def administers(parameters: dict[str, str]) -> bool:
+    """Does it set what a statement may set as administration only, such as the search_path or the role?"""
+    given = [(name, value) for name, value in parameters.items() if name not in _OWN and not name.startswith("_pq_.")]
+    options = [
+        re.sub(r"\\(.)", r"\1", option, flags=re.DOTALL) for option in _OPTION.findall(parameters.get("options", ""))
+    ]
+    while options:
+        option = options.pop(0)
+        if option == "-c" and options:
+            option += options.pop(0)
+        name, equals, value = option[2:].partition("=")
+        if option[:2] not in ("-c", "--") or not equals:
+            return True  # a switch of the server's
+        given.append((name.replace("-", "_"), value))
+    return not all(settings.is_harmless(name.lower(), f"'{value}'") for name, value in given)
 
 
 def describe(parameters: dict[str, str]) -> str:
