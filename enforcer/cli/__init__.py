@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 from pathlib import Path
 
@@ -62,14 +64,32 @@ def cli(ctx: click.Context, root: Path) -> None:
     """Judges, masks and records the egress of executors by the region it goes to."""
     from enforcer.cli.context import Context  # noqa: PLC0415 - keeps --help and exec quick
 
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        ctx.color = False
     ctx.obj = Context(root)
 
 
 def main() -> None:
     """Runs the command line and ends the process with the error's exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the terminal's encoding lacks is spelt out, rather than ending the command in the midst of its answer.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         cli()
+    except OSError:
+        _end_without_output()
+        raise
     except EnforcerError as error:
         for line in str(error).splitlines():
             click.echo(f"enforcer: {line}", err=True)
         sys.exit(error.exit_code)
+
+
+def _end_without_output() -> None:
+    """Ends the process where standard output takes nothing more: a full disk, a terminal that is gone. (A pipe that is
+    closed is click's to end quietly.) Returns where it is not to blame."""
+    try:
+        click.echo()
+    except OSError as error:
+        click.echo(f"enforcer: the output cannot be written: {error.strerror}; write it elsewhere", err=True)
+        os._exit(EnforcerError.exit_code)  # leaving otherwise would try to write the rest

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from enforcer.cli.context import reload_command
 from enforcer.errors import HostError, UsageError
 from enforcer.tls.authority import CERTIFICATE_FILE, KEY_FILE, PREVIOUS_FILE, Authority
 
@@ -21,7 +22,7 @@ def ca() -> None:
     """The authority in whose name TLS of executors ends here."""
 
 
-@ca.command()
+@ca.command(short_help="Show its name, fingerprint and files.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
 def show(context: Context, as_json: bool) -> None:
@@ -50,12 +51,12 @@ def show(context: Context, as_json: bool) -> None:
         click.echo("not in use: tls.intercept is off")
 
 
-@ca.command()
+@ca.command(short_help="Write its certificate, never its key.")
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="A new file instead of stdout.")
 @click.pass_obj
 def export(context: Context, output: Path | None) -> None:
     """Write its certificate, in PEM form, for services and containers that are to trust it. Never its key."""
-    authority = _existing(context.settings().authority)
+    authority = _existing(context.paths().authority)
     if output is None:
         click.echo(authority.certificate, nl=False)
         return
@@ -64,12 +65,12 @@ def export(context: Context, output: Path | None) -> None:
     except FileExistsError:
         raise UsageError(f"{output} exists; name a new file") from None
     except OSError as error:
-        raise HostError(f"cannot write {output}: {error.strerror}") from error
+        raise HostError(f"cannot write {output}: {error.strerror}; name another file") from error
     with os.fdopen(descriptor, "w") as stream:
         stream.write(authority.certificate)
 
 
-@ca.command()
+@ca.command(short_help="Make another one in its place.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def rotate(context: Context, yes: bool) -> None:
@@ -77,7 +78,8 @@ def rotate(context: Context, yes: bool) -> None:
 
     In force after a reload of the supervisor. Whoever was given the certificate by 'export' needs the new one.
     """
-    directory = context.settings().authority
+    settings = context.paths()
+    directory = settings.authority
     if not yes and (directory / KEY_FILE).exists():
         click.confirm("Everybody who trusts the authority by its certificate will need the new one. Go on?", abort=True)
     try:
@@ -87,7 +89,7 @@ def rotate(context: Context, yes: bool) -> None:
             f"{directory}: cannot keep the certificate authority ({error.strerror}); run as root"
         ) from error
     click.echo(f"sha256 {made.fingerprint}; the one before is {directory / PREVIOUS_FILE}")
-    click.echo("in force after a reload: systemctl reload enforcer, or SIGHUP to the supervisor")
+    click.echo(f"in force after a reload: {reload_command(settings)}")
 
 
 def _existing(directory: Path) -> Authority:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from enforcer.policy.vocabulary import Vocabulary
 
 
+def reload_command(settings: Settings) -> str:
+    """What makes the supervisor of this instance read everything anew, for a shell."""
+    return f"sudo kill -HUP $(sudo cat {settings.run}/supervisor.lock)"
+
+
 @dataclass
 class Context:
     """click's object: everything is read from files, so that commands work without a supervisor."""
@@ -31,6 +36,13 @@ class Context:
 
     def settings(self) -> Settings:
         return self._settings
+
+    def paths(self) -> Settings:
+        """Where this instance has its things, all else by default. For commands that look, give back and take off:
+        they have to work whatever enforcer.yaml says, for after a slip in it they are what is needed."""
+        from enforcer.config import Settings  # noqa: PLC0415
+
+        return Settings(root=self.root.resolve())
 
     def vocabulary(self) -> Vocabulary:
         from enforcer.supervisor.generation import vocabulary  # noqa: PLC0415

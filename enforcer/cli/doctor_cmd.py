@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from enforcer.cli.context import Context
 
 WIDTH = 120  # columns; also when piped, so that output does not depend on where it goes
-_PROMISE, _CELL, _NAME = 32, 24, 16
+_PROMISE, _CELL, _NAME = 32, 24, 18
 _HEAD = ("configuration", "supervisor")  # what was examined, whatever is wrong with it
 _COLOURS = {
     Level.GUARANTEED: "green", Level.IN_PART: "yellow", Level.NOT: "red", Level.CANNOT_TELL: "red",

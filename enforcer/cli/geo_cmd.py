@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from enforcer.cli.context import reload_command
 from enforcer.errors import ConfigError, TableError, UsageError
 from enforcer.flow import Address
 from enforcer.geo.address import VERSIONS, Version, normalise
@@ -43,7 +44,7 @@ def geo() -> None:
     """Where addresses are, and the tables that say so."""
 
 
-@geo.command()
+@geo.command(short_help="Show the region of an address or name, and why.")
 @click.argument("address", metavar="ADDR|NAME")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
@@ -116,7 +117,7 @@ def _lookup_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@geo.command()
+@geo.command(short_help="List the tables, their versions and ages.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 @click.pass_obj
 def sources(context: Context, as_json: bool) -> None:
@@ -136,7 +137,7 @@ def _source_text(entry: Entry) -> str:
     head = f"{entry.name}  {entry.layer}, version {entry.version or 'none'}"
     lines = [f"{head}, {counts} ranges" if entry.version else head]
     if entry.date:
-        lines.append(f"  date     {entry.date}, {entry.age_days} days ago")
+        lines.append(f"  date     {entry.date}, {entry.age_days} day{'' if entry.age_days == 1 else 's'} ago")
     for name, value in (("from", entry.taken_from), ("licence", entry.licence), ("previous", entry.previous)):
         if value:
             lines.append(f"  {name:8} {value}")
@@ -144,7 +145,7 @@ def _source_text(entry: Entry) -> str:
     return "\n".join(lines)
 
 
-@geo.command()
+@geo.command(short_help="Import newer tables.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
     "--file",
@@ -179,11 +180,6 @@ def update(context: Context, names: tuple[str, ...], file: Path | None, dry_run:
         _bring_in(settings, store, good)
     if faults:
         raise TableError("\n".join(faults))
-
-
-_INTO_FORCE = (
-    "it comes into force at the next start or reload: sudo kill -HUP $(sudo cat /run/enforcer/supervisor.lock)"
-)
 
 
 def _chosen(settings: Settings, names: tuple[str, ...]) -> list[GeoSource]:
@@ -227,7 +223,7 @@ def _bring_in(settings: Settings, store: Store, made: list[Imported]) -> None:
     if [one.ident for one in made] == [one.ident if one else "" for one in before]:
         click.echo("nothing has changed")
     else:
-        click.echo(_INTO_FORCE)
+        click.echo(f"it comes into force at the next start or reload: {reload_command(settings)}")
 
 
 def _with(settings: Settings, store: Store, made: list[Imported]) -> tuple[Table, ...]:
@@ -280,7 +276,7 @@ def _region_lines(change: Change) -> list[str]:
     return lines
 
 
-@geo.command()
+@geo.command(short_help="Go back to the version before the last update.")
 @click.argument("name")
 @click.pass_obj
 def rollback(context: Context, name: str) -> None:
@@ -293,7 +289,7 @@ def rollback(context: Context, name: str) -> None:
     _bring_in(settings, store, [before])
 
 
-@geo.command()
+@geo.command(short_help="Show how much of a region is in doubt.")
 @click.argument("region", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 @click.pass_obj

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from enforcer.cli.context import reload_command
 from enforcer.cli.mask_message import MEDIA as MESSAGE
 from enforcer.cli.mask_message import is_answer, masked_message
 from enforcer.errors import EnforcerError, HostError, UsageError
 from enforcer.masking import language
+from enforcer.masking.detectors import NAMES, unknown
 from enforcer.masking.keys import KEY_BYTES, Key, Keys
 from enforcer.masking.trial import Trial, Value
 from enforcer.policy.compiled import Policy
@@ -118,7 +120,8 @@ def rotate(context: Context, yes: bool) -> None:
 
     In force after a reload of the supervisor. The keys before it stay, for what was sealed with them.
     """
-    state = context.settings().state
+    settings = context.paths()
+    state = settings.state
     if not yes and (state / mask_keys.KEY_FILE).exists():
         click.confirm("Whoever compares values by their hmac will find none of the old ones. Go on?", abort=True)
     try:
@@ -126,7 +129,7 @@ def rotate(context: Context, yes: bool) -> None:
     except OSError as error:
         raise HostError(f"{state}: cannot keep the keys of masks ({error.strerror}); run as root") from error
     click.echo(f"key {keys.keys[0].ident} is in front of {len(keys.keys) - 1} before it")
-    click.echo("in force after a reload: systemctl reload enforcer, or SIGHUP to the supervisor")
+    click.echo(f"in force after a reload: {reload_command(settings)}")
 
 
 def _spec(context: Context, named: tuple[str, str], detectors: str, sides: tuple[bool, bool]) -> MaskSpec:
@@ -135,6 +138,9 @@ def _spec(context: Context, named: tuple[str, str], detectors: str, sides: tuple
     policy_name, rule = named
     answers, requests = sides
     listed = tuple(name.strip() for name in detectors.split(",") if name.strip())
+    for name in listed:
+        if name not in NAMES | language.NAMES:
+            raise UsageError(unknown(name))
     if rule and not policy_name:
         raise UsageError("--rule needs its policy; give --policy P as well")
     policies: tuple[Policy, ...] = ()
@@ -165,6 +171,8 @@ def _read(file: Path | None) -> bytes:
     """The text. Raises UsageError where there is none to read."""
     try:
         if file is None:
+            if sys.stdin is None:
+                raise UsageError("standard input is closed; name a FILE")
             if sys.stdin.isatty():
                 click.echo("the text comes from here; end it with Ctrl-D", err=True)
             data = sys.stdin.buffer.read(LARGEST + 1)

@@ -48,7 +48,7 @@ def policy() -> None:
     """Check and list policy files."""
 
 
-@policy.command()
+@policy.command(short_help="Validate policy files and run their expectations.")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
@@ -79,7 +79,7 @@ def check(context: Context, files: tuple[Path, ...], as_json: bool) -> None:
         raise PolicyError(faults)
 
 
-@policy.command(name="list")
+@policy.command(name="list", short_help="List the policies that this host has.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 @click.pass_obj
 def list_policies(context: Context, as_json: bool) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from enforcer.config import Settings
 from enforcer.demo.instance import shipped_policies
 from enforcer.errors import HostError, UsageError
 from enforcer.privileges import find_user
@@ -37,7 +36,13 @@ _WIDTH = 118
 
 
 @click.command()
-@click.option("--mode", "modes", type=click.Choice(sorted(MODES)), multiple=True, help="How executors are governed.")
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice(sorted(MODES)),
+    multiple=True,
+    help="How executors are governed; both with the option twice.  [default: isolated]",
+)
 @click.option("--user", default="nobody", show_default=True, help="The ordinary user that tries, beside root.")
 @click.option("--only", multiple=True, metavar="GLOB", help="Only techniques or groups of such a name.")
 @click.option("--list", "as_list", is_flag=True, help="Show the catalogue and try nothing.")
@@ -77,7 +82,9 @@ def probe(
         return
     if find_user(user).pw_uid == 0:
         raise UsageError("root tries anyway; name an ordinary user with --user")
-    signing = None if target is None else report.host_key(Settings(root=context.root.resolve()).state)
+    if target is not None and not target.absolute().parent.is_dir():
+        raise UsageError(f"cannot write {target}: its directory does not exist; name another file")
+    signing = None if target is None else report.host_key(context.paths().state)
     begun = datetime.now(UTC)
     results = _play(modes or ("isolated",), ("root", user), techniques, quiet=as_json)
     body = report.compose(results, begun, datetime.now(UTC))

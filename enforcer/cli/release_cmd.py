@@ -23,6 +23,6 @@ def release(context: Context, name: str, undo: bool) -> None:
     of the supervisor, until its cgroup ends or '--undo'. Isolated executors end with their command and cannot be
     released.
     """
-    with ControlClient(context.settings().control_socket) as client:
+    with ControlClient(context.paths().control_socket) as client:
         answer = client.request({"op": "retake" if undo else "release", "name": name})
     click.echo(f"{answer['cgroup']} is {'governed again' if undo else 'no longer governed'}")

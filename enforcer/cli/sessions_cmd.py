@@ -34,7 +34,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
-class _Settings(Protocol):
+class _Paths(Protocol):
     @property
     def database(self) -> Path: ...
 
@@ -42,7 +42,7 @@ class _Settings(Protocol):
 class Context(Protocol):
     """What the command group hands to its commands."""
 
-    def settings(self) -> _Settings: ...
+    def paths(self) -> _Paths: ...
 
 
 @click.group()
@@ -50,7 +50,7 @@ def sessions() -> None:
     """What executors sent, and what was decided."""
 
 
-@sessions.command("list")
+@sessions.command("list", short_help="List sessions, newest first.")
 @click.option("--executor", help="Only this executor.")
 @click.option(
     "--action",
@@ -74,12 +74,12 @@ def list_sessions(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Lists sessions, newest first.
+    """List sessions, newest first.
 
     VERDICT `observed` is a denial that passed because its policy only observes.
     """
     wanted = Filter(executor, action, region, protocol, _since(since, time.time_ns()), limit)
-    with Reader(context.settings().database) as reader:
+    with Reader(context.paths().database) as reader:
         found = reader.sessions(wanted)
     if as_json:
         _print_json(found)
@@ -88,16 +88,16 @@ def list_sessions(
         click.echo(line)
 
 
-@sessions.command("show")
+@sessions.command("show", short_help="Show one session and its exchanges.")
 @click.argument("session_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def show_session(context: Context, session_id: str, as_json: bool) -> None:
-    """Shows the session whose id begins with ID: its facts, then every exchange with its exact text.
+    """Show the session whose id begins with ID: its facts, then every exchange with its exact text.
 
     Characters that a terminal would act on are shown as \\x1b or \\u202e; --json has them unambiguously.
     """
-    with Reader(context.settings().database) as reader:
+    with Reader(context.paths().database) as reader:
         session = reader.session(session_id)
     if as_json:
         _print_json(session)
@@ -106,13 +106,15 @@ def show_session(context: Context, session_id: str, as_json: bool) -> None:
         click.echo(line)
 
 
-@sessions.command("verify")
+@sessions.command("verify", short_help="Recompute the hash chain.")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def verify_records(context: Context, path: Path | None, as_json: bool) -> None:
-    """Recomputes the hash chain of the records (or of the database at PATH) and names the first fault."""
-    database = path or context.settings().database
+    """Recompute the hash chain of the records (or of the database at PATH) and name the first fault."""
+    database = path or context.paths().database
+    if path is not None and not path.is_file():
+        raise RecordError(f"{path} is no file; name a copy of sessions.db")
     report = verify(database)
     if as_json:
         _print_json(_report_json(report))

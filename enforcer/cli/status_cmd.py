@@ -25,7 +25,7 @@ def status(context: Context, as_json: bool) -> None:
 
     Without a supervisor it says what is still attached, and ends with exit code 7.
     """
-    settings = context.settings()
+    settings = context.paths()
     try:
         with ControlClient(settings.control_socket) as client:
             answer = client.request({"op": "status"})

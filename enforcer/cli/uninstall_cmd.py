@@ -18,10 +18,14 @@ def uninstall(context: Context, yes: bool) -> None:
 
     Records and configuration stay. Refused while a supervisor runs.
     """
-    from enforcer.supervisor.uninstall import uninstall as take_off  # noqa: PLC0415 - the kernel's tools
+    from enforcer.capture.cgroup import find_mount  # noqa: PLC0415 - the kernel's tools
+    from enforcer.capture.programs import Pins  # noqa: PLC0415
+    from enforcer.supervisor.uninstall import uninstall as take_off  # noqa: PLC0415
 
-    settings = context.settings()
+    settings = context.paths()
     if not yes:
         click.confirm(f"Kill all executors of '{settings.instance}' and detach its kernel programs?", abort=True)
+    there = Pins(settings.instance).directory.exists() or (find_mount() / settings.instance).exists()
     take_off(settings)
-    click.echo(f"removed: programs, maps and cgroups of '{settings.instance}'; records stay in {settings.state}")
+    done = "removed: programs, maps and cgroups of" if there else "nothing is there of"
+    click.echo(f"{done} '{settings.instance}'; records stay in {settings.state}")

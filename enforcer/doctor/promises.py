@@ -41,8 +41,8 @@ PAIRS = tuple(Pair(promise, mode) for promise in Promise for mode in Mode)
 
 # What this version does not do on any host: docs/security.md says the same, and a test compares.
 LIMITS: dict[Promise, str] = {
-    Promise.P6: "rows are chained but not signed in this version",
-    Promise.P8: "no TLS inspection and no names in this version",
+    Promise.P6: "rows are chained but not signed",
+    Promise.P8: "UDP is refused, and clients that pin certificates need a rule that lets their TLS pass unread",
 }
 
 

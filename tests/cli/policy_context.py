@@ -30,6 +30,9 @@ class SmallContext:
     def settings(self) -> Settings:
         return Settings(root=self.root, policies=self.policies_enabled)
 
+    def paths(self) -> Settings:
+        return self.settings()
+
     def vocabulary(self) -> Vocabulary:
         return VOCABULARY
 

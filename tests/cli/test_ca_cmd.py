@@ -58,7 +58,8 @@ def test_rotate_makes_another_and_keeps_the_one_before(context: Context) -> None
     refused = CliRunner().invoke(ca, ["rotate"], obj=context, input="n\n")
     assert refused.exit_code == 1
     assert Authority.open(directory).fingerprint == old.fingerprint
-    assert "in force after a reload" in run(context, "rotate", "--yes")
+    lock = context.paths().run / "supervisor.lock"
+    assert f"in force after a reload: sudo kill -HUP $(sudo cat {lock})" in run(context, "rotate", "--yes")
     new = Authority.open(directory)
     assert new.fingerprint != old.fingerprint
     assert (directory / "ca-previous.pem").read_text() == old.certificate

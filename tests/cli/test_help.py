@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import click
 from click.testing import CliRunner
 
 from enforcer.cli import cli
@@ -26,8 +27,11 @@ def test_the_list_of_commands_loads_no_command() -> None:
 
 
 def test_every_command_says_in_one_line_what_it_does() -> None:
-    """Each command is in the list with a sentence that is not cut off."""
-    lines = CliRunner().invoke(cli, ["--help"]).stdout.partition("Commands:\n")[2].splitlines()
-    said = {name: text for name, _, text in (line.strip().partition(" ") for line in lines)}
-    assert list(said) == cli.list_commands(cli.make_context("enforcer", [], resilient_parsing=True))
-    assert all(text.strip()[0].isupper() and text.endswith(".") and "..." not in text for text in said.values())
+    """Each command, also of a group, is in its list with a sentence that is not cut off."""
+    root = click.Context(cli)
+    commands = [([name], cli.get_command(root, name)) for name in cli.list_commands(root)]
+    for path, group in [([], cli), *((path, one) for path, one in commands if isinstance(one, click.Group))]:
+        lines = CliRunner().invoke(cli, [*path, "--help"]).stdout.partition("Commands:\n")[2].splitlines()
+        said = {name: text for name, _, text in (line.strip().partition(" ") for line in lines)}
+        assert list(said) == group.list_commands(root)
+        assert all(text.strip()[0].isupper() and text.endswith(".") and "..." not in text for text in said.values())

@@ -119,7 +119,7 @@ def test_media_by_name_and_by_option(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        (["--detectors", "emial"], EnforcerError, "unknown detector 'emial'; use email"),
+        (["--detectors", "emial"], UsageError, "unknown detector 'emial'; use email"),
         (["--detectors", "email", "gone.txt"], UsageError, "gone.txt: No such file or directory; name a file"),
         (["--detectors", "email", "."], UsageError, ".: Is a directory; name a file"),
         (["--rule", "letters"], UsageError, "--rule needs its policy; give --policy P as well"),

@@ -106,6 +106,7 @@ def test_json_is_the_reports_body(tmp_path: Path, played: Any) -> None:
         (["--key", "00"], "--verify"),
         (["--user", "root"], "root tries anyway"),
         (["--only", "no-such-thing"], "no technique matches"),
+        (["--report", "/no/such/place/report.json"], "its directory does not exist; name another file"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, arguments: list[str], words: str) -> None:

@@ -30,7 +30,7 @@ class Settings:
 class Context:
     database: Path
 
-    def settings(self) -> Settings:
+    def paths(self) -> Settings:
         return Settings(self.database)
 
 

@@ -1,0 +1,102 @@
+"""Commands on a host where something is wrong: with the configuration, with the terminal, with where output goes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from enforcer.cli import cli
+from enforcer.errors import ConfigError, NotRunning, RecordError, UsageError
+
+# A slip of the pen, as an operator leaves it behind; and what is left when the directory was removed too early.
+FAULTS = {"malformed": "policies: [eu-only\n", "unknown": "policiez: []\n", "missing": None}
+
+
+def enforcer(
+    root: Path, *arguments: str, environment: dict[str, str] | None = None, output: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "enforcer", "--root", str(root), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, **(environment or {})},
+    )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "etc/enforcer/policies").mkdir(parents=True)
+    (tmp_path / "etc/enforcer/enforcer.yaml").write_text("policies: []\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_looking_and_taking_off_need_no_configuration(root: Path, fault: str) -> None:
+    """Whatever enforcer.yaml says: status, records and uninstall work, for that is when they are needed; what depends
+    on it says what is wrong."""
+    path, text = root / "etc/enforcer/enforcer.yaml", FAULTS[fault]
+    path.unlink() if text is None else path.write_text(text)
+    for arguments, kind in (
+        (("status",), NotRunning),
+        (("release", "agent.service"), NotRunning),
+        (("sessions", "list"), RecordError),
+        (("ca", "export"), UsageError),
+        (("policy", "check"), ConfigError),
+    ):
+        assert type(CliRunner().invoke(cli, ["--root", str(root), *arguments]).exception) is kind, arguments
+    done = CliRunner().invoke(cli, ["--root", str(root), "uninstall", "--yes"])
+    assert (done.exception, done.output.partition(" '")[0]) == (None, "nothing is there of")
+
+
+def test_a_full_disk_under_the_output(root: Path) -> None:
+    """Output that cannot be written is one line on standard error and exit code 1."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        done = enforcer(root, "policy", "check", output=full)
+    finally:
+        os.close(full)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "the output cannot be written: No space left on device" in done.stderr
+
+
+def test_an_encoding_that_lacks_a_character(root: Path) -> None:
+    """What the terminal's encoding cannot show is spelt out, and the rest is shown."""
+    (root / "etc/enforcer/policies/big.yaml").write_text(
+        "policy: big\ndescription: an arrow → and …\nrules: [{name: all, to: {region: [DE]}, action: deny}]\n", "utf-8"
+    )
+    done = enforcer(root, "policy", "list", environment={"PYTHONIOENCODING": "latin-1"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2192 and \\u2026" in done.stdout
+
+
+def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """A text that is to come from nowhere is asked for by name."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="standard input is closed; name a FILE"):
+        cli(["--root", str(root), "mask", "test", "--detectors", "email"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb"), ("TERM", "xterm")])
+def test_colours_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """On a terminal there are colours, unless NO_COLOR is set or the terminal is a dumb one."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    output = CliRunner().invoke(cli, ["probe", "--list"], color=True).output
+    assert ("\x1b[" in output) == (value == "xterm")
+
+
+def test_a_copy_that_is_not_there(root: Path) -> None:
+    """Who names a file to verify is told about that file, not about a supervisor."""
+    error = CliRunner().invoke(cli, ["sessions", "verify", str(root / "gone.db")]).exception
+    assert isinstance(error, RecordError)
+    assert str(error) == f"{root}/gone.db is no file; name a copy of sessions.db"
