@@ -33,7 +33,17 @@ from enforcer.masking.pseudonyms import Forms, Pseudonymiser, SessionVault, Vaul
 from enforcer.masking.rewriting import rewriting
 from enforcer.masking.scanner import PIECE, Scanner
 from enforcer.masking.tables import Cell, Table
-from enforcer.masking.text import JsonWindow, Lines, Refused, TextMask, Untouched, Whole, Window, hide_quoted
+from enforcer.masking.text import (
+    JsonWindow,
+    Lines,
+    Refused,
+    TextMask,
+    Untouched,
+    Whole,
+    Window,
+    hide_parts,
+    hide_quoted,
+)
 from enforcer.verdict import PSEUDONYMISE, Masked, MaskSpec, Operator
 
 __all__ = ["MaskError", "Masker", "TextMask", "masker_for"]
@@ -257,10 +267,12 @@ class Masker:
         is held back whole (`text.MAX_DOCUMENT`) and always written anew: what its reader gets is then what was masked,
         without second members of the same name; integers beyond 64 bits come out as doubles. Empty text stays empty;
         text that is not JSON although it says so raises MaskError. With column rules, COPY output is refused, for it
-        has no column names, and errors lose every value they quote.
+        has no column names, errors lose every value they quote, and what may be anything is hidden as a whole.
         """
-        if self._columns is not None and media in ("copy", "error"):
-            return Refused(self.unmaskable(media)) if media == "copy" else Whole("an error", self._error)
+        if self._columns is not None and media in ("copy", "error", "anything"):
+            if media == "copy":
+                return Refused(self.unmaskable(media))
+            return Whole("an error", self._error if media == "error" else hide_parts)
         kind = kind_of(media)
         if self._names is not None and (named := self._named_text(kind, media)) is not None:
             return named

@@ -164,6 +164,15 @@ class Whole:
 # list goes on behind it; NUL parts fields.
 _QUOTED: Final = re.compile(rb'\([^\x00]*\)(?=[^\x00,]*(?:\x00|\Z))|\([^\x00]*|: "[^\x00]*')
 _SHOWN: Final = re.compile(rb"[0-9A-Za-z_\x80-\xff]")
+_STARS: Final = 16
+"""Asterisks that stand for any longer text."""
+
+
+def hide_parts(text: bytes, counts: Counter[str]) -> bytes:
+    """What may be data wholly, part by part as NUL bytes part it."""
+    hidden = [b"*" * min(len(part), _STARS) for part in text.split(b"\0")]
+    counts["error detail"] += sum(map(bool, hidden))
+    return b"\0".join(hidden)
 
 
 def hide_quoted(text: bytes, counts: Counter[str]) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlglot import exp
 
 from enforcer.sql import functions, settings
-from enforcer.sql.functions import ADMIN, READ
+from enforcer.sql.functions import ADMIN, READ, WRITE
 from enforcer.sql.names import folded, folded_column
 from enforcer.sql.scopes import ANYTHING, NOTHING, Items, Names, Scope, all_of
 from enforcer.sql.shape import Doubtful
@@ -160,6 +160,8 @@ class Expressions:
             return sources | ANYTHING
         if name == "set_config" and _sets_what_is_harmless(node):
             known = READ
+        if name == "last_insert_id" and node.expressions:
+            known = WRITE  # it keeps what it is given
         if known != READ:
             self._does(known)
         return sources | ANYTHING if known == ADMIN or name in _REMEMBERED else sources

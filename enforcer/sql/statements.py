@@ -54,6 +54,8 @@ _SETTING: Final = re.compile(
 )
 # Of MySQL: a variable of the session's own, from a literal or another.
 _VARIABLE: Final = re.compile(r"@\w+\s*:?=\s*(?:@@?[\w.]+|'[^']*'|-?1|null|true|false)", re.IGNORECASE)
+# A setting that keeps what a variable holds, which may be anything.
+_FROM_VARIABLE: Final = re.compile(r"(?<!@)@(?!@)")
 # As drivers do: modes beside those that there are.
 _ADDED_MODES: Final = re.compile(r"\bsql_mode\s*=\s*concat\(@@sql_mode,\s*('[A-Za-z_,]*')\)", re.IGNORECASE)
 # Commas outside literals.
@@ -162,6 +164,8 @@ def _set(shape: str, dialect: str) -> Reading:
 def _is_harmless(entry: str, dialect: str) -> bool:
     if dialect == MYSQL and _VARIABLE.fullmatch(entry):
         return True
+    if dialect == MYSQL and _FROM_VARIABLE.search(entry):
+        return False
     found = _SETTING.match(entry)
     return found is not None and settings.is_harmless(found[1].lower(), found[2].strip())
 
@@ -177,7 +181,15 @@ def _lock(shape: str, dialect: str) -> Reading:
 _FREE: Final = re.compile(r"application_name|search_path|time\s*zone", re.IGNORECASE)
 
 
+# What MySQL shows of other sessions, and of what was done by statements of the past.
+_SHOWS_OTHERS: Final = re.compile(
+    r"show\s+(?:full\s+)?(?:processlist|binlog\s+events|relaylog|engine|explain|analyze)\b", re.IGNORECASE
+)
+
+
 def _show(shape: str, dialect: str) -> Reading:
+    if dialect == MYSQL and _SHOWS_OTHERS.match(shape):
+        return _simply(ADMIN, ANY)
     reading = _simply(READ)
     # Settings of the client's own, and those in which a client writes what it likes, may hold anything.
     if "." not in shape and not _FREE.search(shape):

@@ -64,6 +64,42 @@ def test_each_result_is_of_its_own_statement(masked: Gateway) -> None:
         assert cursor.fetchall() == (("***",),)
 
 
+SSN = "078-05-1120"
+TELLING = (
+    "SELECT extractvalue(1, concat('!', (SELECT ssn FROM customers WHERE id = 1)))",
+    "SELECT updatexml(1, concat('!', (SELECT ssn FROM customers WHERE id = 1)), 1)",
+    "SELECT count(*), concat((SELECT max(ssn) FROM customers), floor(rand(0) * 2)) x FROM seq_1_to_9 GROUP BY x",
+    "INSERT INTO customers (id, email) SELECT 8 + seq, (SELECT ssn FROM customers WHERE id = 1) FROM seq_1_to_2",
+    "SET @a = 1; SELECT ssn INTO @a FROM customers WHERE id = 1; PREPARE p FROM @a",
+    "DO last_insert_id((SELECT left(ssn, 3) + 0 FROM customers WHERE id = 1))",
+)
+
+
+def test_errors_quote_nothing_that_is_hidden(masked: Gateway) -> None:
+    """Whatever a statement makes them say; those about the statement itself stay readable."""
+    told = {
+        "SELEC 'x' AND more": (1064, "use near 'SELEC 'x' AND more'"),
+        "SELECT nothing FROM customers": (1054, "Unknown column 'nothing'"),
+        "SELECT 1 FROM nowhere": (1146, "Table 'shop.nowhere' doesn't exist"),
+    }
+    flags = pymysql.constants.CLIENT.MULTI_STATEMENTS
+    with connect(masked.port, client_flag=flags) as db, db.cursor() as cursor:
+        for statement in TELLING:
+            try:
+                cursor.execute(statement)
+                while cursor.nextset():
+                    pass
+                said = f"insert id {cursor.lastrowid}"
+            except pymysql.Error as error:
+                said = str(error)
+            assert not {part for part in (SSN, SSN[:6], "78") if part in said}, (statement, said)
+        for statement, (code, words) in told.items():
+            with pytest.raises(pymysql.Error) as refusal:
+                cursor.execute(statement)
+            assert refusal.value.args[0] == code
+            assert words in refusal.value.args[1]
+
+
 def test_what_quotes_mean_to_the_server_is_what_counts(masked: Gateway) -> None:
     """A name in double quotes is no text where the session's mode says so, nor when it was prepared under that mode."""
     text = 'SELECT upper("ssn") FROM customers WHERE id = 1'

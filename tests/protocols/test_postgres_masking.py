@@ -92,7 +92,7 @@ def test_a_statement_nobody_described_has_the_names_of_its_text() -> None:
 
 
 def test_errors_are_texts_whose_values_can_be_replaced() -> None:
-    """DETAIL prints whole rows, RAISE names tables as it likes: those go to the masker, the rest of the message stays."""
+    """DETAIL prints whole rows, RAISE names tables as it likes: that goes to the masker, the rest of it stays."""
     talk = masking()
     talk.feed(C, query("insert"))
     talk.sent()

@@ -137,6 +137,7 @@ class Conversation:
         self.binary = False
         self.text = b""  # the statement whose answer is due, and whether it was understood
         self.understood = False
+        self.certain = False  # does it what its words say, and calls no functions but the server's own?
         self.version = ""
         self.misread = b""  # characters that mean something else to the server, by its sql_mode, than they are read as
         self.database = ""

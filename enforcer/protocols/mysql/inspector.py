@@ -26,7 +26,7 @@ from enforcer.protocols.mysql.results import (
     write_rows,
 )
 from enforcer.protocols.mysql.server import ServerHalf
-from enforcer.protocols.statement_facts import DOUBT
+from enforcer.protocols.statement_facts import DOUBT, FUNCTION
 from enforcer.verdict import Denial
 
 PORT: Final = 3306
@@ -123,6 +123,7 @@ class MySqlInspector:
         conversation.statement, conversation.binary = asked.statement, asked.binary
         conversation.text = asked.text if asked.statement is None else asked.statement.text
         conversation.understood = DOUBT not in request.facts
+        conversation.certain = conversation.understood and FUNCTION not in request.facts
         conversation.pending = asked.pending or {}
         conversation.client = _THEN.get(asked.awaiting, conversation.client)
         if asked.bound is not None and asked.statement is not None:

@@ -17,6 +17,7 @@ from enforcer.protocols.mysql import handshake
 from enforcer.protocols.mysql.charsets import is_read
 from enforcer.protocols.mysql.client import ClientHalf
 from enforcer.protocols.mysql.conversation import ANSWERS, Awaiting, Client, Conversation, Exchange, Said
+from enforcer.protocols.mysql.diagnostics import NAMED, media_of_error, media_of_ok
 from enforcer.protocols.mysql.packets import (
     FULL,
     HEADER,
@@ -302,7 +303,7 @@ class ServerHalf:
             exchange.status = exchange.status or "OK"
             if awaiting is Awaiting.RESULT:
                 exchange.add_rows(ok.affected)
-        self._text(raw, payload)
+        self._text(raw, payload, media_of_ok(conversation.text, certain=conversation.certain))
         self._after()
 
     def _heed(self, status: int) -> None:
@@ -346,13 +347,13 @@ class ServerHalf:
 
     def _error(self, raw: bytes, payload: bytes, awaiting: Awaiting) -> None:
         conversation, exchange = self._conversation, self._conversation.exchange
-        code, _, _ = read_error(payload)
+        code, _, words = read_error(payload)
         if awaiting in (Awaiting.GREETING, Awaiting.LOGIN):
             conversation.client = Client.CLOSED
         conversation.pending = {}
         if exchange is not None and exchange.counted:
             exchange.add_rows(exchange.counted)
-        self._text(raw, payload)
+        self._text(raw, payload, media_of_error(code, words, conversation.text, certain=conversation.certain))
         conversation.finish(str(code), failed=True)
 
     def _local_infile(self, _raw: bytes, _payload: bytes, _awaiting: Awaiting) -> None:
@@ -443,7 +444,7 @@ class ServerHalf:
         self._conversation.to_client(raw)
         self._conversation.finish()
 
-    def _text(self, raw: bytes, payload: bytes) -> None:
+    def _text(self, raw: bytes, payload: bytes, media: str = NAMED) -> None:
         """An OK or an ERR: a Text where what is under way, or was last, is masked."""
         conversation = self._conversation
         exchange, raw = conversation.speaks_for, conversation.numbered(raw)
@@ -451,7 +452,7 @@ class ServerHalf:
         if exchange is None or not data:
             conversation.forward(Side.SERVER, raw)
         else:
-            conversation.emit(Text(exchange.number, "error", data, final=True, raw=raw))
+            conversation.emit(Text(exchange.number, media, data, final=True, raw=raw))
 
 
 def _renumbered(block: bytes, shift: int) -> bytes:
