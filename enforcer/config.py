@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Hashable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -260,10 +261,7 @@ def load_settings(root: Path) -> Settings:
         raise ConfigError(f"cannot read {path}: {error.strerror}; it must be readable by root") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    try:
-        document: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    document = _document(path, text)
     if document is None:
         document = {}
     if not isinstance(document, dict):
@@ -279,12 +277,61 @@ def load_settings(root: Path) -> Settings:
     return settings
 
 
+class _Loader(yaml.SafeLoader):
+    """Scalars are text as it is written, as in policies: `NO` is Norway, not false. What is a number or a switch, the
+    setting's type says. A key is there once, for the second would count and the first be believed."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as yaml has it
+        first: [row for row in rows if row[0] == "tag:yaml.org,2002:null"]
+        for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.MarkedYAMLError(problem="a key is not text", problem_mark=key_node.start_mark)
+            if key in mapping:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark)
+            mapping[key] = self.construct_object(value_node, deep=deep)
+        return mapping
+
+
+def _document(path: Path, text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
+        at = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{at}: not valid YAML: {problem}; correct it") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter: escapes beyond U+10FFFF
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}; correct it") from error
+
+
+# What pydantic says in Python's words.
+_MEANT = {
+    "tuple_type": "must be a list, such as [a, b]",
+    "dict_type": "must be a mapping, such as {a: b}",
+    "model_type": "must be a mapping, such as {a: b}",
+    "string_type": "must be a text",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "missing": "is missing",
+}
+
+
 def _fault(item: Any) -> str:
     field = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         known = ", ".join(sorted(set(_model_of(item["loc"][:-1]).model_fields) - {"root"}))
         return f"{field}: unknown setting; known are {known}"
-    return f"{field}: {item['msg']}"
+    said = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{field}: {_MEANT.get(item['type'], said)}"
 
 
 def _model_of(path: tuple[int | str, ...]) -> type[BaseModel]:
