@@ -75,6 +75,47 @@ def test_fields_are_masked_by_name(server: Server) -> None:
         assert db.eval("return redis.call('hget', 'user:1', 'ssn')", 0) == "****"
 
 
+SSN = "078-05-1120"
+SCRIPTS = (
+    "return redis.error_reply(redis.call('HGET', 'user:7', 'ssn'))",
+    "return {err = 'ERR ' .. redis.call('HGET', 'user:7', 'ssn')}",
+    "return redis.error_reply(redis.call('HGET', 'user:7', 'word') .. ' x')",
+    "error(redis.call('HGET', 'user:7', 'ssn'))",
+    "return redis.call(redis.call('HGET', 'user:7', 'ssn'))",
+    "return {{err = redis.call('HGET', 'user:7', 'ssn')}}",
+)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_hidden_field_has_no_other_way_out(server: Server, version: int) -> None:
+    """In errors of scripts, codes included, in what is told of a stream, and bit by bit; NOSCRIPT stays what it is."""
+    with redis.Redis(port=server.port) as direct:
+        direct.hset("user:7", mapping={"ssn": SSN, "word": "ZEBRA", "name": "Ada"})
+        direct.set("pin", SSN)
+        direct.delete("log")
+        direct.xadd("log", {"ssn": SSN, "name": "Ada"})
+    hidden = MaskSpec(columns=tuple(map(Column, ("user:*.ssn", "user:*.word", "log.ssn", "pin"))))
+    with Gateway(server.port, rule(mask=hidden)) as gateway, client(gateway, protocol=version) as db:
+        for script in SCRIPTS:
+            for command in ("EVAL", "EVAL_RO"):
+                try:
+                    said = repr(db.execute_command(command, script, 0))
+                except redis.RedisError as error:
+                    said = str(error)
+                assert SSN not in said, (script, said)
+                assert "ZEBRA" not in said, (script, said)
+        for asked in (("XINFO", "STREAM", "log"), ("XINFO", "STREAM", "log", "FULL"), ("XRANGE", "log", "-", "+")):
+            said = repr(db.execute_command(*asked))
+            assert SSN not in said
+            assert "Ada" in said
+        assert db.execute_command("GETBIT", "pin", 1) is None
+        assert db.execute_command("BITCOUNT", "pin") is None
+        assert db.execute_command("BITPOS", "pin", 1, 2) is None
+        with pytest.raises(redis.exceptions.NoScriptError):
+            db.evalsha("0" * 40, 0)
+    assert "ZEBRA" not in repr(gateway.exchanges())
+
+
 def test_requests_are_rewritten(server: Server) -> None:
     """What goes to the server has no card in it, whatever argument it stood in; a password is left alone."""
     with (

@@ -88,8 +88,8 @@ class Plan:
 
 
 def readable(text: bytes) -> str:
-    """A key or field as policies may name it."""
-    return text.decode("utf-8", "backslashreplace")
+    """A key or field as policies may name it. (NUL bytes join names.)"""
+    return text.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
 _FIELDS: Final = frozenset(("HGET", "HMGET", "HINCRBY", "HINCRBYFLOAT"))
@@ -98,7 +98,9 @@ _LISTED_FIELDS: Final = frozenset(("HGETDEL", "HGETEX"))
 """`HGETDEL key FIELDS count field ...`."""
 _PAIRS: Final = frozenset(("HGETALL", "HSCAN", "XRANGE", "XREVRANGE", "XREAD", "XREADGROUP", "XCLAIM", "XAUTOCLAIM"))
 _KEYED: Final = frozenset(("BLPOP", "BRPOP", "BZPOPMIN", "BZPOPMAX", "LMPOP", "ZMPOP", "BLMPOP", "BZMPOP"))
-_NUMBERS: Final = frozenset(("INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY", "BITFIELD", "BITFIELD_RO"))
+_NUMBERS: Final = frozenset(
+    ("INCR", "INCRBY", "DECR", "DECRBY", "HINCRBY", "BITFIELD", "BITFIELD_RO", "GETBIT", "SETBIT", "BITCOUNT", "BITPOS")
+)
 _NAMELESS: Final = frozenset(("HVALS", "SORT", "SORT_RO"))
 _TOLD: Final = frozenset(
     (
@@ -134,6 +136,8 @@ def plan_of(command: Command, args: list[bytes]) -> Plan:
     name, keys = command.name, command.keys
     word = name.partition(" ")[0]
     numbers = name in _NUMBERS or command.more
+    if name == "XINFO STREAM":  # with its first and last entry, or all of them
+        return _of_key(Shape.PAIRS, keys)
     if word in _TOLD:
         return Plan(Shape.ONE, (word.lower(),))
     if name in ("DUMP", "FUNCTION DUMP"):

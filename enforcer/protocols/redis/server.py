@@ -47,6 +47,8 @@ _LINE_LIMIT: Final = 64 << 10
 _SHORT_LINE: Final = 4096
 _SIMPLE, _ERROR_LINE, _INTEGER, _STRING = b"+-:$"
 _COUNT: Final = re.compile(rb"0|[1-9][0-9]{0,9}")
+_SCRIPTS: Final = ("EVAL", "FCALL")
+_CODES: Final = frozenset(b"ERR NOSCRIPT WRONGTYPE BUSY OOM READONLY NOPERM MOVED ASK CLUSTERDOWN TRYAGAIN".split())
 _ERROR: Final = re.compile(rb"[A-Z][A-Z0-9_]*(?= |\Z)")
 _LINES, _BULKS, _LISTS = b"+-:_#,(", b"$=!", b"*%~>|"
 _WORD: Final = {ord("$"): "value", ord("="): "value", ord(":"): "integer", ord(","): "double", ord("("): "integer"}
@@ -282,12 +284,10 @@ class ServerHalf:
         self._element(reading)
 
     def _summarize(self, reading: Reading, kind: int, text: bytes) -> None:
-        if kind in b"-!":
-            code = _ERROR.match(text)
-            reading.status, reading.failed = code[0].decode("ascii") if code is not None else "ERR", True
-        elif kind == ord("+"):
-            code = _ERROR.match(text)
-            reading.status = code[0].decode("ascii") if code is not None else "text"
+        if kind in b"-!+":
+            code = _code(reading.item, text)
+            reading.failed = kind != ord("+")
+            reading.status = code or ("ERR" if reading.failed else "text")
         elif kind == ord("_"):
             reading.status, reading.rows = "nil", 0
         else:
@@ -300,9 +300,10 @@ class ServerHalf:
         if item is None:
             self._conversation.forward(raw)
             return
-        code = _ERROR.match(raw, 1)
-        start = code.end() + 1 if code is not None and code.end() + 2 < len(raw) else 1
-        self._conversation.emit(Text(item.exchange, "error", raw[start:-2], True, raw))
+        code = _code(item, raw[1:-2])
+        start = len(code) + 2 if code and len(code) + 3 < len(raw) else 1
+        media = "anything" if item.name.startswith(_SCRIPTS) else "error"
+        self._conversation.emit(Text(item.exchange, media, raw[start:-2], True, raw))
 
     def _cell(self, reading: Reading, kind: int, raw: bytes, text: bytes) -> None:
         """A value that may have to be hidden, unless it is none."""
@@ -471,6 +472,14 @@ def _scalar(raw: bytes, value: bytes) -> bytes:
         value = raw[raw.index(b"\r\n") + 2 :][:4] + value
     kind = b"!" if kind == b"-" else kind if kind in b"$=!" else b"$"
     return b"%b%d\r\n%b\r\n" % (kind, len(value), value)
+
+
+def _code(item: Pending | None, text: bytes) -> str:
+    """The first word of an error or a status; of scripts, which say what they like, only one that clients go by."""
+    found = _ERROR.match(text)
+    if found is None or (item is not None and item.name.startswith(_SCRIPTS) and found[0] not in _CODES):
+        return ""
+    return found[0].decode("ascii")
 
 
 def write_error(text: Text, data: bytes) -> bytes:
