@@ -162,7 +162,7 @@ class Whole:
 # What servers quote rows and values in: `Key (ssn)=(078-05-1120) already exists.`, `Failing row contains (1, ...`,
 # `invalid input syntax for type integer: "12x"`. To the last bracket, for a value may hold some, or to the end where a
 # list goes on behind it; NUL parts fields.
-_QUOTED: Final = re.compile(rb'\([^\x00]*\)(?=[^\x00,]*(?:\x00|\Z))|\([^\x00]*|: "[^\x00]*')
+_QUOTED: Final = re.compile(rb'\([^\x00]*\)(?=[^\x00,]*(?:\x00|\Z))|\([^\x00]*|: "[^\x00]*|dup key: [^\x00]*')
 _SHOWN: Final = re.compile(rb"[0-9A-Za-z_\x80-\xff]")
 _STARS: Final = 16
 """Asterisks that stand for any longer text."""

@@ -191,6 +191,15 @@ NAMED: list[tuple[dict[str, Any], dict[str, Any], dict[str, set[str]]]] = [
         {"v": {"d.c.fullDocument.s", "d.c.s"}},
     ),
     ({"mapReduce": "c"}, {"s": "v"}, {"v": {""}}),
+    ({"find": "c", "projection": {"k": {"$meta": "sortKey"}}, "sort": {"ssn": 1}}, {"k": ["v"]}, {"v": {""}}),
+    ({"find": "c", "projection": {"k": {"$meta": "indexKey"}}}, {"k": {"ssn": "v"}}, {"v": {""}}),
+    ({"find": "c", "projection": {"k": {"$meta": "textScore"}}}, {"k": "v"}, {"v": {"d.c.k"}}),
+    ({"aggregate": "c", "pipeline": [{"$searchMeta": {"facet": {"path": "ssn"}}}]}, {"f": [{"_id": "v"}]}, {"v": {""}}),
+    (
+        {"findAndModify": "c", "update": [{"$set": {"z": "$ssn"}}]},
+        {"z": "v"},
+        {"v": {"d.c.z", "d.c.ssn", "d.c.ssn.z"}},
+    ),
 ]
 
 
@@ -306,7 +315,8 @@ def test_what_is_recorded(asked: dict[str, Any], text: str) -> None:
     [
         ({"find": "c"}, "read d.c"),
         ({"find": bson.Binary(b"1" * 16, 4)}, "read *"),
-        ({"aggregate": 1, "pipeline": [{"$currentOp": {}}]}, "read *"),
+        ({"aggregate": 1, "pipeline": [{"$currentOp": {}}]}, "admin *"),
+        ({"aggregate": "c", "pipeline": [{"$planCacheStats": {}}]}, "admin d.c"),
         ({"aggregate": "c", "pipeline": [{"$facet": {"a": [{"$lookup": {"from": "e", "as": "x"}}]}}]}, "read d.c, d.e"),
         ({"aggregate": "c", "pipeline": [{"$lookup": {"from": {"db": "o", "coll": "e"}}}]}, "read d.c, o.e"),
         ({"aggregate": "c", "pipeline": [{"$graphLookup": {"from": "e"}}]}, "read d.c, d.e"),

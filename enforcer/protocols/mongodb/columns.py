@@ -8,6 +8,7 @@ may be any: then every rule on columns hides it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import Final
 
 from enforcer.protocols.mongodb.commands import ADMIN, UNKNOWN, Command
@@ -24,7 +25,14 @@ class Naming:
         self.prefix = command.prefix
         self._sources = None if command.operation in (ADMIN, UNKNOWN) else command.sources
         self._foreign = command.foreign
+        self.makes_names = command.makes_names or command.operation == UNKNOWN
         self._known: dict[str, str] = {}
+
+    def nameless(self) -> Naming:
+        """For values of which it is not known what they are."""
+        naming = copy(self)
+        naming._sources, naming._known = None, {}
+        return naming
 
     def column(self, path: str) -> str:
         name = self._known.get(path)

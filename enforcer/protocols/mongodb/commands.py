@@ -60,9 +60,27 @@ _SCRIPTS: Final = frozenset((b"$where", b"$function", b"$accumulator"))
 _READS: Final = frozenset((b"$lookup", b"$graphLookup", b"$unionWith"))
 _WRITES: Final = frozenset((b"$out", b"$merge"))
 _UNCLEAR: Final = frozenset(
-    (b"$replaceRoot", b"$replaceWith", b"$objectToArray", b"$arrayToObject", b"$getField", b"$mergeObjects", b"$reduce")
+    (
+        b"$replaceRoot",
+        b"$replaceWith",
+        b"$objectToArray",
+        b"$arrayToObject",
+        b"$getField",
+        b"$mergeObjects",
+        b"$reduce",
+        b"$setField",
+        b"$searchMeta",
+    )
 )
 """What may give values names that the pipeline does not spell out."""
+_MAKING: Final = frozenset((b"$arrayToObject", b"$setField"))
+"""Those of them that may make names of fields out of values."""
+_META: Final = frozenset(("textScore", "searchScore", "vectorSearchScore", "geoNearDistance", "recordId", "randVal"))
+"""What `$meta` may ask for that is no value of a document, as sort keys, index keys and highlights are."""
+_OF_OTHERS: Final = frozenset(
+    (b"$currentOp", b"$listSessions", b"$listLocalSessions", b"$planCacheStats", b"$queryStats")
+)
+"""Stages that tell what other clients asked."""
 _WRAPPING: Final = frozenset((b"$facet", b"$changeStream"))
 """Stages whose results have documents of the collection below names of their own."""
 _SHAPELESS: Final = frozenset((b"$match", b"$sort", b"$unwind", b"$unset", b"$limit", b"$skip", b"$sample", b"$count"))
@@ -74,7 +92,8 @@ _PLAIN_VARIABLES: Final = ("$$NOW", "$$CLUSTER_TIME", "$$REMOVE", "$$DESCEND", "
 class Command:
     """`name`: its first field. `tables`: `db.collection`. `prefix`: the collection that its documents are from.
     `sources`: paths that other values than those of the same name may come from; None where that may be any.
-    `foreign`: further collections that documents are from. `columns`: fields that it filters by, shows or sets."""
+    `foreign`: further collections that documents are from. `columns`: fields that it filters by, shows or sets.
+    `makes_names`: names of fields in its answer may be values."""
 
     name: str
     database: str
@@ -84,6 +103,7 @@ class Command:
     sources: list[str] | None = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
+    makes_names: bool = False
     field_name: str = ""
     cursor: int = 0
 
@@ -195,7 +215,9 @@ class _Reading:
                 for stage in bson.elements(self._raw, element.start, element.end):
                     self._stage(stage)
             else:
-                shaping = element.name in (b"projection", b"fields")
+                shaping = element.name in (b"projection", b"fields") or (
+                    element.name == b"update" and element.kind == bson.ARRAY  # a pipeline, whose outcome is told
+                )
                 self._operators(element, shaping=shaping, depth=0)
         for sequence in self._message.sequences:
             if sequence.name in _WHOLE:
@@ -233,8 +255,13 @@ class _Reading:
         command, name = self._command, element.name
         if not name.startswith(b"$"):
             return
+        command.makes_names |= name in _MAKING
         if name in _SCRIPTS:
             command.operation = UNKNOWN
+        elif name in _OF_OTHERS and command.operation == READ:
+            command.operation = ADMIN
+        elif name == b"$meta" and bson.text(self._raw, element) not in _META:
+            command.sources = None
         elif name in _WRITES:
             if command.operation == READ:
                 command.operation = WRITE

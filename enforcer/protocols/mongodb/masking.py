@@ -29,6 +29,42 @@ _ENVELOPE: Final = frozenset(
 _CURSOR: Final = frozenset((b"id", b"ns", b"partialResultsReturned", b"postBatchResumeToken", b"atClusterTime"))
 _ERROR_LISTS: Final = frozenset((b"writeErrors", b"writeConcernError", b"writeConcernErrors", b"upserted"))
 _ERROR_NUMBERS: Final = frozenset((b"index", b"code", b"codeName"))
+_OF_NAMES: Final = frozenset(
+    (
+        6,
+        7,
+        13,
+        18,
+        26,
+        27,
+        43,
+        48,
+        50,
+        59,
+        64,
+        67,
+        68,
+        72,
+        73,
+        79,
+        85,
+        86,
+        89,
+        91,
+        100,
+        112,
+        133,
+        165,
+        168,
+        189,
+        211,
+        225,
+    )
+) | frozenset((226, 246, 251, 262, 263, 291, 10107, 11000, 11600, 11601, 11602, 13435, 13436, 40324, 40415))
+"""Codes of errors that tell of names, rights, states and limits; and of keys that are there already, as `hide_quoted`
+knows them. Of all others, such as a value that cannot be converted, anything may be data."""
+_OF_WORDS: Final = frozenset((2, 9, 14))
+"""BadValue, FailedToParse, TypeMismatch: of the command's own words, unless a pipeline computes."""
 _NAMES_END: Final = b"\0\0"
 """Between field names: none holds a NUL."""
 
@@ -36,11 +72,13 @@ _NAMES_END: Final = b"\0\0"
 @dataclass(slots=True)
 class Part:
     """What is handed out at once: one document's values, or an error's message. `elements`: where they stand. `names`:
-    the places of field names, which are a row's last cell."""
+    the places of field names, which are a row's last cell. `made`: of values, it may be; then rules on columns hide
+    them."""
 
     event: Rows | Text
     elements: list[Element]
     names: list[Element]
+    made: bool = False
 
 
 @dataclass(slots=True)
@@ -65,8 +103,8 @@ class Assembly:
         for element, before, value in zip(part.elements, row.values, values, strict=False):
             if value != before:
                 self.edits[element.start] = _written(element, value)
-        if values[-1] is not None and values[-1] != row.values[-1]:
-            _rename(self.names, part.names, values[-1])
+        if values[-1] != row.values[-1]:
+            _rename(self.names, part.names, values[-1] or b"", made=part.made)
 
     def hide_text(self, text: Text, data: bytes) -> None:
         """The same of an error's message."""
@@ -111,7 +149,9 @@ class _Parts:
             if element.name == b"cursor" and element.kind == bson.DOCUMENT:
                 yield from self._cursor(element)
             elif element.name == b"errmsg":
-                yield self._error(element)
+                yield self._error(element, message.body, message.end)
+            elif element.name == b"errInfo":
+                yield self._document([(element, "errInfo")], self._naming.nameless())
             elif element.name in _ERROR_LISTS and element.kind in bson.CONTAINERS:
                 yield from self._errors(element, 0)
             elif element.name == b"value" and self._command.name in ("findAndModify", "findandmodify"):
@@ -140,7 +180,9 @@ class _Parts:
             raise ProtocolError(Side.SERVER, "a reply nests too many documents")
         for element in bson.elements(self._raw, listed.start, listed.end):
             if element.name == b"errmsg":
-                yield self._error(element)
+                yield self._error(element, listed.start, listed.end)
+            elif element.name == b"errInfo":
+                yield self._document([(element, "errInfo")], self._naming.nameless())
             elif element.name in (b"keyValue", b"keyPattern"):
                 yield self._document([(element, "")])
             elif listed.kind == bson.ARRAY and element.kind == bson.DOCUMENT:
@@ -148,24 +190,29 @@ class _Parts:
             elif element.name not in _ERROR_NUMBERS:
                 yield self._document([(element, _text(element.name))])
 
-    def _error(self, element: Element) -> Part:
+    def _error(self, element: Element, start: int, end: int) -> Part:
+        """The message of an error whose document is there."""
         data = bson.spelt(self._raw, element) or b""
-        return Part(Text(self._assembly.exchange, "error", data, True, b""), [element], [])
+        codes = [bson.number(self._raw, one) for one in bson.elements(self._raw, start, end) if one.name == b"code"]
+        known = _OF_NAMES if self._command.name == "aggregate" else _OF_NAMES | _OF_WORDS
+        media = "error" if codes and known.issuperset(codes) else "anything"
+        return Part(Text(self._assembly.exchange, media, data, True, b""), [element], [])
 
-    def _document(self, roots: list[tuple[Element, str]]) -> Part:
+    def _document(self, roots: list[tuple[Element, str]], naming: Naming | None = None) -> Part:
         """The values of `roots`, each below its path."""
-        cells = _Cells(self._raw, self._naming)
+        naming = naming or self._naming
+        cells = _Cells(self._raw, naming)
         for root, path in roots:
             if path:
                 cells.add(root, path)
             if root.kind in bson.CONTAINERS:
                 cells.add_below(root, path, 0)
-        # Rules on columns leave field names alone, see `_rename`.
-        columns, binary = (*cells.columns, self._naming.prefix), (*cells.binary, False)
+        # Rules on columns leave field names alone where none is made of a value, see `_rename`.
+        columns, binary = (*cells.columns, "" if naming.makes_names else naming.prefix), (*cells.binary, False)
         values = [*cells.values, _joined(cells.names)]
         strings = (*cells.strings, True)
         row = Rows(self._assembly.exchange, columns, values, binary, b"", strings)
-        return Part(row, cells.elements, cells.names)
+        return Part(row, cells.elements, cells.names, naming.makes_names)
 
 
 class _Cells:
@@ -250,12 +297,15 @@ def _joined(elements: list[Element]) -> bytes:
     return _NAMES_END.join([b"", *(one.name for one in elements), b""])
 
 
-def _rename(names: bson.Names, elements: list[Element], joined: bytes) -> None:
+def _rename(names: bson.Names, elements: list[Element], joined: bytes, *, made: bool = False) -> None:
     """Field names that hold values are hidden as well. What no longer begins and ends as `_joined` made it was hidden
-    as a column, which names are not."""
-    first, *hidden, last = joined.split(_NAMES_END)
-    if first or last or len(hidden) != len(elements):
-        return
+    as a column, which names are not, unless they may be `made` of values: then they are numbered."""
+    parts = joined.split(_NAMES_END)
+    hidden = parts[1:-1]
+    if parts[0] or parts[-1] or len(hidden) != len(elements):
+        if not made:
+            return
+        hidden = [one.name if one.name == b"_id" else b"*%d" % number for number, one in enumerate(elements)]
     names.update({one.at: name for one, name in zip(elements, hidden, strict=True) if name != one.name})
 
 
