@@ -156,6 +156,10 @@ class World:
             log=f"postgres-{site.name}.log",
         )
         self.wait_for(site, 5432)
+        # It listens before it lets anybody in.
+        ready, deadline = [f"{binaries}/pg_isready", "-q", "-h", str(data)], time.monotonic() + START_TIMEOUT
+        while subprocess.run(ready, check=False).returncode and time.monotonic() < deadline:
+            time.sleep(0.05)
         _run(*as_postgres, "psql", "-qX", "-h", str(data), "-v", "ON_ERROR_STOP=1", "-f", str(script), "postgres")
 
     def wait_for(self, site: Site, port: int) -> None:

@@ -136,10 +136,10 @@ def test_a_starter_killed_at_any_moment_leaves_nothing(fresh: Cell) -> None:
 
 def test_without_its_first_process_there_is_no_executor(fresh: Cell) -> None:
     """Whatever ends the first process, as the OOM killer might, ends the command with status 137."""
-    process = start(fresh, "sleep", "1000")
+    process = start(fresh, "tail", "-f", "/dev/null")
     try:
         deadline = time.monotonic() + PATIENCE
-        while "sleep" not in fresh.running() and time.monotonic() < deadline:
+        while "tail" not in fresh.running() and time.monotonic() < deadline:
             time.sleep(0.01)
         first = next(pid for pid in fresh.members() if psutil.Process(pid).uids().real == 2**31 - 2)
         os.kill(first, signal.SIGKILL)
