@@ -120,6 +120,19 @@ def test_a_detector_finds_in_binary_what_it_finds_in_text(gateway: Gateway, desc
             assert (wire.i16(3) + wire.i32(-1) in told) is (value in HIDING), (value, told)
 
 
+def test_bytes_are_read_in_the_text_format_too(gateway: Gateway) -> None:
+    """As hexadecimal digits, alone, in arrays and in a COPY: NULL where they say something to hide."""
+    query = f"select '{CARD} x'::bytea as a, array['{CARD}'::bytea] as b, 'none'::bytea as c, 'x' as d"
+    with psycopg.connect(f"host=127.0.0.1 port={gateway.port} user=postgres", autocommit=True) as client:
+        for style in ("hex", "escape"):
+            client.execute(f"set bytea_output = {style}")
+            assert client.execute(query).fetchone() == (None, None, b"none", "x")
+        client.execute("set bytea_output = hex")
+        with client.cursor().copy(f"copy ({query}) to stdout") as copy:
+            told = b"".join(bytes(piece) for piece in copy)
+    assert told == b"\\N\t\\N\t\\\\x6e6f6e65\tx\n"
+
+
 def test_what_is_binary_is_hidden_in_requests(postgres_server: PostgresServer, server: psycopg.Connection) -> None:
     """A parameter in binary that says a card number reaches the server as NULL, another one as it is."""
     with (

@@ -1,19 +1,21 @@
 """Step 4 of 6, inspect: what binary cells say, for detectors, which know values by their text.
 
 Gets a value in PostgreSQL's binary format and its type; hands on a text in which a detector finds what it finds in the
-value's text format. Only types whose bytes do not show that themselves: large integers, numerics, addresses, and arrays
-and rows, which state the types of what is in them. Never fails: what fits no layout is what it is. Binary layouts: the
-`*_send` functions of PostgreSQL.
+value's text format. Only of types whose bytes do not show that themselves: large integers, numerics, addresses, arrays
+and rows, which state the types of what is in them; and bytea, whose text format does not either. Never fails: what
+fits no layout is what it is. Binary layouts: the `*_send` functions of PostgreSQL.
 """
 
 from __future__ import annotations
 
+import re
+from binascii import unhexlify
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from enforcer.protocols.postgres.messages import Field
-from enforcer.protocols.postgres.values import parameter_text
+from enforcer.protocols.postgres.values import BYTES, parameter_text
 
 INT8: Final = 20
 NUMERIC: Final = 1700
@@ -27,7 +29,8 @@ _CONTAINERS: Final = frozenset({1016, 1231, 1041, 651, 1040, 775, 2249, 2287})
 _OWN: Final = 16_384
 """FirstNormalObjectId: types from here on are the owner's, such as rows of tables."""
 
-_SAYING: Final = frozenset({0, INT8, NUMERIC, _INET, _CIDR}) | frozenset(_MACS) | _CONTAINERS
+_SAYING: Final = frozenset({0, INT8, NUMERIC, _INET, _CIDR}) | frozenset(_MACS) | _CONTAINERS | BYTES
+_DIGITS: Final = re.compile(rb"\\x((?:[0-9a-f]{2})+)")
 _FAMILIES: Final = {2: 4, 3: 16}
 """PGSQL_AF_INET, PGSQL_AF_INET6 -> bytes of an address."""
 
@@ -60,6 +63,14 @@ def say(values: list[bytes | None], width: int, columns: tuple[tuple[int, int], 
                 values[index] = said(value, oid)
 
 
+def unsaid(own: list[bytes | None], told: list[bytes | None], values: list[bytes | None]) -> list[bytes | None]:
+    """What becomes of cells that were `told`, whose `own` bytes may be others: these, NULL, or, where they are not,
+    what is in `values`."""
+    return [
+        mine if new == old else new if mine == old else None for mine, old, new in zip(own, told, values, strict=True)
+    ]
+
+
 def said(raw: bytes, oid: int, depth: int = 0) -> bytes:
     """What a value says; `raw` itself where its own bytes do. Of a type that nobody told (0): all that it may say."""
     if oid:
@@ -67,6 +78,13 @@ def said(raw: bytes, oid: int, depth: int = 0) -> bytes:
     texts = [raw] + [text for read in _BY_GUESS if (text := read(raw)) != raw]
     parts = _parts(raw, oid, depth)
     return _BETWEEN.join([*texts, parts] if parts else texts)
+
+
+def hexadecimal(raw: bytes) -> bytes:
+    """A text that may be bytea, or an array of it, with what its digits stand for behind it."""
+    if raw[:2] != b"\\x" and (raw[:1] != b"{" or b"\\x" not in raw):
+        return raw
+    return _BETWEEN.join([raw, *map(unhexlify, _DIGITS.findall(raw))])
 
 
 def _int8(raw: bytes) -> bytes:
@@ -98,6 +116,7 @@ _READERS: Final[dict[int, Callable[[bytes], bytes]]] = {
     _INET: _address,
     _CIDR: _address,
     **dict.fromkeys(_MACS, _mac),
+    **dict.fromkeys(BYTES, hexadecimal),
 }
 
 

@@ -12,9 +12,10 @@ from enforcer.errors import EnforcerError, LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Inspector, Probe, Refusal, Request, Rewrite, Rows, Text
 from enforcer.protocols.postgres import messages, rewriting, startup
+from enforcer.protocols.postgres.binary import unsaid
 from enforcer.protocols.postgres.client import ClientHalf
 from enforcer.protocols.postgres.conversation import SIMPLE, Awaiting, Client, Conversation, Outstanding
-from enforcer.protocols.postgres.copying import line_of
+from enforcer.protocols.postgres.copying import cells_of, line_of
 from enforcer.protocols.postgres.names import Exchange
 from enforcer.protocols.postgres.results import Kind
 from enforcer.protocols.postgres.server import ServerHalf
@@ -191,12 +192,12 @@ class PostgresInspector:
         if len(values) != len(rows.values):
             raise ProtocolError(Side.SERVER, "a masked row has another number of cells")
         code = rows.raw[0]
-        if any(rows.binary):  # of those nothing is written but their own bytes, or NULL
-            values = messages.unsaid(rows.raw, rows.values, values)
+        if code == _COPIED:
+            return messages.copy_data(line_of(unsaid(cells_of(rows.raw[messages.BODY : -1]), rows.values, values)))
+        if any(rows.binary):
+            values = unsaid(messages.cells_in(rows.raw), rows.values, values)
         if code == _FUNCTION_RESULT:
             return messages.function_result(values[0])
-        if code == _COPIED:
-            return messages.copy_data(line_of(values))
         return messages.data_rows(values, len(rows.columns)) if code == _DATA_ROW else write_values(rows.raw, values)
 
     def encode_text(self, text: Text, data: bytes) -> bytes:

@@ -286,15 +286,17 @@ def read_cells(data: bytes, pos: int, end: int, values: list[bytes | None]) -> i
     return width
 
 
-def unsaid(raw: bytes, said: list[bytes | None], values: list[bytes | None]) -> list[bytes | None]:
-    """`values` with the cells of `raw` (DataRows, or a FunctionCallResponse) where they are still what was `said`."""
-    own: list[bytes | None] = [] if raw[0] == _DATA_ROW else [read_function_result(raw)]
-    pos = 0 if raw[0] == _DATA_ROW else len(raw)
+def cells_in(raw: bytes) -> list[bytes | None]:
+    """All cells of DataRows, or of a FunctionCallResponse."""
+    if raw[0] != _DATA_ROW:
+        return [read_function_result(raw)]
+    cells: list[bytes | None] = []
+    pos = 0
     while pos < len(raw):
         end = pos + 1 + int.from_bytes(raw[pos + 1 : pos + BODY], "big")
-        read_cells(raw, pos + BODY, end, own)
+        read_cells(raw, pos + BODY, end, cells)
         pos = end
-    return [mine if new == old else new for mine, old, new in zip(own, said, values, strict=True)]
+    return cells
 
 
 def data_rows(values: list[bytes | None], width: int) -> bytes:

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Final
 
 from enforcer.protocols.postgres.messages import MAX_NAME, Field, each_format
-from enforcer.protocols.postgres.values import STRINGS, TEXT_TYPES, decode
+from enforcer.protocols.postgres.values import BYTES, STRINGS, TEXT_TYPES, decode
 from enforcer.protocols.statement_facts import FUNCTION, JOINED, OPERATION, columns_of
 from enforcer.sql.shape import Doubtful, shape_of
 
@@ -160,7 +160,9 @@ def lay_out(
     if len(codes) != cells:
         codes = (1,) * cells  # cannot be: the server refuses such a Bind; binary is the careful reading
     types = tuple(field.type_oid for field in described) if described else (0,) * cells
-    binary = tuple(code == 1 and oid not in TEXT_TYPES for code, oid in zip(codes, types, strict=True))
+    binary = tuple(
+        oid in BYTES or (code == 1 and oid not in TEXT_TYPES) for code, oid in zip(codes, types, strict=True)
+    )
     strings = tuple(oid in STRINGS for oid in types)
     own = tuple(decode(field.name) for field in described) if described else UNNAMED * cells
     if not queries:

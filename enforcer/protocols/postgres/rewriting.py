@@ -15,7 +15,7 @@ from enforcer.errors import Unwritable
 from enforcer.flow import Side
 from enforcer.protocols.base import CellRewrite, Rewrite
 from enforcer.protocols.postgres import messages
-from enforcer.protocols.postgres.binary import said
+from enforcer.protocols.postgres.binary import said, unsaid
 from enforcer.protocols.postgres.names import Statement
 from enforcer.protocols.postgres.results import DIALECT, UNNAMED
 from enforcer.protocols.postgres.values import TEXT_TYPES
@@ -154,4 +154,4 @@ def _hidden(
     else:
         hidden = [rewrite(cell) if cell else cell for cell in told]
         hidden = [None if packed and new != old else new for packed, new, old in zip(binary, hidden, told, strict=True)]
-    return [mine if new == old else new for mine, old, new in zip(cells, told, hidden, strict=True)]
+    return unsaid(cells, told, hidden)

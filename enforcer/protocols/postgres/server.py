@@ -15,7 +15,7 @@ from enforcer.errors import LimitExceeded, ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Reply, Rows, Text, Unmaskable
 from enforcer.protocols.postgres import messages, texts
-from enforcer.protocols.postgres.binary import said, say, saying
+from enforcer.protocols.postgres.binary import hexadecimal, said, say, saying
 from enforcer.protocols.postgres.conversation import (
     ANSWERS,
     COPY_IN,
@@ -305,7 +305,7 @@ class ServerHalf:
 
     def _copied_rows(self, exchange: Exchange, copied: Lines, lines: list[bytes]) -> None:
         for line in lines:
-            cells = cells_of(line)
+            cells = [hexadecimal(cell) if cell else cell for cell in cells_of(line)]
             binary = (False,) * len(cells)
             whole = messages.copy_data(line + b"\n")
             self._conversation.emit(Rows(exchange.number, copied.columns(len(cells)), cells, binary, whole))

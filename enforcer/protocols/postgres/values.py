@@ -24,6 +24,9 @@ TEXT_TYPES: Final = frozenset({18, 19, 25, 114, 142, 705, 1042, 1043})
 STRINGS: Final = frozenset({19, 25, 1042, 1043})
 """Those of them that clients read as a text of any length, whatever it looks like."""
 
+BYTES: Final = frozenset({17, 1001})
+"""bytea, and arrays of it: in the text format hexadecimal digits, which clients take for what they stand for."""
+
 MAX_SCALE: Final = 100
 """Decimals of a numeric that are written out for the record, and groups of four digits before them."""
 
