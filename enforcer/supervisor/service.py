@@ -436,6 +436,8 @@ class Supervisor:
             self._end_executor(ident)
 
     def _end_executor(self, ident: str) -> None:
+        # What the kernel has refused to it bears its name in the record, which is known until it is forgotten.
+        self._look()
         active = self._executors.end(ident)
         if active is not None:
             self._record("executor ended", ident=ident, name=active.executor.name)

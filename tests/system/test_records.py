@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -63,6 +65,22 @@ def find(instance: Instance, **facts: Any) -> list[dict[str, Any]]:
     """Sessions with these facts, whole, oldest first."""
     listed = [one for one in session_list(instance) if all(one[name] == value for name, value in facts.items())]
     return [instance.json("sessions", "show", one["id"], "--json") for one in reversed(listed)]
+
+
+def test_what_the_kernel_refuses_bears_the_executor(instance: Instance) -> None:
+    """A command that sends a datagram and ends at once is named in the row, though its cgroup is gone by then."""
+    send = f"import socket; socket.socket(2, 2).sendto(b'x', ('{VIRGINIA.address}', 9999))"
+    for _ in range(3):
+        instance.execute("/usr/bin/python3", "-c", send, name="short")
+    database = instance.root / "var/lib/enforcer/sessions.db"
+    asked = "SELECT executor, destination, reason, sum(count) FROM refusals GROUP BY 1, 2, 3"
+
+    def rows() -> list[tuple[str, str, str, int]]:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
+            return [row for row in db.execute(asked) if row[2] == "REFUSED_UDP"]
+
+    eventually(lambda: sum(row[3] for row in rows()) >= 3, "the refusals in the records")
+    assert rows() == [("short", f"{VIRGINIA.address}:9999", "REFUSED_UDP", 3)]
 
 
 def test_sessions_are_listed_with_verdict_region_and_rule(instance: Instance) -> None:
