@@ -34,6 +34,11 @@ _DIGITS: Final = re.compile(rb"\\x((?:[0-9a-f]{2})+)")
 _FAMILIES: Final = {2: 4, 3: 16}
 """PGSQL_AF_INET, PGSQL_AF_INET6 -> bytes of an address."""
 
+_SHORT: Final = b"\x00\x00\x00"
+"""Of an int8 below a million millions: shorter numbers are no detector's without a label."""
+_NEVER: Final = ()
+"""What nothing begins with."""
+
 _BETWEEN: Final = b"\x00\x00"
 """As between cells: no value goes on across it."""
 
@@ -57,9 +62,10 @@ def saying(fields: tuple[Field, ...] | None, binary: tuple[bool, ...]) -> tuple[
 def say(values: list[bytes | None], width: int, columns: tuple[tuple[int, int], ...]) -> None:
     """Puts what they say in place of such cells, in rows of `width` cells."""
     for place, oid in columns:
+        short = _SHORT if oid == INT8 else _NEVER
         for index in range(place, len(values), width):
             value = values[index]
-            if value:
+            if value and not value.startswith(short):
                 values[index] = said(value, oid)
 
 
@@ -88,8 +94,7 @@ def hexadecimal(raw: bytes) -> bytes:
 
 
 def _int8(raw: bytes) -> bytes:
-    # Shorter numbers than a million millions are no detector's without a label.
-    if len(raw) != 8 or raw[:3] == b"\x00\x00\x00":
+    if len(raw) != 8 or raw.startswith(_SHORT):
         return raw
     return b"%d" % int.from_bytes(raw, "big", signed=True)
 
