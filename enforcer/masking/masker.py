@@ -58,6 +58,14 @@ def scanner_of(names: frozenset[str]) -> Scanner:
     return Scanner(tuple(detector for detector in (*DETECTORS, *language.ROWS) if detector.name in names))
 
 
+_LEFT_ALONE = frozenset(
+    (
+        *("set-cookie", "www-authenticate", "proxy-authenticate", "authentication-info", "proxy-authentication-info"),
+        *("date", "etag", "expires", "last-modified"),
+    )
+)
+_CLEAN_FIELDS, _CLEAN_FIELD = 1024, 256
+"""Header fields that are remembered, and bytes of one."""
 _PACKED = frozenset(
     (
         *("application/grpc", "application/octet-stream", "application/pdf", "application/zip", "application/gzip"),
@@ -103,8 +111,8 @@ class Masker:
     """What `spec` asks for, compiled. Raises MaskError for a detector or JSON path that does not exist.
 
     `keys`: of the deployment, for HMACs. `vault`: where pseudonyms are kept, if there are any; without one, in memory.
-    `operated`: does it do more than to hide values in place, as by default? `names_fields`: are header fields or pairs
-    of queries named?
+    `operated`: does it do more than to hide values in place, as by default? `names_fields`: has each header field or
+    pair of a query to be looked at?
     """
 
     def __init__(self, spec: MaskSpec, keys: Keys | None = None, vault: Vault | None = None) -> None:
@@ -119,7 +127,8 @@ class Masker:
             raise MaskError(str(error)) from error
         self._spec = spec
         self.operated = bool(spec.operators or spec.fields)
-        self.names_fields = any(field.kind in ("header", "query") for field in spec.fields)
+        self.names_fields = bool(spec.detectors) or any(field.kind in ("header", "query") for field in spec.fields)
+        self._clean: set[tuple[str, bytes]] = set()  # header fields with nothing to hide, seen lately
         self._in_place = self._scanner
         self._names: Names | None = None
         self._by_name: dict[str, Operator] = {}
@@ -146,9 +155,23 @@ class Masker:
             self._scanner = base.bound(by_name, apply)
 
     def field(self, name: str, value: bytes, counts: Counter[str]) -> bytes:
-        """A header field of an answer, where an item of the rule names it; all others stay."""
+        """A header field of an answer: as the item of the rule says that names it, else by the detectors, behind its
+        name as behind a label. What keeps a client logged in stays, as in requests."""
         new = None if self._names is None else self._names.replaced("header", name, value, counts)
-        return value if new is None else new
+        if new is not None:
+            return new
+        said = (name, value)
+        if self._scanner is None or said in self._clean or name.lower() in _LEFT_ALONE:
+            return value
+        label = name.encode("latin-1", "replace") + b": "
+        masked = self.mask(label + value, counts)
+        if masked == label + value:
+            if len(self._clean) >= _CLEAN_FIELDS:
+                self._clean.clear()
+            if len(value) <= _CLEAN_FIELD:
+                self._clean.add(said)
+            return value
+        return masked.removeprefix(label) if masked.startswith(label) else self.mask(value, counts)
 
     def replaced(self, kind: str, name: str, value: bytes, counts: Counter[str]) -> bytes | None:
         """What stands for a request's header field or a pair of its query; None where no item names it."""

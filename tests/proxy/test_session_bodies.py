@@ -45,6 +45,23 @@ def test_a_request_is_masked_before_the_server_gets_it() -> None:
         assert CARD not in json.dumps(stage.records.lines)
 
 
+def test_fields_of_answers_are_masked() -> None:
+    """Header fields, also of interim answers and those without a body, and the reason; what keeps a client logged in
+    stays, as cookies of requests do."""
+    fields = f"X-Card: {CARD}\r\nLocation: /a?n={CARD}\r\nLink: <%34111111111111111>\r\n"
+    kept = f"Set-Cookie: card={CARD}\r\nX-Plain: none\r\nContent-Length: 0\r\n\r\n"
+    said = f"HTTP/1.1 103 Early {CARD}\r\n{fields}\r\nHTTP/1.1 302 Found {CARD}\r\n{fields}{kept}".encode()
+    with Stage(rule(mask=CARDS)) as stage:
+        stage.client_sends(GET)
+        stage.connects()
+        stage.server_sends(said)
+        told = stage.to_client
+        assert told.count(CARD.encode()) == 1
+        assert f"Set-Cookie: card={CARD}\r\nX-Plain: none\r\n".encode() in told
+        assert told.count(f"Location: /a?n={MASKED_CARD}\r\n".encode()) == 2
+        assert stage.row("exchanges")["masked"] == {"credit_card": 8}
+
+
 def test_fields_of_requests_by_path() -> None:
     """A rule that names a member hides it in requests as in answers."""
     with Stage(rule(request_mask=MaskSpec(json_paths=(JsonPath("$..ssn"),)))) as stage:

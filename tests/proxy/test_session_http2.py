@@ -67,6 +67,23 @@ def test_one_answer_that_cannot_be_masked() -> None:
         assert statuses == {1: "unmaskable", 2: "200"}
 
 
+def test_fields_and_trailers_of_answers_are_masked() -> None:
+    """In the head and behind the body, whatever they are called."""
+    with Stage(rule(mask=MaskSpec(detectors=("credit_card",)))) as built:
+        built.client_sends(opening() + headers(1, GET))
+        built.connects()
+        built.take("client")
+        named = [(b"x-card", CARD.encode())]
+        built.server_sends(
+            frame(SETTINGS, 0, 0)
+            + headers(1, [*JSON, *named], end=False)
+            + frame(DATA, 0, 1, b"{}")
+            + headers(1, named)
+        )
+        assert CARD.encode() not in built.take("client")
+        assert built.row("exchanges")["masked"] == {"credit_card": 2}
+
+
 def test_a_server_that_cannot_be_reached_is_tried_again(stage: Stage) -> None:
     """502 on the stream that asked; the next one dials anew and is answered."""
     stage.client_sends(opening() + headers(1, GET))

@@ -138,7 +138,8 @@ def read_response_head(status: int, reason: bytes, version: str, fields: Fields,
 def rewritten(head: ResponseHead, answered: Answered) -> ResponseHead:
     """`head` with its fields as the client gets them."""
     first, *lines = head.start.removesuffix(b"\r\n").split(b"\r\n")
-    out = [first]
+    version, status, reason = first.split(b" ", 2)
+    out = [b"%b %b %b" % (version, status, answered_field(b"reason", reason, answered))]
     for line in lines:
         name, _, value = line.partition(b": ")
         out.append(b"%b: %b" % (name, answered_field(name, value, answered)))
