@@ -14,13 +14,14 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from pydantic import BaseModel
 
 from enforcer import errors
 from enforcer.capture import abi
 from enforcer.capture.programs import HOOKS, MAPS
 from enforcer.cli import cli
-from enforcer.config import Settings
+from enforcer.config import Settings, load_settings
 from enforcer.geo.groups import Groups
 from enforcer.geo.special import SPECIAL
 from enforcer.masking import detectors
@@ -229,6 +230,29 @@ def test_every_command_that_a_page_names_exists(page: Path) -> None:
     assert used - verbs == set()
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
     assert set(re.findall(r"(?:^|sudo |&& |')make ([a-z-]+)", code, re.MULTILINE)) - targets == set()
+
+
+EXAMPLES = [
+    pytest.param(text, id=f"{page.stem}: {text.split()[0]} {text.split()[1]}")
+    for page in PAGES
+    for text in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_every_example_is_accepted(text: str, tmp_path: Path) -> None:
+    """A policy that a page prints passes `enforcer policy check` with the shipped tables, its expectations too; all
+    else in YAML is settings that are taken as they stand."""
+    name = re.match(r"policy: (\S+)", text)
+    directory = tmp_path / "etc/enforcer"
+    directory.mkdir(parents=True)
+    (directory / "enforcer.yaml").write_text("" if name else text, encoding="utf-8")
+    assert load_settings(tmp_path).root == tmp_path
+    if name:
+        path = tmp_path / f"{name[1]}.yaml"
+        path.write_text(text, encoding="utf-8")
+        done = CliRunner().invoke(cli, ["--root", str(tmp_path), "policy", "check", str(path)])
+        assert done.exception is None, done.exception
 
 
 def test_readme_names_every_page() -> None:

@@ -8,7 +8,7 @@ what=${1:-dev}
 [ "$(id -u)" = 0 ] || { echo "setup: must be root; use sudo make setup" >&2; exit 1; }
 [ -f /etc/debian_version ] || { echo "setup: needs Debian 12 or later, this is not Debian" >&2; exit 1; }
 
-packages=(python3 python3-venv python3-dev gcc python3-bpfcc python3-seccomp "linux-headers-$(dpkg --print-architecture)" iproute2 util-linux)
+packages=(python3 python3-venv python3-dev gcc ca-certificates python3-bpfcc python3-seccomp "linux-headers-$(dpkg --print-architecture)" iproute2 util-linux)
 if [ "$what" != run ]; then
     packages+=(bind9-dnsutils bpftool dnsmasq-base fcgiwrap git nghttp2 mariadb-client mariadb-server nginx-light postgresql curl haproxy redis-server wget wrk psmisc xz-utils)
 fi

@@ -83,12 +83,14 @@ def rotate(context: Context, yes: bool) -> None:
     if not yes and (directory / KEY_FILE).exists():
         click.confirm("Everybody who trusts the authority by its certificate will need the new one. Go on?", abort=True)
     try:
+        settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)  # the records' directory
         made = Authority.create(directory)
     except OSError as error:
         raise HostError(
             f"{directory}: cannot keep the certificate authority ({error.strerror}); run as root"
         ) from error
-    click.echo(f"sha256 {made.fingerprint}; the one before is {directory / PREVIOUS_FILE}")
+    before = f"; the one before is {directory / PREVIOUS_FILE}" if (directory / PREVIOUS_FILE).exists() else ""
+    click.echo(f"sha256 {made.fingerprint}{before}")
     click.echo(f"in force after a reload: {reload_command(settings)}")
 
 

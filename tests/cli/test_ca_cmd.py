@@ -36,6 +36,15 @@ def test_before_the_first_start_there_is_none(context: Context) -> None:
     assert not context.settings().authority.exists()
 
 
+def test_rotate_before_the_first_start(context: Context) -> None:
+    """The first authority is made, in a directory that the supervisor takes: nobody else looks into it. No one before
+    is told of."""
+    told = run(context, "rotate", "--yes")
+    assert stat.S_IMODE(context.paths().state.stat().st_mode) == 0o700
+    assert "the one before" not in told
+    assert Authority.open(context.paths().authority).fingerprint in told
+
+
 def test_show_and_export(context: Context, tmp_path: Path) -> None:
     """Name, fingerprint and files; the certificate without the key, and over no file that exists."""
     authority = Authority.open(context.settings().authority)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from enforcer.cli.context import Context
 from enforcer.cli.policy_cmd import policy
 from enforcer.errors import PolicyError
 
@@ -107,3 +110,13 @@ def test_list_without_a_directory(tmp_path: Path) -> None:
     """A host without policies gets an empty list, not an error."""
     result = run(policy, SmallContext(tmp_path), "list")
     assert (result.exit_code, result.stdout) == (0, f"no policies in {tmp_path}/etc/enforcer/policies\n")
+
+
+def test_every_pack_passes_with_the_shipped_tables(tmp_path: Path) -> None:
+    """Whoever enables a pack and runs `policy check` on it, as the tables are that come with it, finds no fault."""
+    (tmp_path / "etc/enforcer").mkdir(parents=True)
+    (tmp_path / "etc/enforcer/enforcer.yaml").write_text("policies: []\n")
+    packs = sorted(PACKS.glob("*.yaml"))
+    result = CliRunner().invoke(policy, ["check", *map(str, packs)], obj=Context(tmp_path))
+    assert result.exception is None, result.exception
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [["ok", path.stem] for path in packs]
