@@ -29,6 +29,9 @@ _COLUMNS = (
 )  # fmt: skip
 _SHRINKABLE = (2, 4, 5, 6, 7)  # executor, protocol, destination, region, rule: cells whose end may be left out
 _NARROWEST = 4
+_LARGEST = 2**63 - 1  # of an integer in SQLite
+# A country code, doubt, or a cloud region: what stands in a row. Groups are policies' words.
+_REGION = re.compile(r"[A-Z]{2}|\?|[a-z]+/[a-z0-9-]+").fullmatch
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Control, format (bidirectional overrides), surrogate, private, unassigned, and the separators of lines and paragraphs.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -57,10 +60,12 @@ def sessions() -> None:
     type=click.Choice([action.value for action in Action]),
     help="Only this verdict; deny includes sessions of which an exchange was denied.",
 )
-@click.option("--region", help="Only destinations that may lie in this region, such as DE.")
+@click.option("--region", help="Only destinations that may lie in this country or cloud region, such as DE.")
 @click.option("--protocol", help="Only this protocol, such as postgres.")
 @click.option("--since", help="Opened since: 15m, 2h, 3d, or a UTC time such as 2025-11-22 or 2025-11-22T06:00:00.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10**9), metavar="N", default=50, show_default=True, help="At most so many."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def list_sessions(
@@ -78,6 +83,8 @@ def list_sessions(
 
     VERDICT `observed` is a denial that passed because its policy only observes.
     """
+    if region is not None and not _REGION(region := region if "/" in region else region.upper()):
+        raise UsageError(f"--region {region!r} is no country; give a code such as DE, of a group each member by itself")
     wanted = Filter(executor, action, region, protocol, _since(since, time.time_ns()), limit)
     with Reader(context.paths().database) as reader:
         found = reader.sessions(wanted)
@@ -161,12 +168,13 @@ def _since(text: str | None, now_ns: int) -> int | None:
     if text is None:
         return None
     if age := re.fullmatch(r"(\d{1,9})([smhd])", text):
-        return now_ns - int(age[1]) * _SECONDS[age[2]] * 10**9
+        return max(0, now_ns - int(age[1]) * _SECONDS[age[2]] * 10**9)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"--since {text!r} is no time; give 15m, 2h, 3d, or 2025-11-22T06:00:00") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) * 10**9
+    seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    return min(max(0, seconds * 10**9), _LARGEST)
 
 
 def _list_row(record: Record) -> tuple[str, ...]:

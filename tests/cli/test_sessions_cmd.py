@@ -81,11 +81,16 @@ def test_list_fits_120_columns_and_escapes_what_is_hostile(database: Path) -> No
         (("--executor", "other"), 1),
         (("--action", "deny"), 1),
         (("--region", "FR"), 1),
+        (("--region", "fr"), 1),
         (("--protocol", "postgres"), 2),
         (("--since", "2025-11-22T06:00:00"), 2),
         (("--since", "2025-11-22T07:00:01+01:00"), 1),
         (("--since", "1s"), 0),
+        (("--since", "999999999d"), 2),
+        (("--since", "0001-01-01"), 2),
+        (("--since", "9999-12-31"), 0),
         (("--limit", "1"), 1),
+        (("--limit", str(10**9)), 2),
     ],
 )
 def test_list_options_filter(database: Path, options: tuple[str, ...], shown: int) -> None:
@@ -103,6 +108,15 @@ def test_a_time_that_is_none_is_a_usage_error(database: Path) -> None:
         error = failure(database, "list", "--since", wrong)
         assert isinstance(error, UsageError)
         assert "; give" in str(error)
+
+
+def test_a_group_is_no_region_of_a_row(database: Path) -> None:
+    """An empty list would read as if nothing had gone there."""
+    record(database, one_of_each())
+    for wrong in ("EEA", "Germany", "", "D%"):
+        error = failure(database, "list", "--region", wrong)
+        assert isinstance(error, UsageError)
+        assert "is no country; give a code such as DE, of a group each member by itself" in str(error)
 
 
 def test_show_has_every_fact_the_exact_text_and_what_came_of_it(database: Path) -> None:
