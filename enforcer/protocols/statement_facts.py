@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from enforcer.protocols.body_facts import SEPARATOR
 from enforcer.sql.scopes import Items, Names, Output, Star, all_of
+from enforcer.sql.shape import Doubtful, shape_of
 from enforcer.sql.understanding import UNKNOWN, Understanding, understand
 
 OPERATION, TABLE, COLUMN, FUNCTION = "operation", "table", "column", "function"
@@ -44,6 +45,17 @@ def facts_of(text: str, dialect: str, *, database: str = "", user: str = "") -> 
     if user:
         facts[USER] = user
     return facts
+
+
+def illegible(text: str, dialect: str) -> dict[str, str]:
+    """The facts of a text that was not UTF-8, as those of one that is not understood, where it has letters beyond ASCII
+    outside of its literals and comments: no name of a rule could be told in them. None of any other."""
+    try:
+        if shape_of(text, dialect).isascii():
+            return {}
+    except Doubtful:
+        return {}
+    return {OPERATION: UNKNOWN, DOUBT: "it has names that are not in UTF-8"}
 
 
 def lineage_of(text: str, dialect: str) -> tuple[tuple[str, ...], ...] | None:

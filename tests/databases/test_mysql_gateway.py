@@ -100,6 +100,29 @@ def test_errors_quote_nothing_that_is_hidden(masked: Gateway) -> None:
             assert words in refusal.value.args[1]
 
 
+@pytest.mark.parametrize("charset", ["utf8mb4", "cp1251", "koi8r"])
+def test_names_in_another_character_set_are_hidden(mysql_server: MariaDb, charset: str) -> None:
+    """A client that writes and reads names in a character set of its own sees no column that a rule hides."""
+    with connect(mysql_server.port) as direct, direct.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS лица (имя VARCHAR(20)) SELECT 'zebra' AS имя")
+    hiding = rule(mask=MaskSpec(columns=(Column("лица.имя"),)), protocols=MYSQL)
+    with (
+        Gateway(mysql_server.port, hiding) as gateway,
+        connect(gateway.port, charset=charset) as db,
+        db.cursor() as cursor,
+    ):
+        for text in (
+            "SELECT имя FROM лица",
+            "SELECT * FROM лица",
+            "SELECT имя AS x FROM лица",
+            "SELECT max(имя) FROM лица",
+        ):
+            cursor.execute(text)
+            assert cursor.fetchall() == (("*" * 5,),), text
+        cursor.execute("SELECT name, 'имя' AS x FROM customers WHERE id = 1")
+        assert cursor.fetchall() == (("Ada", "имя"),)
+
+
 def test_what_quotes_mean_to_the_server_is_what_counts(masked: Gateway) -> None:
     """A name in double quotes is no text where the session's mode says so, nor when it was prepared under that mode."""
     text = 'SELECT upper("ssn") FROM customers WHERE id = 1'

@@ -28,6 +28,9 @@ SCHEMA = f"""
     create function constant() returns text immutable language plpgsql as
       $$ begin return (select secret from users limit 1); end $$;
     create table copies (secret text check (length(secret) < 3));
+    create table лица (имя text);
+    insert into лица values ('{SECRET}');
+    create view faces as select имя from лица;
 """
 
 
@@ -45,7 +48,9 @@ def database(postgres_server: PostgresServer) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def gateway(database: int) -> Iterator[Gateway]:
-    hidden = MaskSpec(columns=(Column("users.secret"), Column("everyone.secret"), Column("copies.secret")))
+    hidden = MaskSpec(
+        columns=(Column("users.secret"), Column("everyone.secret"), Column("copies.secret"), Column("*.имя"))
+    )
     with Gateway(database, rule(mask=hidden)) as running:
         yield running
 
@@ -348,6 +353,19 @@ def test_a_copy_that_cannot_be_masked_is_refused_and_the_connection_lives_on(gat
             list(out)
         assert connection.execute("select name from users where id = 1").fetchone() == ("Ana",)
     assert not [row for row in gateway.exchanges() if row["text"] == copy and row["action"] == "allow"]
+
+
+@pytest.mark.parametrize("encoding", ["utf8", "win1251", "koi8r", "iso88595"])
+def test_names_in_another_encoding_are_hidden(gateway: Gateway, encoding: str) -> None:
+    """A client that writes and reads names in a character set of its own is not understood, and sees no column."""
+    texts = ("select имя from лица", "select * from лица", "select имя as x from лица", "table faces")
+    with psycopg.connect(url(gateway), autocommit=True, client_encoding=encoding) as connection:
+        for text in texts:
+            assert_hidden(shown(connection.execute(text).fetchall()))
+        for copy in ("copy лица to stdout", "copy лица (имя) to stdout", "copy (select имя from лица) to stdout"):
+            with connection.cursor().copy(copy) as out:
+                assert_hidden(b"".join(bytes(piece) for piece in out).decode("latin-1"))
+        assert connection.execute("select name, 'имя' as x from users where id = 1").fetchone() == ("Ana", "имя")
 
 
 def test_copy_shows_other_columns(gateway: Gateway) -> None:

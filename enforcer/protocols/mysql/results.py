@@ -12,7 +12,7 @@ from typing import Final
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Rows
-from enforcer.protocols.mysql.handshake import SESSION_TRACK, decode
+from enforcer.protocols.mysql.handshake import SESSION_TRACK, decode, is_utf8
 from enforcer.protocols.mysql.packets import (
     FULL,
     HEADER,
@@ -53,13 +53,15 @@ _UNSIGNED: Final = 0x20
 
 @dataclass(slots=True)
 class Definition:
-    """One column. `origin`: `table.column` as it is stored, empty for what was computed. `shown`: as it is called."""
+    """One column. `origin`: `table.column` as it is stored, empty for what was computed. `shown`: as it is called.
+    `legible`: are these in UTF-8?"""
 
     origin: str
     shown: str
     collation: int
     kind: int
     unsigned: bool
+    legible: bool = True
 
 
 def read_definition(payload: bytes) -> tuple[Definition, Reader]:
@@ -67,7 +69,8 @@ def read_definition(payload: bytes) -> tuple[Definition, Reader]:
     reader = Reader(payload, Side.SERVER)
     reader.text()  # catalog
     reader.text()  # schema
-    table, org_table, name, org_name = (decode(reader.text()) for _ in range(4))
+    names = [reader.text() for _ in range(4)]
+    table, org_table, name, org_name = map(decode, names)
     if reader.length() != 12:
         raise ProtocolError(Side.SERVER, "the fixed part of a column's definition has another length than 12")
     collation = reader.integer(2)
@@ -76,7 +79,8 @@ def read_definition(payload: bytes) -> tuple[Definition, Reader]:
     reader.take(3)
     origin = f"{org_table}.{org_name}" if org_name and org_table else org_name
     shown = f"{table}.{name}" if table else name
-    return Definition(origin, shown, collation, kind, bool(flags & _UNSIGNED)), reader
+    legible = is_utf8(b"\0".join(names))
+    return Definition(origin, shown, collation, kind, bool(flags & _UNSIGNED), legible), reader
 
 
 class Layout:

@@ -30,6 +30,10 @@ def facts_of(text: bytes, database: str, user: str) -> dict[str, str]:
     try:
         text.decode()
     except UnicodeDecodeError:
+        obscure = statement_facts.illegible(decode(text), DIALECT)
+        if obscure:
+            said = {statement_facts.DATABASE: database, statement_facts.USER: user}
+            facts = {name: value for name, value in said.items() if value} | obscure
         facts["encoding"] = "latin-1"
     return facts
 
@@ -57,7 +61,9 @@ def names_of(text: bytes, definitions: list[Definition], number: int) -> tuple[s
     if not _SHOWS_SETTINGS.fullmatch(text):
         called = [one.rpartition(".")[2] for one in told]
         names = statement_facts.columns_of(decode(text), DIALECT, called, number)
-    return tuple(_joined(name, one) if name else "" for name, one in zip(names, definitions, strict=True))
+    return tuple(
+        _joined(name, one) if name and one.legible else "" for name, one in zip(names, definitions, strict=True)
+    )
 
 
 def _joined(name: str, definition: Definition) -> str:

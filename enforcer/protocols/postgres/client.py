@@ -22,7 +22,7 @@ from enforcer.protocols.postgres.framing import Frames
 from enforcer.protocols.postgres.names import Exchange, Portal, Statement
 from enforcer.protocols.postgres.results import DIALECT, Kind
 from enforcer.protocols.postgres.values import check_encoding, decode, encoding_of, parameter_text, refused_encoding
-from enforcer.protocols.statement_facts import OPERATION, TABLE, facts_of
+from enforcer.protocols.statement_facts import DOUBT, OPERATION, TABLE, facts_of, illegible
 from enforcer.sql.functions import ADMIN
 
 MAX_MESSAGE: Final = 16 << 20
@@ -247,12 +247,16 @@ class ClientHalf:
         """What a text means when it is sent now."""
         text = decode(query)
         carried_out, queries = self._conversation.definitions.behind(text)
-        facts = facts_of(carried_out, DIALECT, **self._identity) | encoding_of(query)
+        encoding = encoding_of(query)
+        obscure = illegible(text, DIALECT) if encoding else {}
+        if obscure:
+            return Statement(text, len(query), self._identity | obscure | encoding, oids)
+        facts = facts_of(carried_out, DIALECT, **self._identity) | encoding
         return Statement(text, len(query), facts, oids, queries=queries)
 
     def _now(self, statement: Statement) -> Statement:
         """What a statement means now, where that hangs on names; itself where it means what it did."""
-        if statement.queries == (statement.text,):
+        if statement.queries == (statement.text,) or DOUBT in statement.facts:
             return statement
         carried_out, queries = self._conversation.definitions.behind(statement.text)
         if queries == statement.queries:

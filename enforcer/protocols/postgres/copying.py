@@ -105,10 +105,11 @@ def line_of(values: list[bytes | None]) -> bytes:
 
 
 class Lines:
-    """The lines of one copied text."""
+    """The lines of one copied text. `known`: does its statement say whose columns they are?"""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, known: bool = True) -> None:
         self._text = text
+        self._known = known
         self._rest = b""
         self._columns: tuple[str, ...] | None = None
         self.readable = columns_of_copy(text, 1) is not None
@@ -128,5 +129,6 @@ class Lines:
     def columns(self, cells: int) -> tuple[str, ...]:
         """Of a row with so many cells."""
         if self._columns is None or len(self._columns) != cells:
-            self._columns = columns_of_copy(self._text, cells) or ("",) * cells
+            known = columns_of_copy(self._text, cells) if self._known else None
+            self._columns = known or ("",) * cells
         return self._columns

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Final
 
 from enforcer.protocols.postgres.messages import MAX_NAME, Field, each_format
-from enforcer.protocols.postgres.values import BYTES, STRINGS, TEXT_TYPES, decode
+from enforcer.protocols.postgres.values import BYTES, STRINGS, TEXT_TYPES, decode, is_utf8
 from enforcer.protocols.statement_facts import FUNCTION, JOINED, OPERATION, columns_of
 from enforcer.sql.shape import Doubtful, shape_of
 
@@ -168,4 +168,6 @@ def lay_out(
     if not queries:
         return ("",) * cells, binary, strings
     meanings = [columns_of(query, DIALECT, own, number) for query in queries]
-    return tuple(JOINED.join(one) if all(one) else "" for one in zip(*meanings, strict=True)), binary, strings
+    legible = [is_utf8(field.name) for field in described] if described else (True,) * cells
+    named = zip(legible, zip(*meanings, strict=True), strict=True)
+    return tuple(JOINED.join(one) if plain and all(one) else "" for plain, one in named), binary, strings

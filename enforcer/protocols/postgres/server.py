@@ -289,7 +289,8 @@ class ServerHalf:
             return
         if head.exchange is not None and head.exchange.masked:
             statement = head.portal.statement if head.portal is not None else head.statement
-            lines = Lines(statement.text if statement is not None else "")
+            known = statement is not None and statement.queries is not None
+            lines = Lines(statement.text if statement is not None else "", known=known)
             self._lines = lines if lines.readable else None
         self._conversation.forward(Side.SERVER, raw)
 

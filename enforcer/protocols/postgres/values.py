@@ -72,13 +72,17 @@ def decode(raw: bytes) -> str:
         return raw.decode(ENCODED)
 
 
-def encoding_of(raw: bytes) -> dict[str, str]:
-    """`{"encoding": "latin-1"}` for a text that is not UTF-8, so that nobody takes its letters at face value."""
+def is_utf8(raw: bytes) -> bool:
     try:
         raw.decode()
     except UnicodeDecodeError:
-        return {"encoding": ENCODED}
-    return {}
+        return False
+    return True
+
+
+def encoding_of(raw: bytes) -> dict[str, str]:
+    """`{"encoding": "latin-1"}` for a text that is not UTF-8, so that nobody takes its letters at face value."""
+    return {} if is_utf8(raw) else {"encoding": ENCODED}
 
 
 def _integer(raw: bytes) -> str:
