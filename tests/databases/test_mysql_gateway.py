@@ -123,6 +123,13 @@ def test_names_in_another_character_set_are_hidden(mysql_server: MariaDb, charse
         assert cursor.fetchall() == (("Ada", "имя"),)
 
 
+def test_a_character_set_that_cannot_be_read_is_refused_in_words(masked: Gateway) -> None:
+    """A login with a collation in which a quote may be half of a character: an error that the client can read."""
+    with pytest.raises(pymysql.OperationalError, match="collation 28 is not inspected; use utf8mb4") as refusal:
+        connect(masked.port, charset="gbk")
+    assert refusal.value.args[0] == 1045
+
+
 def test_what_quotes_mean_to_the_server_is_what_counts(masked: Gateway) -> None:
     """A name in double quotes is no text where the session's mode says so, nor when it was prepared under that mode."""
     text = 'SELECT upper("ssn") FROM customers WHERE id = 1'

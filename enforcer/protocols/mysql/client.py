@@ -99,12 +99,12 @@ class ClientHalf:
         raw = self._packets.message(conversation.sequence, MAX_LOGIN)
         if raw is None:
             return False
-        conversation.sequence = conversation.sequence + 1 & 0xFF
         login = handshake.read_login(raw, self._offered)
         if not is_read(login.collation):
             raise ProtocolError(Side.CLIENT, f"collation {login.collation} is not inspected; use utf8mb4")
         if login.capabilities & handshake.SSL and login.is_ssl_request is self._in_tls:
             raise ProtocolError(Side.CLIENT, "TLS is asked for inside TLS, or said to be there where it is not")
+        conversation.sequence = conversation.sequence + 1 & 0xFF
         if login.is_ssl_request:
             self._in_tls = True
             refused = error(ACCESS_DENIED[0], ACCESS_DENIED[1].encode(), NO_TLS)
