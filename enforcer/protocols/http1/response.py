@@ -143,7 +143,8 @@ def rewritten(head: ResponseHead, answered: Answered) -> ResponseHead:
     for line in lines:
         name, _, value = line.partition(b": ")
         out.append(b"%b: %b" % (name, answered_field(name, value, answered)))
-    return replace(head, start=b"\r\n".join(out) + b"\r\n")
+    start = b"\r\n".join(out) + b"\r\n"
+    return head if start == head.start else replace(head, start=start)
 
 
 def read_switching_head(reason: bytes, version: str, fields: Fields, offer: Offer) -> ResponseHead:
