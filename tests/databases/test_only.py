@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import psycopg
@@ -12,6 +13,7 @@ from enforcer.policy.only import Only
 from tests.databases.conftest import PostgresServer
 from tests.databases.gateway import Gateway, rule
 from tests.databases.mysql_server import DATABASE, PASSWORD, USER, MariaDb
+from tests.protocols import wire_postgres as wire
 
 REPORTS = Only(
     operation=("read",), table=("orders", "public.orders"), column=("*orders.id", "*orders.total"), user=("postgres",)
@@ -89,6 +91,59 @@ def test_a_connection_sets_no_more_than_its_statements_may(reports: tuple[Gatewa
     with connected(gateway.port, options="-c jit=off --extra-float-digits=1 -cDateStyle=ISO,\\ DMY") as client:
         assert client.execute("SELECT id FROM orders").fetchall() == [(1,)]
         assert client.execute("SHOW datestyle").fetchone() == ("ISO, DMY",)
+
+
+HIDDEN = "SELECT E'Á\\' AS x; DELETE FROM orders; --'"
+"""In UTF-8 one statement with a long literal; in SJIS the second byte of the letter takes the backslash with it, the
+literal ends at the quote, and another statement follows."""
+SETTING = "SELECT set_config('client_encoding', 'SJIS', false)"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        wire.query(SETTING) + wire.query(HIDDEN),
+        wire.query("SELECT 1; SET client_encoding TO sjis") + wire.query(HIDDEN),
+        wire.parse(SETTING) + wire.bind() + wire.execute() + wire.SYNC + wire.query(HIDDEN),
+        wire.parse(SETTING) + wire.bind() + wire.execute() + wire.query(HIDDEN),
+        wire.parse(SETTING) + wire.bind() + wire.execute() + wire.parse(HIDDEN) + wire.SYNC,
+    ],
+)
+def test_no_encoding_hides_a_statement(reports: tuple[Gateway, int], sent: bytes) -> None:
+    """A text that is sent right behind what sets another encoding waits until the server has told which; then the
+    connection ends, and nothing of it was carried out. In one batch with it, it ends at once."""
+    gateway, direct = reports
+    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+        client.settimeout(30)
+        client.sendall(wire.startup(user="postgres", database="reports", client_encoding="UTF8"))
+        told = b""
+        while wire.ready() not in told:
+            told += client.recv(65536)
+        client.sendall(sent)
+        told = b""
+        while more := client.recv(65536):
+            told += more
+    assert b"is not inspected" in told or b"that is not ASCII, in a batch behind" in told
+    with connected(direct) as server:
+        assert server.execute("SELECT count(*) FROM orders").fetchone() == (1,)
+
+
+def test_other_texts_wait_for_nothing_they_need_not(reports: tuple[Gateway, int]) -> None:
+    """Behind a setting of an encoding that is read, a text beyond ASCII is carried out once that is told."""
+    gateway, _ = reports
+    setting = wire.query("SELECT set_config('client_encoding', 'WIN1252', false)")
+    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+        client.settimeout(30)
+        client.sendall(wire.startup(user="postgres", database="reports"))
+        told = b""
+        while wire.ready() not in told:
+            told += client.recv(65536)
+        latin = wire.msg("Q", "SELECT 'é' AS x".encode("cp1252") + b"\0")
+        client.sendall(setting + latin + wire.query("SELECT 7 AS y"))
+        while told.count(wire.ready()) < 4:
+            told += client.recv(65536)
+    assert wire.row("é".encode("cp1252")) in told
+    assert wire.row(b"7") in told
 
 
 def test_prepared_statements_are_judged_as_well(reports: tuple[Gateway, int]) -> None:

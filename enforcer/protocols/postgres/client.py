@@ -22,8 +22,9 @@ from enforcer.protocols.postgres.framing import Frames
 from enforcer.protocols.postgres.names import Exchange, Portal, Statement
 from enforcer.protocols.postgres.results import DIALECT, Kind
 from enforcer.protocols.postgres.values import check_encoding, decode, encoding_of, parameter_text, refused_encoding
-from enforcer.protocols.statement_facts import DOUBT, OPERATION, TABLE, facts_of, illegible
+from enforcer.protocols.statement_facts import DOUBT, FUNCTION, OPERATION, TABLE, facts_of, illegible
 from enforcer.sql.functions import ADMIN
+from enforcer.sql.understanding import UNKNOWN
 
 MAX_MESSAGE: Final = 16 << 20
 """Bytes of a client message, which is held whole for its verdict. PostgreSQL allows 1 GiB; statements and parameters
@@ -51,6 +52,13 @@ UNBOUND: Final = (
     "its password is bound to one TLS connection and the enforcer makes that two; "
     "set channel_binding=disable for the client (PGCHANNELBINDING=disable), or have a rule pass tls unread"
 )
+
+UNSETTLED: Final = (
+    "a statement that is not ASCII, in a batch behind what may set the client's encoding; end the batch between them"
+)
+
+_UNSETTLING: Final = re.compile(r"encoding|\bnames\b|\s*(?:fetch|move|execute)\b", re.IGNORECASE)
+"""Besides what may do anything: what sets an encoding by its name, and what carries out what was said before."""
 
 GIVEN_UP: Final = messages.message(b"f", b"the client gave up\x00")
 """CopyFail where what the client says is masked: why it gives up often quotes the line that it could not read."""
@@ -89,6 +97,16 @@ class Asked:
     item: Outstanding
 
 
+def _text_in(raw: bytes) -> bytes:
+    """The statement in a Query or Parse."""
+    return messages.read_parse(raw)[1] if raw[:1] == b"P" else messages.read_string(raw, Side.CLIENT)
+
+
+def _unsettles(text: str, facts: dict[str, str]) -> bool:
+    operation = facts.get(OPERATION, "")
+    return ADMIN in operation or UNKNOWN in operation or FUNCTION in facts or _UNSETTLING.search(text) is not None
+
+
 class ClientHalf:
     """Parser of the client's side. `asked` is the Request that waits for its verdict."""
 
@@ -96,6 +114,7 @@ class ClientHalf:
         self.asked: Asked | None = None
         self._conversation = conversation
         self._frames = Frames(Side.CLIENT)
+        self._waiting = b""  # a Query or Parse that is read once the server told what encoding it is in
         self._passing = 0  # bytes of a long CopyData still to come
         self._copied: Exchange | None = None  # whose data they are, where those are masked
         self._exchanges = 0
@@ -105,7 +124,7 @@ class ClientHalf:
     def receive(self, data: bytes) -> None:
         """Keeps bytes until they are read. Raises LimitExceeded when too many come while a request is judged."""
         self._frames.feed(data)
-        if self.asked is not None and self._frames.unread > MAX_AHEAD:
+        if (self.asked is not None or self._waiting) and self._frames.unread > MAX_AHEAD:
             raise LimitExceeded(Side.CLIENT, f"over {MAX_AHEAD} bytes were sent while a request is judged")
 
     def advance(self) -> None:
@@ -118,6 +137,8 @@ class ClientHalf:
         conversation, frames = self._conversation, self._frames
         if self._passing:
             return self._pass_on()
+        if self._waiting:
+            return self._wait(self._waiting)
         state = conversation.client
         if state in (Client.OPENING, Client.CANCELLING):
             return self._open()
@@ -151,9 +172,22 @@ class ClientHalf:
                 self._end_discarded(raw)
         elif state is Client.COPYING:
             self._copy(code, raw)
+        elif code in b"QP" and conversation.unsettled and not _text_in(raw).isascii():
+            return self._wait(raw)
         elif code not in b"dcf":
             _TAKE[code](self, raw)
         return True
+
+    def _wait(self, raw: bytes) -> bool:
+        """A text that reads otherwise in other encodings, behind something that may have set one: it waits for what the
+        server tells before it is ready. Within one batch there is nothing to wait for."""
+        conversation = self._conversation
+        if conversation.unsettled_here:
+            raise ProtocolError(Side.CLIENT, UNSETTLED)
+        self._waiting = raw if conversation.unsettled else b""
+        if not self._waiting:
+            _TAKE[raw[0]](self, raw)
+        return not self._waiting
 
     def _runs_ahead(self) -> bool:
         """Are these the data of a COPY that the server has not yet asked for? Some clients do not wait."""
@@ -250,9 +284,9 @@ class ClientHalf:
         encoding = encoding_of(query)
         obscure = illegible(text, DIALECT) if encoding else {}
         if obscure:
-            return Statement(text, len(query), self._identity | obscure | encoding, oids)
+            return Statement(text, len(query), self._identity | obscure | encoding, oids, unsettles=True)
         facts = facts_of(carried_out, DIALECT, **self._identity) | encoding
-        return Statement(text, len(query), facts, oids, queries=queries)
+        return Statement(text, len(query), facts, oids, queries=queries, unsettles=_unsettles(text, facts))
 
     def _now(self, statement: Statement) -> Statement:
         """What a statement means now, where that hangs on names; itself where it means what it did."""
@@ -262,7 +296,8 @@ class ClientHalf:
         if queries == statement.queries:
             return statement
         facts = statement.facts | facts_of(carried_out, DIALECT, **self._identity)
-        return Statement(statement.text, statement.size, facts, statement.oids, statement.fields, queries)
+        unsettles = _unsettles(statement.text, facts)
+        return Statement(statement.text, statement.size, facts, statement.oids, statement.fields, queries, unsettles)
 
     def _by_sql(self, kind: Kind, name: bytes) -> Statement:
         """What a name means that SQL gave its meaning, or may have. One that it knows nothing of is none of its own:
@@ -307,7 +342,7 @@ class ClientHalf:
         params = tuple(parameter_text(value, code, 0) for value, code in zip(call.values, codes, strict=True))
         reads = call.oid in _READS or (call.oid == _LO_OPEN and call.values[1:] == (_TO_READ,))
         facts = {OPERATION: "read", TABLE: "pg_largeobject"} if reads else {OPERATION: "unknown"}
-        statement = Statement(f"function {call.oid}", facts=facts)
+        statement = Statement(f"function {call.oid}", facts=facts, unsettles=not reads)
         item = Outstanding(Awaiting.FUNCTION, statement=statement, binary=call.result_format == 1)
         self._ask("FunctionCall", statement.text, raw, item, params=params, facts=statement.facts)
 

@@ -113,6 +113,8 @@ ENDS_WITH_READY: Final = frozenset(
 SIMPLE: Final = frozenset({Awaiting.QUERY, Awaiting.FUNCTION})
 """Asked outside the extended protocol: a ReadyForQuery of its own follows the answer."""
 
+_CARRIED_OUT: Final = frozenset({Awaiting.QUERY, Awaiting.EXECUTE, Awaiting.FUNCTION})
+
 COPY_IN: Final = {Awaiting.QUERY_COPY_IN: Awaiting.QUERY, Awaiting.EXECUTE_COPY_IN: Awaiting.EXECUTE}
 """Copying in -> what is awaited once the client ended it."""
 
@@ -138,6 +140,14 @@ class Outstanding:
     ahead: bool = False
     ended: bool = False
 
+    @property
+    def unsettles(self) -> bool:
+        """Does it carry out a statement that may set the client's encoding?"""
+        if self.awaiting not in _CARRIED_OUT:
+            return False
+        statement = self.portal.statement if self.portal is not None else self.statement
+        return statement is not None and statement.unsettles
+
 
 class Conversation:
     """State of one connection, and the events that wait to be handed on."""
@@ -152,6 +162,8 @@ class Conversation:
         self.status = b"I"  # transaction status as the server last said it
         self.unsynced = False  # extended messages went upstream and no Sync after them
         self.executed = False  # an Execute was among them: there is something to roll back
+        self.unsettled = False  # what was sent may have set the client's encoding, and the server has not yet told
+        self.unsettled_here = False  # it is in the batch that no Sync has ended yet
         self.skipping = False  # the server failed and ignores everything until the Sync still to come
         self.last_masked: Exchange | None = None
         self.unbound = False  # the server's offer to bind passwords to its TLS connection was taken out
@@ -183,13 +195,16 @@ class Conversation:
     def expect(self, item: Outstanding) -> None:
         """A message goes upstream (or, LOCAL, an answer of ours takes its place in line). Raises LimitExceeded."""
         if item.awaiting is Awaiting.SYNC:
-            self.skipping = False
+            self.skipping = self.unsettled_here = False
         if self.skipping:
             self._abandon(item)
             return
         if len(self.outstanding) >= MAX_OUTSTANDING:
             raise LimitExceeded(Side.CLIENT, f"over {MAX_OUTSTANDING} messages wait for their answers")
         self.outstanding.append(item)
+        if item.unsettles:
+            self.unsettled = True
+            self.unsettled_here |= item.awaiting is Awaiting.EXECUTE
         if item.exchange is not None:
             item.exchange.in_flight += 1
         self.speak()

@@ -48,7 +48,8 @@ class Exchange:
 @dataclass(slots=True, eq=False)
 class Statement:
     """A prepared statement. `fields`: the columns it returns once the server described them, () for none. `queries`:
-    whose columns those are (`results.Definitions.behind`)."""
+    whose columns those are (`results.Definitions.behind`). `unsettles`: may it set the client's encoding, which says
+    how later statements are read?"""
 
     text: str
     size: int = 0
@@ -56,6 +57,7 @@ class Statement:
     oids: tuple[int, ...] = ()
     fields: tuple[Field, ...] | None = None
     queries: tuple[str, ...] | None = None
+    unsettles: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -350,6 +350,8 @@ class ServerHalf:
         conversation.forward(Side.SERVER, raw)
         self._query_fields = None
         self._answered = 0
+        # It has told by now what was set before.
+        conversation.unsettled = any(item.unsettles for item in conversation.outstanding if item is not head)
         if head.awaiting is Awaiting.STARTUP:
             conversation.client = Client.READY
             if head.exchange is not None:
