@@ -79,6 +79,8 @@ def execute(
         raise HostError("starting an executor must be done by root; use sudo, the command runs as you")
     settings = context.settings()
     account = _account(user)
+    if account.pw_name == settings.user:
+        raise UsageError(f"the workers run as {settings.user}; name another user with --user")
     descriptors.check_standard()
     view = _view(settings, account, writable)
     syscalls = Filter(unix_sockets=settings.unix_sockets)

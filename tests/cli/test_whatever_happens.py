@@ -100,3 +100,10 @@ def test_a_copy_that_is_not_there(root: Path) -> None:
     error = CliRunner().invoke(cli, ["sessions", "verify", str(root / "gone.db")]).exception
     assert isinstance(error, RecordError)
     assert str(error) == f"{root}/gone.db is no file; name a copy of sessions.db"
+
+
+def test_no_executor_as_the_workers_user(root: Path) -> None:
+    """Who shares the workers' account could meet them where processes and files go by user."""
+    error = CliRunner().invoke(cli, ["--root", str(root), "exec", "--user", "enforcer", "true"]).exception
+    assert isinstance(error, UsageError)
+    assert str(error) == "the workers run as enforcer; name another user with --user"
