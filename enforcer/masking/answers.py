@@ -61,6 +61,7 @@ class Answers(Masker):
         super().__init__(MaskSpec())
         self.operated = True
         self.names_fields = True
+        self.clean = None
         self._masker = masker
         self._pseudonyms = pseudonyms
 

@@ -112,7 +112,7 @@ class Masker:
 
     `keys`: of the deployment, for HMACs. `vault`: where pseudonyms are kept, if there are any; without one, in memory.
     `operated`: does it do more than to hide values in place, as by default? `names_fields`: has each header field or
-    pair of a query to be looked at?
+    pair of a query to be looked at? `clean`: heads of answers that `field` leaves as they are, see `protocols.base`.
     """
 
     def __init__(self, spec: MaskSpec, keys: Keys | None = None, vault: Vault | None = None) -> None:
@@ -128,6 +128,7 @@ class Masker:
         self._spec = spec
         self.operated = bool(spec.operators or spec.fields)
         self.names_fields = bool(spec.detectors) or any(field.kind in ("header", "query") for field in spec.fields)
+        self.clean: set[object] | None = set()
         self._clean: set[tuple[str, bytes]] = set()  # header fields with nothing to hide, seen lately
         self._in_place = self._scanner
         self._names: Names | None = None

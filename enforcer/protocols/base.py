@@ -60,7 +60,8 @@ class Request:
     the server, which is egress to them as well. `within`: the exchange that what answers it belongs to, where that is
     not this one (0: it is). `media`: what it will be answered with is a `Text` of this type, as far as that is known.
     Before it allows the request the session sets `replaced`, which masks header fields and pairs of the query for their
-    names, and `answered`, which does so for header fields of the answer, if a rule does.
+    names, and `answered`, which does so for header fields of the answer, if a rule does. `clean`: heads of answers in
+    which it has found nothing to hide, and never will; None where that may change.
     """
 
     exchange: int
@@ -77,6 +78,7 @@ class Request:
     media: str = ""
     replaced: Replaced | None = None
     answered: Answered | None = None
+    clean: set[object] | None = None
 
 
 @dataclass(slots=True)

@@ -62,6 +62,16 @@ _FRAMING = frozenset(
 )
 
 
+CLEAN_HEADS = 256
+"""Heads of answers with nothing to hide that are remembered, each of which may be of some KiB."""
+
+
+def remember(clean: set[object], head: object) -> None:
+    if len(clean) >= CLEAN_HEADS:
+        clean.clear()
+    clean.add(head)
+
+
 def answered_field(name: bytes, value: bytes, answered: Answered) -> bytes:
     """A header field of an answer as its client gets it."""
     if name.lower() in _FRAMING or name[:1] == b":":

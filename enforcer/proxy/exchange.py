@@ -60,7 +60,7 @@ class Exchange:
         if requests is not None and requests.names_fields:
             self.request.replaced = lambda kind, name, value: requests.replaced(kind, name, value, masked)
         if answers is not None and answers.names_fields:
-            self.request.answered = self._answered
+            self.request.answered, self.request.clean = self._answered, answers.clean
 
     def _answered(self, name: str, value: bytes) -> bytes:
         """A field of the answer. One that cannot be masked is left empty, and what follows is refused."""

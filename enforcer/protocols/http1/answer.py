@@ -7,7 +7,7 @@ until the first of it is encoded, because only then is its length known) or `Unm
 from __future__ import annotations
 
 from enforcer.flow import Side
-from enforcer.protocols.base import Answered, Event, Forward, Outcome, Switched, Text, Unmaskable
+from enforcer.protocols.base import Event, Forward, Outcome, Request, Switched, Text, Unmaskable
 from enforcer.protocols.codings import CodingError, Decoder, Encoder
 from enforcer.protocols.http1.fields import CHUNKED, LAST_CHUNK, LENGTH, NONE, UNTIL_CLOSE, Framing, chunk
 from enforcer.protocols.http1.reader import ResponseReader
@@ -23,6 +23,7 @@ class Answer:
 
     __slots__ = (
         "_answered",
+        "_clean",
         "_decoder",
         "_encoder",
         "_exchange",
@@ -37,11 +38,12 @@ class Answer:
         "started",
     )
 
-    def __init__(self, exchange: int, request: RequestHead, *, masked: bool, answered: Answered | None = None) -> None:
-        self._exchange = exchange
+    def __init__(self, asked: Request, request: RequestHead, *, masked: bool) -> None:
+        self._exchange = asked.exchange
         self._request = request
         self._masked = masked
-        self._answered = answered
+        self._answered = asked.answered
+        self._clean = asked.clean
         self._head: ResponseHead | None = None
         self._status = 0
         self._framing: Framing = NONE
@@ -58,8 +60,9 @@ class Answer:
         events: list[Event] = []
         out: list[bytes] = []
         if self._answered is not None:
-            reader.interims[:] = [rewritten(head, self._answered) for head in reader.interims]
-            reader.head = None if reader.head is None else rewritten(reader.head, self._answered)
+            reader.interims[:] = [rewritten(head, self._answered, self._clean) for head in reader.interims]
+            if reader.head is not None:
+                reader.head = rewritten(reader.head, self._answered, self._clean)
         if reader.interims:
             if not self._request.terms.ancient:  # HTTP/1.0 knows none (RFC 9110 section 15.2)
                 out += [head.render(NONE, 0, close=False, masked=False) for head in reader.interims]

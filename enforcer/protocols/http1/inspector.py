@@ -350,7 +350,7 @@ class Http1Inspector:
         self._move(_ALLOW)
         head = self._in_progress()
         self._masked, self._rewrite = masked, rewrite
-        self._answer = Answer(request.exchange, head, masked=masked, answered=request.answered)
+        self._answer = Answer(request, head, masked=masked)
         self._responses.expect(head.method, head.terms.offer)
         if self._server_ended:
             self._responses.receive_eof()  # it closed while the request was judged

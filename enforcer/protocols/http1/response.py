@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Answered
-from enforcer.protocols.forms import answered_field
+from enforcer.protocols.forms import answered_field, remember
 from enforcer.protocols.http1.fields import (
     CHUNKED,
     HOP_BY_HOP,
@@ -135,8 +135,10 @@ def read_response_head(status: int, reason: bytes, version: str, fields: Fields,
     )
 
 
-def rewritten(head: ResponseHead, answered: Answered) -> ResponseHead:
-    """`head` with its fields as the client gets them."""
+def rewritten(head: ResponseHead, answered: Answered, clean: set[object] | None) -> ResponseHead:
+    """`head` with its fields as the client gets them. `answered`, `clean`: of its request."""
+    if clean is not None and head.start in clean:
+        return head
     first, *lines = head.start.removesuffix(b"\r\n").split(b"\r\n")
     version, status, reason = first.split(b" ", 2)
     out = [b"%b %b %b" % (version, status, answered_field(b"reason", reason, answered))]
@@ -144,7 +146,11 @@ def rewritten(head: ResponseHead, answered: Answered) -> ResponseHead:
         name, _, value = line.partition(b": ")
         out.append(b"%b: %b" % (name, answered_field(name, value, answered)))
     start = b"\r\n".join(out) + b"\r\n"
-    return head if start == head.start else replace(head, start=start)
+    if start != head.start:
+        return replace(head, start=start)
+    if clean is not None:
+        remember(clean, start)
+    return head
 
 
 def read_switching_head(reason: bytes, version: str, fields: Fields, offer: Offer) -> ResponseHead:

@@ -16,7 +16,7 @@ from enforcer.flow import Side
 from enforcer.protocols.base import Event, Forward, Refusal, Replaced, Request, Rewrite, Rows, Text, Unmaskable
 from enforcer.protocols.body_facts import facts_of
 from enforcer.protocols.codings import CodingError, Decoder
-from enforcer.protocols.forms import answered_field, field_value, named_field, named_pairs, rewrite_target
+from enforcer.protocols.forms import answered_field, field_value, named_field, named_pairs, remember, rewrite_target
 from enforcer.protocols.http2 import frames
 from enforcer.protocols.http2.compression import HEAD_LIMIT, Block, Fields
 from enforcer.protocols.http2.connection import BODY_LIMIT
@@ -199,7 +199,7 @@ class Http2Inspector(Exchanges):
         if not self._linked:
             self._link()
         stream.masked = masked
-        stream.answered = request.answered
+        stream.answered, stream.clean = request.answered, request.clean
         if rewrite is not None and not (stream.up.ended and not stream.held):
             if head.waits and head.grpc is None and not stream.held_size:
                 self._go_on(stream)  # the head waits here for the body
@@ -266,9 +266,13 @@ class Http2Inspector(Exchanges):
         answer, answered = stream.answer, stream.answered
         if answer is None:
             return
-        if answered is not None:
-            said = [(name, answered_field(name, value, answered)) for name, value in answer.fields]
-            answer = replace(answer, fields=said, kept=Block())
+        fields = tuple(answer.fields)
+        if answered is not None and (stream.clean is None or fields not in stream.clean):
+            said = [(name, answered_field(name, value, answered)) for name, value in fields]
+            if said != answer.fields:
+                answer = replace(answer, fields=said, kept=Block())
+            elif stream.clean is not None:
+                remember(stream.clean, fields)
         trailers: Fields | None = None
         if stream.masked and end and answer.grpc is not None:
             # A call that failed at once: what it says is masked as trailers are.

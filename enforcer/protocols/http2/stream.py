@@ -51,7 +51,8 @@ class Stream:
 
     `held`: the body before the verdict; `awaited`: it is to be whole before the request is handed on; `document`: then
     what it says, decoded. `asked_texts` and `answered_texts`: what rewrites either body. `answered`: what rewrites
-    fields of the answer's head. `concluded`: its outcome was handed on, or it needs none.
+    fields of the answer's head, `clean`: heads that it leaves as they are (`protocols.base.Request`). `concluded`: its
+    outcome was handed on, or it needs none.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Stream:
         "answered_texts",
         "asked_texts",
         "awaited",
+        "clean",
         "concluded",
         "document",
         "down",
@@ -92,6 +94,7 @@ class Stream:
         self.sent = False
         self.masked = False
         self.answered: Answered | None = None
+        self.clean: set[object] | None = None
         self.answer: ResponseHead | None = None
         # The head of the answer, or of ours, went to the client.
         self.started = False
