@@ -100,11 +100,21 @@ def test_errors_quote_nothing_that_is_hidden(masked: Gateway) -> None:
             assert words in refusal.value.args[1]
 
 
+@pytest.fixture
+def named(mysql_server: MariaDb) -> Iterator[None]:
+    """A table with names beyond ASCII, and a procedure that sets a character set."""
+    with connect(mysql_server.port) as direct, direct.cursor() as cursor:
+        cursor.execute("CREATE TABLE лица SELECT 'zebra' AS имя")
+        cursor.execute("CREATE PROCEDURE gbk() SET character_set_client = gbk")
+        yield
+        cursor.execute("DROP TABLE лица")
+        cursor.execute("DROP PROCEDURE gbk")
+
+
+@pytest.mark.usefixtures("named")
 @pytest.mark.parametrize("charset", ["utf8mb4", "cp1251", "koi8r"])
 def test_names_in_another_character_set_are_hidden(mysql_server: MariaDb, charset: str) -> None:
     """A client that writes and reads names in a character set of its own sees no column that a rule hides."""
-    with connect(mysql_server.port) as direct, direct.cursor() as cursor:
-        cursor.execute("CREATE TABLE IF NOT EXISTS лица (имя VARCHAR(20)) SELECT 'zebra' AS имя")
     hiding = rule(mask=MaskSpec(columns=(Column("лица.имя"),)), protocols=MYSQL)
     with (
         Gateway(mysql_server.port, hiding) as gateway,
@@ -128,6 +138,24 @@ def test_a_character_set_that_cannot_be_read_is_refused_in_words(masked: Gateway
     with pytest.raises(pymysql.OperationalError, match="collation 28 is not inspected; use utf8mb4") as refusal:
         connect(masked.port, charset="gbk")
     assert refusal.value.args[0] == 1045
+
+
+@pytest.mark.usefixtures("named")
+@pytest.mark.parametrize(
+    "setting", ["EXECUTE IMMEDIATE concat('SET character_set_cli', 'ent = gb', 'k')", "SELECT 1; CALL gbk()"]
+)
+def test_a_character_set_that_was_set_in_the_dark_hides_nothing(masked: Gateway, setting: str) -> None:
+    """In gbk a letter takes the backslash with it, and a column is read where there seems to be a literal."""
+    text = b"SELECT '\xbf\\' AS a, upper(ssn) AS b, ' ' AS c FROM customers WHERE id = 1 -- ', 1, 2"
+    flags = pymysql.constants.CLIENT.MULTI_STATEMENTS
+    with connect(masked.port, client_flag=flags) as db, db.cursor() as cursor:
+        cursor.execute(setting)
+        while cursor.nextset():
+            pass
+        cursor.execute(text)
+        assert SSN not in str(cursor.fetchall())
+        cursor.execute("SELECT name FROM customers WHERE id = 1")
+        assert cursor.fetchall() == (("Ada",),)
 
 
 def test_what_quotes_mean_to_the_server_is_what_counts(masked: Gateway) -> None:

@@ -21,7 +21,7 @@ from enforcer.protocols.mysql.handshake import decode
 from enforcer.protocols.mysql.packets import Packets, Reader, count_of, message_of, payload_of
 from enforcer.protocols.mysql.results import ACCESS_DENIED, error
 from enforcer.protocols.mysql.statements import Bound, Statement, read_attributes, read_execution
-from enforcer.protocols.mysql.understanding import facts_of, misread
+from enforcer.protocols.mysql.understanding import facts_of, misread, unread
 
 MAX_COMMAND: Final = 32 << 20
 """Bytes of a command, which is held whole for its verdict. Servers take 16 to 64 MiB (max_allowed_packet)."""
@@ -172,6 +172,8 @@ class ClientHalf:
     def _facts(self, text: bytes) -> dict[str, str]:
         conversation = self._conversation
         facts = facts_of(text, conversation.database, conversation.user)
+        if conversation.in_the_dark and not text.isascii():
+            return unread(facts, "its character set may have been set by what was not understood")
         return facts if not conversation.misread else misread(facts, text, conversation.misread)
 
     def _query(self, payload: bytes, raw: bytes) -> None:

@@ -140,6 +140,7 @@ class Conversation:
         self.certain = False  # does it what its words say, and calls no functions but the server's own?
         self.version = ""
         self.misread = b""  # characters that mean something else to the server, by its sql_mode, than they are read as
+        self.in_the_dark = False  # something was carried out that may have set what the client writes in, untold
         self.database = ""
         self.user = ""
         self.pending: dict[str, str] = {}  # what `user` and `database` become when the server agrees

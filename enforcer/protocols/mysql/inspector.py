@@ -6,6 +6,7 @@ order of events is the order in which each side must see its bytes. Never decide
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from enforcer.errors import EnforcerError, LimitExceeded, ProtocolError
@@ -33,6 +34,12 @@ PORT: Final = 3306
 
 _THEN: Final = {Awaiting.GREETING: Client.SILENT, Awaiting.LOGIN: Client.PROVING}
 """What the client may do once this is allowed; else what it did."""
+
+
+_QUERY: Final = re.compile(rb"(?is)[\s(]*(?:select|insert|update|delete|replace|show|explain|desc)\b[^;]*;?\s*")
+"""What sets nothing, though it may not be understood."""
+_TRACKING: Final = b"session_track"
+"""Of the settings by which a server tells that others have changed."""
 
 
 class MySqlInspector:
@@ -123,6 +130,9 @@ class MySqlInspector:
         conversation.statement, conversation.binary = asked.statement, asked.binary
         conversation.text = asked.text if asked.statement is None else asked.statement.text
         conversation.understood = DOUBT not in request.facts
+        conversation.in_the_dark |= _TRACKING in conversation.text.lower() or not (
+            conversation.understood or _QUERY.fullmatch(conversation.text)
+        )
         conversation.certain = conversation.understood and FUNCTION not in request.facts
         conversation.pending = asked.pending or {}
         conversation.client = _THEN.get(asked.awaiting, conversation.client)

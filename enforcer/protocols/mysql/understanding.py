@@ -42,8 +42,12 @@ def misread(facts: dict[str, str], text: bytes, characters: bytes) -> dict[str, 
     """The facts of a statement where the server's sql_mode gives `characters` another meaning than the usual one."""
     if not any(character in text for character in characters):
         return facts
+    return unread(facts, "the sql_mode changes what its quotes and backslashes mean")
+
+
+def unread(facts: dict[str, str], why: str) -> dict[str, str]:
+    """Facts of a statement of which it is not known what the server reads."""
     kept = {name: facts[name] for name in (statement_facts.DATABASE, statement_facts.USER) if name in facts}
-    why = "the sql_mode changes what its quotes and backslashes mean"
     return {**kept, statement_facts.OPERATION: UNKNOWN, statement_facts.DOUBT: why}
 
 
