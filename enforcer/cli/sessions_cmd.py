@@ -10,6 +10,7 @@ import json
 import re
 import time
 import unicodedata
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -120,8 +121,9 @@ def show_session(context: Context, session_id: str, as_json: bool) -> None:
 def verify_records(context: Context, path: Path | None, as_json: bool) -> None:
     """Recompute the hash chain of the records (or of the database at PATH) and name the first fault."""
     database = path or context.paths().database
-    if path is not None and not path.is_file():
-        raise RecordError(f"{path} is no file; name a copy of sessions.db")
+    with suppress(PermissionError):  # of which the reader tells
+        if path is not None and not path.is_file():
+            raise RecordError(f"{path} is no file; name a copy of sessions.db")
     report = verify(database)
     if as_json:
         _print_json(_report_json(report))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -25,7 +26,8 @@ def uninstall(context: Context, yes: bool) -> None:
     settings = context.paths()
     if not yes:
         click.confirm(f"Kill all executors of '{settings.instance}' and detach its kernel programs?", abort=True)
-    there = Pins(settings.instance).directory.exists() or (find_mount() / settings.instance).exists()
+    places = (Pins(settings.instance).directory, find_mount() / settings.instance)
+    there = os.geteuid() == 0 and any(place.exists() for place in places)  # nobody else may look
     take_off(settings)
     done = "removed: programs, maps and cgroups of" if there else "nothing is there of"
     click.echo(f"{done} '{settings.instance}'; records stay in {settings.state}")

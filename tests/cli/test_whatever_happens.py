@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from enforcer.cli import cli
-from enforcer.errors import ConfigError, NotRunning, RecordError, UsageError
+from enforcer.errors import ConfigError, EnforcerError, NotRunning, RecordError, UsageError
 
 # A slip of the pen, as an operator leaves it behind; and what is left when the directory was removed too early.
 FAULTS = {"malformed": "policies: [eu-only\n", "unknown": "policiez: []\n", "missing": None}
@@ -100,6 +102,50 @@ def test_a_copy_that_is_not_there(root: Path) -> None:
     error = CliRunner().invoke(cli, ["sessions", "verify", str(root / "gone.db")]).exception
     assert isinstance(error, RecordError)
     assert str(error) == f"{root}/gone.db is no file; name a copy of sessions.db"
+
+
+def test_files_that_others_may_not_reach() -> None:
+    """Who is not root is told so in a line, by every command that reads or writes what is root's alone."""
+    with tempfile.TemporaryDirectory(prefix="enforcer-others-") as directory:
+        root = Path(directory)
+        root.chmod(0o755)
+        (root / "etc/enforcer").mkdir(parents=True)
+        (root / "etc/enforcer/enforcer.yaml").write_text("policies: []\n")
+        (root / "var/lib/enforcer").mkdir(mode=0o700, parents=True)
+        told_as_nobody(root)
+
+
+def told_as_nobody(root: Path) -> None:
+    database = root / "var/lib/enforcer/sessions.db"
+    for arguments in (
+        ("sessions", "list"),
+        ("sessions", "verify"),
+        ("sessions", "verify", str(database)),
+        ("ca", "show"),
+        ("ca", "rotate", "--yes"),
+        ("mask", "rotate", "--yes"),
+        ("uninstall", "--yes"),
+    ):
+        error = as_nobody(root, *arguments)
+        assert isinstance(error, EnforcerError), (arguments, error)
+        assert "root" in str(error)
+
+
+def as_nobody(root: Path, *arguments: str) -> BaseException | None:
+    """The error of a command that an ordinary user gives: in this process, for nobody else need be able to read the
+    checkout."""
+    for late in (
+        f"enforcer.cli.{arguments[0]}_cmd",
+        "enforcer.cli.context",
+        "enforcer.config",
+        "enforcer.supervisor.uninstall",
+    ):
+        importlib.import_module(late)
+    os.seteuid(65534)
+    try:
+        return CliRunner().invoke(cli, ["--root", str(root), *arguments]).exception
+    finally:
+        os.seteuid(0)
 
 
 def test_no_executor_as_the_workers_user(root: Path) -> None:
