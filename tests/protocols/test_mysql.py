@@ -423,6 +423,24 @@ def test_what_clients_and_dumps_say_of_character_sets_passes(statement: bytes) -
     assert fault_of(statement) == ""
 
 
+@pytest.mark.parametrize("setting", [b"SET sql_mode = 'ANSI'", b"EXECUTE IMMEDIATE @x", b"SELECT 1; CALL p()"])
+def test_what_mysql_does_not_tell_is_not_taken_to_be_as_before(setting: bytes) -> None:
+    """MySQL says nothing of ANSI_QUOTES: behind what may have set it, double quotes are not understood."""
+    with logged_in() as talk:
+        for statement, operation in (
+            (b'SELECT "a"', "read"),
+            (setting, ""),
+            (b'SELECT "a"', "unknown"),
+            (b"SELECT 1", "read"),
+        ):
+            talk.client_sends(my.query(statement))
+            assert operation in talk.expect_request("Query").facts["operation"]
+            talk.take_upstream()
+            talk.server_sends(my.ok(1))
+            talk.take_client()
+            talk.expect_outcome("OK", rows=0)
+
+
 @pytest.mark.parametrize(("status", "statement"), [(0x0200, b"SELECT 'a\\'"), (0x8000, b'SELECT "a"')])
 def test_a_mode_that_changes_quotes_leaves_statements_unknown(status: int, statement: bytes) -> None:
     """NO_BACKSLASH_ESCAPES and ANSI_QUOTES, of which the server tells: what has such characters is not understood."""

@@ -172,8 +172,8 @@ class ClientHalf:
     def _facts(self, text: bytes) -> dict[str, str]:
         conversation = self._conversation
         facts = facts_of(text, conversation.database, conversation.user)
-        if conversation.in_the_dark and not text.isascii():
-            return unread(facts, "its character set may have been set by what was not understood")
+        if conversation.in_the_dark and (not text.isascii() or (b'"' in text and not conversation.tells_quotes)):
+            return unread(facts, "what reads its quotes may have been set by what was not understood")
         return facts if not conversation.misread else misread(facts, text, conversation.misread)
 
     def _query(self, payload: bytes, raw: bytes) -> None:

@@ -140,7 +140,7 @@ class Conversation:
         self.certain = False  # does it what its words say, and calls no functions but the server's own?
         self.version = ""
         self.misread = b""  # characters that mean something else to the server, by its sql_mode, than they are read as
-        self.in_the_dark = False  # something was carried out that may have set what the client writes in, untold
+        self.in_the_dark = False  # something was carried out that may have set how the client is read, untold
         self.database = ""
         self.user = ""
         self.pending: dict[str, str] = {}  # what `user` and `database` become when the server agrees
@@ -188,6 +188,11 @@ class Conversation:
         if exchange is not None:
             told = status or exchange.status
             self.emit(Outcome(exchange.number, told, exchange.rows, failed or exchange.failed))
+
+    @property
+    def tells_quotes(self) -> bool:
+        """MariaDB says whether `ANSI_QUOTES` is set; MySQL does not."""
+        return "MariaDB" in self.version
 
     def heed(self, status: int) -> None:
         """What the server says of the session in each OK and EOF."""

@@ -27,7 +27,8 @@ from enforcer.protocols.mysql.results import (
     write_rows,
 )
 from enforcer.protocols.mysql.server import ServerHalf
-from enforcer.protocols.statement_facts import DOUBT, FUNCTION
+from enforcer.protocols.statement_facts import DOUBT, FUNCTION, OPERATION
+from enforcer.sql.functions import ADMIN
 from enforcer.verdict import Denial
 
 PORT: Final = 3306
@@ -38,8 +39,6 @@ _THEN: Final = {Awaiting.GREETING: Client.SILENT, Awaiting.LOGIN: Client.PROVING
 
 _QUERY: Final = re.compile(rb"(?is)[\s(]*(?:select|insert|update|delete|replace|show|explain|desc)\b[^;]*;?\s*")
 """What sets nothing, though it may not be understood."""
-_TRACKING: Final = b"session_track"
-"""Of the settings by which a server tells that others have changed."""
 
 
 class MySqlInspector:
@@ -130,9 +129,9 @@ class MySqlInspector:
         conversation.statement, conversation.binary = asked.statement, asked.binary
         conversation.text = asked.text if asked.statement is None else asked.statement.text
         conversation.understood = DOUBT not in request.facts
-        conversation.in_the_dark |= _TRACKING in conversation.text.lower() or not (
-            conversation.understood or _QUERY.fullmatch(conversation.text)
-        )
+        said = conversation.text.lower()
+        sets = b"session_track" in said or (b"sql_mode" in said and ADMIN in request.facts.get(OPERATION, ""))
+        conversation.in_the_dark |= sets or not (conversation.understood or _QUERY.fullmatch(said))
         conversation.certain = conversation.understood and FUNCTION not in request.facts
         conversation.pending = asked.pending or {}
         conversation.client = _THEN.get(asked.awaiting, conversation.client)
