@@ -14,7 +14,7 @@ from enforcer import compiled
 LONG_FIRST = ("world", "kernel")
 
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# The gate says the same of the same code. New examples are looked for by `make test-full`, and by whoever asks for more.
+# The gate says the same of the same code. New ones are looked for by `make test-full`, and by whoever asks for more.
 settings.register_profile("fast", _PATIENT, max_examples=50, derandomize=True)
 settings.register_profile("search", _PATIENT, max_examples=500)
 settings.register_profile("deep", _PATIENT, max_examples=5000)
