@@ -87,6 +87,7 @@ def build(checkout: Path) -> Path:
     if tree.is_dir():
         return tree
     begun = time.monotonic()
+    print("compile: the hot path, for two or three minutes", flush=True)
     unfinished = trees / f"{tree.name}.unfinished"
     shutil.rmtree(trees, ignore_errors=True)
     for part in PARTS:
