@@ -79,7 +79,7 @@ def login(*arguments: str) -> list[str]:
 def run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{command[-1]!r} failed: {done.stderr.strip()}")
+        raise SystemExit(f"{command[-1]!r} failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
 
 
@@ -123,6 +123,7 @@ def measure(seconds: int, rounds: int) -> dict[str, dict[str, list[float]]]:
                 "rows/s": rows,
             }
             run([*contenders["direct"], *login("mariadb", "-e", "SELECT COUNT(*) FROM bench.people")])
+            run([*contenders["direct"], *sysbench("oltp_read_only", "prepare")])
             for _ in range(rounds):
                 for name, measured in what.items():
                     for contender, command in contenders.items():
