@@ -47,6 +47,15 @@ def facts_of(text: str, dialect: str, *, database: str = "", user: str = "") -> 
     return facts
 
 
+def is_utf8(raw: bytes) -> bool:
+    """Is the text, or the name, one that is read for what it is?"""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def illegible(text: str, dialect: str) -> dict[str, str]:
     """The facts of a text that was not UTF-8, as those of one that is not understood, where it has letters beyond ASCII
     outside of its literals and comments: no name of a rule could be told in them. None of any other."""

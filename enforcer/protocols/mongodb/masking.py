@@ -31,36 +31,10 @@ _ERROR_LISTS: Final = frozenset((b"writeErrors", b"writeConcernError", b"writeCo
 _ERROR_NUMBERS: Final = frozenset((b"index", b"code", b"codeName"))
 _OF_NAMES: Final = frozenset(
     (
-        6,
-        7,
-        13,
-        18,
-        26,
-        27,
-        43,
-        48,
-        50,
-        59,
-        64,
-        67,
-        68,
-        72,
-        73,
-        79,
-        85,
-        86,
-        89,
-        91,
-        100,
-        112,
-        133,
-        165,
-        168,
-        189,
-        211,
-        225,
+        *(6, 7, 13, 18, 26, 27, 43, 48, 50, 59, 64, 67, 68, 72, 73, 79, 85, 86, 89, 91, 100, 112, 133, 165, 168, 189),
+        *(211, 225, 226, 246, 251, 262, 263, 291, 10107, 11000, 11600, 11601, 11602, 13435, 13436, 40324, 40415),
     )
-) | frozenset((226, 246, 251, 262, 263, 291, 10107, 11000, 11600, 11601, 11602, 13435, 13436, 40324, 40415))
+)
 """Codes of errors that tell of names, rights, states and limits; and of keys that are there already, as `hide_quoted`
 knows them. Of all others, such as a value that cannot be converted, anything may be data."""
 _OF_WORDS: Final = frozenset((2, 9, 14))

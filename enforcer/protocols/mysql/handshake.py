@@ -182,14 +182,6 @@ def describe(user: str, database: str, attributes: dict[str, str]) -> str:
     return " ".join(parts + [f"{name}={attributes[name]}" for name in _SHOWN if attributes.get(name)])
 
 
-def is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def decode(raw: bytes) -> str:
     """`raw` as text: UTF-8, else Latin-1, which loses nothing."""
     try:

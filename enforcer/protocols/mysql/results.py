@@ -12,7 +12,7 @@ from typing import Final
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
 from enforcer.protocols.base import Rows
-from enforcer.protocols.mysql.handshake import SESSION_TRACK, decode, is_utf8
+from enforcer.protocols.mysql.handshake import SESSION_TRACK, decode
 from enforcer.protocols.mysql.packets import (
     FULL,
     HEADER,
@@ -25,6 +25,7 @@ from enforcer.protocols.mysql.packets import (
     text_encoded,
 )
 from enforcer.protocols.mysql.values import STRINGS, TEXTUAL, is_number, read_value, write_number
+from enforcer.protocols.statement_facts import is_utf8
 
 ACCESS_DENIED: Final = 1045, "28000"
 """ER_ACCESS_DENIED_ERROR: a connection that may not be."""

@@ -26,11 +26,10 @@ _SHOWS_SETTINGS: Final = re.compile(
 
 def facts_of(text: bytes, database: str, user: str) -> dict[str, str]:
     """Those of a statement; `encoding` for one that is not UTF-8, so that nobody takes its letters at face value."""
-    facts = statement_facts.facts_of(decode(text), DIALECT, database=database, user=user)
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        obscure = statement_facts.illegible(decode(text), DIALECT)
+    written = decode(text)
+    facts = statement_facts.facts_of(written, DIALECT, database=database, user=user)
+    if not statement_facts.is_utf8(text):
+        obscure = statement_facts.illegible(written, DIALECT)
         if obscure:
             said = {statement_facts.DATABASE: database, statement_facts.USER: user}
             facts = {name: value for name, value in said.items() if value} | obscure

@@ -12,8 +12,8 @@ from enum import Enum, auto
 from typing import Final
 
 from enforcer.protocols.postgres.messages import MAX_NAME, Field, each_format
-from enforcer.protocols.postgres.values import BYTES, STRINGS, TEXT_TYPES, decode, is_utf8
-from enforcer.protocols.statement_facts import FUNCTION, JOINED, OPERATION, columns_of
+from enforcer.protocols.postgres.values import BYTES, STRINGS, TEXT_TYPES, decode
+from enforcer.protocols.statement_facts import FUNCTION, JOINED, OPERATION, columns_of, is_utf8
 from enforcer.sql.shape import Doubtful, shape_of
 
 Layout = tuple[tuple[str, ...], tuple[bool, ...], tuple[bool, ...]]

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from enforcer.errors import ProtocolError
 from enforcer.flow import Side
+from enforcer.protocols.statement_facts import is_utf8
 
 _FLOAT4: Final = struct.Struct(">f")
 _FLOAT8: Final = struct.Struct(">d")
@@ -70,14 +71,6 @@ def decode(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         return raw.decode(ENCODED)
-
-
-def is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def encoding_of(raw: bytes) -> dict[str, str]:
