@@ -275,9 +275,27 @@ def _write_files(stage: Stage) -> str:
     return ""
 
 
-def _set_helper(stage: Stage) -> str:
+def _opens(path: str) -> Callable[[Stage], str]:
     """Opened for writing, and nothing written."""
-    within(lambda: os.close(os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY)), group=stage.executor)
+
+    def tried(stage: Stage) -> str:
+        within(lambda: os.close(os.open(path, os.O_WRONLY)), group=stage.executor)
+        return ""
+
+    return tried
+
+
+def _change_root(stage: Stage) -> str:
+    within(lambda: os.chroot("/"), group=stage.executor)
+    return ""
+
+
+def _kill(stage: Stage) -> str:
+    target = _ungoverned(stage, signal.pause)
+    try:
+        within(lambda: os.kill(target, signal.SIGKILL), group=stage.executor)
+    finally:
+        _end(target)
     return ""
 
 
@@ -288,7 +306,7 @@ WAYS = (
         "run it as an ordinary user; SystemCallFilter=~clone3 in the service's unit", _born_elsewhere,
     ),
     Way(
-        "bpf", "takes the programs off with bpf(2), or removes their pins below /sys/fs/bpf",
+        "bpf", "takes the programs off or writes their maps with bpf(2), or removes their pins below /sys/fs/bpf",
         f"{_CAPABILITY.format('CAP_BPF and CAP_SYS_ADMIN')}; InaccessiblePaths=/sys/fs/bpf", _detach,
     ),
     Way(
@@ -309,7 +327,23 @@ WAYS = (
     ),
     Way(
         "core_pattern", "has the kernel start a program outside, through core_pattern or another helper",
-        "ProtectKernelTunables=yes in the service's unit", _set_helper,
+        "ProtectKernelTunables=yes in the service's unit", _opens("/proc/sys/kernel/core_pattern"),
+    ),
+    Way(
+        "kernel log", "speaks through /dev/kmsg, which log shippers forward",
+        "ProtectKernelLogs=yes in the service's unit", _opens("/dev/kmsg"),
+    ),
+    Way(
+        "sysrq", "restarts or crashes the host by /proc/sysrq-trigger, or has it write to the kernel's log",
+        "ProtectKernelTunables=yes in the service's unit", _opens("/proc/sysrq-trigger"),
+    ),
+    Way(
+        "kill", "ends processes outside, the enforcer's among them (nothing opens then, and nothing works)",
+        "run it as an ordinary user, or a kernel that takes BPF LSM programs", _kill,
+    ),
+    Way(
+        "chroot", "leaves a root directory that it was shut into, to what lies outside",
+        f"{_CAPABILITY.format('CAP_SYS_CHROOT')}, and no root directory of its own", _change_root,
     ),
     Way(
         "setns", "enters another network, mount or PID namespace and what is reachable from there",

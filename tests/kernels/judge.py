@@ -16,8 +16,22 @@ from enforcer.probe import report
 from enforcer.probe.results import Finding
 
 # Techniques that may get out of an attached executor that is root although BPF LSM is in force, and the way of
-# `enforcer doctor` that each one goes; "" for those that docs/security.md names by their own name.
-NAMED: dict[str, str] = {}
+# `enforcer doctor` and docs/security.md that each one goes.
+NAMED = {
+    "tunnel-vxlan": "netlink",
+    "tunnel-geneve": "netlink",
+    "tun-injection": "TUN",
+    "cgroup-born": "CLONE_INTO_CGROUP",
+    "host-file": "files",
+    "kernel-helper": "core_pattern",
+    "kernel-helper-module": "core_pattern",
+    "kernel-log": "kernel log",
+    "sysrq": "sysrq",
+    "block-device": "disks",
+    "module": "kernel module",
+    "pins-removed": "bpf",
+    "policy-edited": "files",
+}
 # Contained in each mode for each user, at least; a run that skips is no pass.
 LEAST = {"root": 120, "nobody": 90}
 

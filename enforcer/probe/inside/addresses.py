@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from enforcer.probe.inside.kit import Case, technique
+from enforcer.probe.inside.kit import Case, each_interface, technique
 
 _GROUP = "address forms"
 _CONNECT = "connect() leads to the proxy, which judges the real destination"
@@ -99,24 +99,24 @@ def metadata_others(c: Case) -> None:
 @technique("multicast-v4", _GROUP, _DATAGRAM, stage="embedded")
 def multicast_v4(c: Case) -> None:
     """UDP to the multicast group of mDNS, on each interface there is."""
-    for index, _ in socket.if_nameindex():
+
+    def send(index: int, _name: str) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), index))
             sock.sendto(c.payload, ("224.0.0.251", 5353))
+
+    each_interface(send)
 
 
 @technique("multicast-v6", _GROUP, _DATAGRAM, stage="embedded")
 def multicast_v6(c: Case) -> None:
     """UDP to the IPv6 multicast group of all nodes, on each interface there is."""
-    sent = False
-    for index, _ in socket.if_nameindex():
+
+    def send(index: int, _name: str) -> None:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-            try:
-                sent |= sock.sendto(c.payload, ("ff02::1", 5355, 0, index)) > 0
-            except OSError:
-                continue  # an interface without IPv6, or without multicast
-    if not sent:
-        raise ConnectionRefusedError("on no interface")
+            sock.sendto(c.payload, ("ff02::1", 5355, 0, index))
+
+    each_interface(send)
 
 
 @technique("broadcast-limited", _GROUP, _DATAGRAM, stage="embedded")

@@ -153,6 +153,19 @@ def syscall(name: str, *arguments: Any) -> int:
     return check(libc.syscall(ctypes.c_long(number), *wide), name)
 
 
+def each_interface(send: Callable[[int, str], object]) -> None:
+    """Sends on every interface, as which of them leads to the far side is not known here. Raises if none took it."""
+    taken, failure = 0, OSError("no interface")
+    for index, name in socket.if_nameindex():
+        try:
+            send(index, name)
+            taken += 1
+        except OSError as error:
+            failure = error  # an interface that is down, or that takes no such frame
+    if not taken:
+        raise failure
+
+
 def tool(name: str) -> str:
     """The path of a program that the technique uses."""
     found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")

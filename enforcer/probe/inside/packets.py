@@ -9,10 +9,9 @@ import os
 import socket
 import struct
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
-from enforcer.probe.inside.kit import Case, Refused, check, libc, technique, tool
+from enforcer.probe.inside.kit import Case, Refused, check, each_interface, libc, technique, tool
 
 _GROUP = "packets"
 _RAW = "raw sockets need a capability the executor lacks, and are refused when made; no route inside"
@@ -28,22 +27,9 @@ _FRAMES, _FRAME_SIZE = 64, 2048
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 1, 0x1000
 
 
-def _each_interface(send: Callable[[int, str], object]) -> None:
-    """Sends on every interface, as which of them leads to the far side is not known here. Raises if none took it."""
-    taken, failure = 0, OSError("no interface")
-    for index, name in socket.if_nameindex():
-        try:
-            send(index, name)
-            taken += 1
-        except OSError as error:
-            failure = error  # an interface that is down, or that takes no such frame
-    if not taken:
-        raise failure
-
-
 def _frame(frame: str) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
-        _each_interface(lambda _index, name: sock.sendto(bytes.fromhex(frame), (name, _ETH_P_IP)))
+        each_interface(lambda _index, name: sock.sendto(bytes.fromhex(frame), (name, _ETH_P_IP)))
 
 
 @technique("raw-ip", _GROUP, _RAW, users="root", stage="crafted")
@@ -155,7 +141,7 @@ def packet_dgram(c: Case) -> None:
     """An IP packet through AF_PACKET, the kernel writing the frame's head."""
     packet, mac = bytes.fromhex(c.values["ip4"]), bytes.fromhex(c.values["mac"])
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sock:
-        _each_interface(lambda _index, name: sock.sendto(packet, (name, _ETH_P_IP, 0, 0, mac)))
+        each_interface(lambda _index, name: sock.sendto(packet, (name, _ETH_P_IP, 0, 0, mac)))
 
 
 @technique("packet-old", _GROUP, _PACKET, users="root", stage="crafted")
@@ -169,20 +155,20 @@ def packet_old(c: Case) -> None:
             address = struct.pack("=H14sH", socket.AF_PACKET, name.encode(), socket.htons(_ETH_P_IP))
             check(libc.sendto(sock.fileno(), frame, ctypes.c_size_t(len(frame)), 0, address, len(address)), "sendto")
 
-        _each_interface(send)
+        each_interface(send)
 
 
 @technique("xdp", _GROUP, _PACKET, users="root", stage="crafted")
 def xdp(c: Case) -> None:
     """A frame through AF_XDP, from shared memory straight to the driver."""
-    _each_interface(lambda index, _name: _send_by_xdp(index, bytes.fromhex(c.values["frame4"])))
+    each_interface(lambda index, _name: _send_by_xdp(index, bytes.fromhex(c.values["frame4"])))
 
 
 def _send_by_xdp(index: int, frame: bytes) -> None:
     with socket.socket(_AF_XDP, socket.SOCK_RAW, 0) as sock, mmap.mmap(-1, _FRAMES * _FRAME_SIZE) as memory:
         memory[: len(frame)] = frame
-        view = (ctypes.c_char * len(memory)).from_buffer(memory)
-        start = ctypes.addressof(view)
+        # What names the memory must be gone when it is closed, also after a failure.
+        start = ctypes.addressof((ctypes.c_char * len(memory)).from_buffer(memory))
         sock.setsockopt(_SOL_XDP, _XDP_UMEM_REG, struct.pack("=QQII", start, len(memory), _FRAME_SIZE, 0))
         for ring in (_XDP_FILL_RING, _XDP_COMPLETION_RING, _XDP_TX_RING):
             sock.setsockopt(_SOL_XDP, ring, _FRAMES)
@@ -195,7 +181,6 @@ def _send_by_xdp(index: int, frame: bytes) -> None:
             struct.pack_into("=QII", ring_memory, descriptors, 0, len(frame), 0)
             struct.pack_into("=I", ring_memory, producer, 1)
             check(libc.sendto(sock.fileno(), None, 0, socket.MSG_DONTWAIT, None, 0), "sendto")
-        del view
 
 
 def _run(command: list[str]) -> None:
