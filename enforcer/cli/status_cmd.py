@@ -54,6 +54,7 @@ def _text(answer: dict[str, Any]) -> str:
         f"supervisor  pid {answer['pid']}, up {answer['uptime_seconds']:.0f} s, {_megabytes(answer['resident_bytes'])}",
         f"generation  {answer['generation']}: policies {', '.join(answer['policies']) or 'none, everything is denied'}"
         f" ({answer['policy_hash']})",
+        *([f"RELOAD      the last one: {answer['reload_fault']}"] if answer["reload_fault"] else []),
         f"table       {table['version']}: {table['prefixes']['v4']} IPv4 and {table['prefixes']['v6']} IPv6 prefixes",
         *(f"            {source}" for source in table["sources"]),
         f"records     {recorder['database']}, {recorder['head']} rows",

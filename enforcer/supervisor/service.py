@@ -71,6 +71,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = False
+        self._reload_fault = ""
 
     async def run(self) -> None:
         """Starts everything, serves until SIGTERM or SIGINT, stops everything. Raises EnforcerError from starting."""
@@ -344,6 +345,7 @@ class Supervisor:
                 content.table.forget_pages()
                 number = self._swap(tries, content)
             except (EnforcerError, OSError) as error:
+                self._reload_fault = f"refused, the generation above stays: {error}"
                 self._record("reload refused", error=str(error))
                 _log.error("reload refused; the old generation stays", error=str(error))
             else:
@@ -358,6 +360,7 @@ class Supervisor:
         try:
             self._attached.take(self._content.policies.cgroup_patterns(), self._directory)
         except (EnforcerError, OSError) as error:
+            self._reload_fault = f"in force, but for cgroups that stay refused: {error}"
             self._record("reload refused", error=str(error))
             _log.error("cgroups not taken over", error=str(error))
 
@@ -369,6 +372,7 @@ class Supervisor:
 
     def _take(self, settings: Settings, content: Content, number: int) -> None:
         self._settings, self._content, self._number = settings, content, number
+        self._reload_fault = ""
         self._security.allow(settings.unix_allow)
         self._workers.reload(settings, content, number)
         self._resolvers.reload(settings, content, number)
@@ -451,6 +455,7 @@ class Supervisor:
             "generation": self._number,
             "policies": list(self._settings.policies),
             "policy_hash": self._content.policies.generation,
+            "reload_fault": self._reload_fault,
             "away": list(self._content.away),
             "observing": [policy.name for policy in self._content.policies.policies if policy.observe],
             "table": {

@@ -261,6 +261,8 @@ def test_a_bad_policy_leaves_the_old_generation(
     eventually(lambda: "reload refused" in log_of(world)[logged:], "the refused reload in the log")
     after = enabled.status()
     assert (after["generation"], after["policy_hash"]) == (before["generation"], before["policy_hash"])
+    assert after["reload_fault"].startswith("refused, ")
+    assert words in after["reload_fault"]
     assert shell.curl("-H", "Host: shop.example", url(FRANKFURT.address)).returncode == 0
     assert '"status": 403' in shell.curl(url(VIRGINIA.address)).stdout
 
@@ -273,6 +275,9 @@ def test_a_policy_that_does_not_exist_leaves_the_old_generation(enabled: Instanc
     eventually(lambda: len(events(enabled, "reload refused")) > refusals, "the refused reload in the records")
     assert enabled.status()["policy_hash"] == before["policy_hash"]
     assert '"status": 403' in shell.curl(url(VIRGINIA.address)).stdout
+    assert "RELOAD      the last one: refused, " in enabled.run("status").stdout
+    reload(enabled, "shop")
+    assert enabled.status()["reload_fault"] == ""
 
 
 def test_reloads_in_a_storm_open_nothing(enabled: Instance, shell: Shell, virginia: Watch) -> None:
