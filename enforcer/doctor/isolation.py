@@ -143,7 +143,7 @@ def executor(place: Place) -> Outcome:
     answer = within(lambda: _run_executor(place.stage.executor, place.user, paths))
     if answer["could"]:
         return missing(f"an isolated executor could {', '.join(answer['could'])}", "report it with uname -r")
-    return ok(f"a real one, as {place.user.pw_name}, got out by none of {answer['tried']} ways")
+    return ok(f"a real one, as user {place.user.pw_name}, got out by none of {answer['tried']} ways")
 
 
 def _run_executor(group: Path, user: pwd.struct_passwd, paths: list[str]) -> object:

@@ -56,12 +56,12 @@ def account(place: Place) -> Outcome:
     groups = powerful_groups(place.user)
     name = place.user.pw_name
     if place.user.pw_uid == 0:
-        return missing(f"{name} is root", "name an ordinary user with --user")
+        return missing(f"user {name} is root", "name an ordinary user with --user")
     if groups:
-        return missing(f"{name} is in group {', '.join(groups)}", f"gpasswd --delete {name} {groups[0]}")
+        return missing(f"user {name} is in group {', '.join(groups)}", f"gpasswd --delete {name} {groups[0]}")
     if name == place.settings.user:
-        return missing(f"{name} is the workers' user", "give executors a user of their own")
-    return ok(f"{name} is an ordinary user, in no group that lends it root")
+        return missing(f"user {name} is the workers' user", "give executors a user of their own")
+    return ok(f"user {name} is an ordinary user, in no group that lends it root")
 
 
 def powerful_groups(user: pwd.struct_passwd) -> list[str]:
@@ -89,15 +89,15 @@ def _accepting(place: Place, *, starts: bool, nobody: str) -> Outcome:
     found = [one for one in sockets.reachable(place.user) if one.service.starts == starts]
     if found:
         paths = ", ".join(f"{one.service.name} at {one.path}" for one in found)
-        return missing(f"{place.user.pw_name} connected to {paths}", found[0].service.mend)
-    return ok(f"{nobody} accepts {place.user.pw_name}")
+        return missing(f"user {place.user.pw_name} connected to {paths}", found[0].service.mend)
+    return ok(f"{nobody} accepts user {place.user.pw_name}")
 
 
 def user_namespaces(place: Place) -> Outcome:
     if reason := _refused(place.user, lambda: system(libc.unshare(CLONE_NEWUSER))):
-        return ok(f"refused to {place.user.pw_name}: {reason}")
+        return ok(f"refused to user {place.user.pw_name}: {reason}")
     return missing(
-        f"{place.user.pw_name} made a user namespace, and is root in it", "sysctl -w user.max_user_namespaces=0"
+        f"user {place.user.pw_name} made a user namespace, and is root in it", "sysctl -w user.max_user_namespaces=0"
     )
 
 
@@ -107,29 +107,29 @@ def _opens(family: int, kind: int, protocol: int = 0) -> Callable[[], None]:
 
 def vsock(place: Place) -> Outcome:
     if reason := _refused(place.user, _opens(_AF_VSOCK, socket.SOCK_STREAM)):
-        return ok(f"AF_VSOCK refused to {place.user.pw_name}: {reason}")
+        return ok(f"AF_VSOCK refused to user {place.user.pw_name}: {reason}")
     return missing(
-        f"{place.user.pw_name} opened AF_VSOCK: a way to the hypervisor that no network namespace closes",
+        f"user {place.user.pw_name} opened AF_VSOCK: a way to the hypervisor that no network namespace closes",
         f"{_ISOLATED}, or with RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 in its unit",
     )
 
 
 def packet(place: Place) -> Outcome:
     if reason := _refused(place.user, _opens(socket.AF_PACKET, socket.SOCK_RAW)):
-        return ok(f"AF_PACKET refused to {place.user.pw_name}: {reason}")
-    return missing(f"{place.user.pw_name} opened AF_PACKET", "take CAP_NET_RAW from what starts the executor")
+        return ok(f"AF_PACKET refused to user {place.user.pw_name}: {reason}")
+    return missing(f"user {place.user.pw_name} opened AF_PACKET", "take CAP_NET_RAW from what starts the executor")
 
 
 def kernel_crypto(place: Place) -> Outcome:
     if reason := _refused(place.user, _opens(_AF_ALG, socket.SOCK_SEQPACKET)):
-        return ok(f"AF_ALG refused to {place.user.pw_name}: {reason}")
-    return missing(f"{place.user.pw_name} opened AF_ALG: attack surface, no way out", "blacklist module af_alg")
+        return ok(f"AF_ALG refused to user {place.user.pw_name}: {reason}")
+    return missing(f"user {place.user.pw_name} opened AF_ALG: attack surface, no way out", "blacklist module af_alg")
 
 
 def ping(place: Place) -> Outcome:
     if reason := _refused(place.user, _opens(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)):
-        return ok(f"ICMP sockets refused to {place.user.pw_name}: {reason}")
-    return missing(f"{place.user.pw_name} opened an ICMP echo socket", "sysctl -w net.ipv4.ping_group_range='1 0'")
+        return ok(f"ICMP sockets refused to user {place.user.pw_name}: {reason}")
+    return missing(f"user {place.user.pw_name} opened an ICMP echo socket", "sysctl -w net.ipv4.ping_group_range='1 0'")
 
 
 def io_uring(place: Place) -> Outcome:
@@ -138,9 +138,9 @@ def io_uring(place: Place) -> Outcome:
         system(libc.syscall(_IO_URING_SETUP, 1, parameters))
 
     if reason := _refused(place.user, setup):
-        return ok(f"refused to {place.user.pw_name}: {reason}")
+        return ok(f"refused to user {place.user.pw_name}: {reason}")
     return missing(
-        f"{place.user.pw_name} set up io_uring, which filters on system calls do not see",
+        f"user {place.user.pw_name} set up io_uring, which filters on system calls do not see",
         "sysctl -w kernel.io_uring_disabled=2 (Linux 6.6 or later)",
     )
 
@@ -155,18 +155,18 @@ def bpf(place: Place) -> Outcome:
         system(libc.syscall(number, _MAP_CREATE, buffer, 128))
 
     if reason := _refused(place.user, create):
-        return ok(f"refused to {place.user.pw_name}: {reason}")
-    return missing(f"{place.user.pw_name} made a BPF map", "sysctl -w kernel.unprivileged_bpf_disabled=1")
+        return ok(f"refused to user {place.user.pw_name}: {reason}")
+    return missing(f"user {place.user.pw_name} made a BPF map", "sysctl -w kernel.unprivileged_bpf_disabled=1")
 
 
 def ptrace(place: Place) -> Outcome:
     """As the user: takes hold of a process of the same user that is not its child."""
     if seizes(place.user):
         return missing(
-            f"{place.user.pw_name} can trace, and so use, other processes of the same user",
+            f"user {place.user.pw_name} can trace, and so use, other processes of the same user",
             "give executors a user of their own, or a kernel with Yama sysctl -w kernel.yama.ptrace_scope=1",
         )
-    return ok(f"refused to {place.user.pw_name}, except for its own children")
+    return ok(f"refused to user {place.user.pw_name}, except for its own children")
 
 
 def seizes(user: pwd.struct_passwd | None) -> bool:
@@ -220,6 +220,6 @@ def terminal(place: Place) -> Outcome:
             return ok("nobody can type into the terminal it was started from")
         raise CannotTell(f"no terminal to try it on: {error.strerror}") from error
     return missing(
-        f"{place.user.pw_name} can type into the terminal that it was started from (TIOCSTI)",
+        f"user {place.user.pw_name} can type into the terminal that it was started from (TIOCSTI)",
         "sysctl -w dev.tty.legacy_tiocsti=0",
     )
