@@ -18,6 +18,7 @@ import socket
 import stat
 import struct
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ _BAD_KEXEC_FLAGS, _TOO_MANY_SEGMENTS = 0x4000, 0xFFFF
 _AF_VSOCK, _AF_XDP = 40, 44
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 1, 0x1000  # linux/if_tun.h
 _MEMORY_DEVICE = os.makedev(1, 1)
+# Seconds until a process that nobody could move out ends.
+MOVED_LIMIT = 0.5
 # What closes a way: it is refused, or there is no such thing here.
 _CLOSING = frozenset(
     [errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS, errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EAFNOSUPPORT,
@@ -109,6 +112,45 @@ def _born_elsewhere(stage: Stage) -> str:
 
     within(bear, group=stage.executor, netns=stage.near)
     return _if_arrived(stage, far, text)
+
+
+def _moved_elsewhere(stage: Stage) -> str:
+    text = b"moved " + secrets.token_hex(8).encode()
+    far = stage.far
+
+    def be_moved() -> None:
+        deadline = time.monotonic() + MOVED_LIMIT
+        while stage.outside.name not in Path("/proc/self/cgroup").read_text():
+            if time.monotonic() > deadline:
+                return
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(text, (FAR4, 9))
+
+    def move() -> None:
+        target = _forked(be_moved)
+        # Who moves another dies of it: no exit status, which is an error number here.
+        _, status = os.waitpid(_forked(lambda: cgroup.join(stage.outside, target)), 0)
+        os.waitpid(target, 0)
+        if (code := os.waitstatus_to_exitcode(status)) > 0:
+            raise OSError(code, os.strerror(code))
+
+    within(move, group=stage.executor, netns=stage.near)
+    return _if_arrived(stage, far, text)
+
+
+def _forked(function: Callable[[], object]) -> int:
+    """A child that ends with 0, or with the number of the OSError that `function` raised."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            function()
+            code = 0
+        except OSError as error:
+            code = error.errno or 1
+        finally:
+            os._exit(code)
+    return child
 
 
 def _if_arrived(stage: Stage, far: Far, text: bytes) -> str:
@@ -304,6 +346,10 @@ WAYS = (
     Way(
         "CLONE_INTO_CGROUP", "has a child born in a cgroup that is not governed (moving there is noticed, and deadly)",
         "run it as an ordinary user; SystemCallFilter=~clone3 in the service's unit", _born_elsewhere,
+    ),
+    Way(
+        "cgroup.procs", "moves another process out: the mover dies at once, the moved one within a quarter of a second",
+        "run it as an ordinary user; ProtectControlGroups=yes in the service's unit", _moved_elsewhere,
     ),
     Way(
         "bpf", "takes the programs off or writes their maps with bpf(2), or removes their pins below /sys/fs/bpf",

@@ -22,6 +22,7 @@ NAMED = {
     "tunnel-geneve": "netlink",
     "tun-injection": "TUN",
     "cgroup-born": "CLONE_INTO_CGROUP",
+    "cgroup-moved": "cgroup.procs",
     "host-file": "files",
     "kernel-helper": "core_pattern",
     "kernel-helper-module": "core_pattern",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import signal
 import socket
 import stat
 import struct
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +123,47 @@ def cgroup_child(c: Case) -> None:
 def cgroup_left(c: Case) -> None:
     """cgroup.procs of a cgroup outside."""
     _in_child(c, Path(c.values["cgroup"]))
+
+
+@technique("cgroup-moved", "cgroups", _CGROUP, users="root", stage="cgroup")
+def cgroup_moved(c: Case) -> None:
+    """A process moved to a cgroup outside by another, which connects the moment it is there."""
+    group = Path(c.values["cgroup"])
+    moved = os.fork()
+    if moved == 0:
+        deadline = time.monotonic() + PATIENCE
+        try:
+            while _own_cgroup(group.parent) != group:
+                if time.monotonic() > deadline:
+                    os._exit(errno.ETIMEDOUT)
+            c.tcp(c.peer4)
+        except OSError as error:
+            os._exit(error.errno or 1)
+        os._exit(0)
+    try:
+        _write_in_child(group / "cgroup.procs", str(moved))
+    except OSError:
+        os.kill(moved, signal.SIGKILL)
+        raise
+    finally:
+        _pid, status = os.waitpid(moved, 0)
+    if code := os.waitstatus_to_exitcode(status):
+        raise OSError(code, os.strerror(code))
+
+
+def _write_in_child(path: Path, text: str) -> None:
+    """Raises the OSError that the write failed with; that the child died of it is no failure."""
+    child = os.fork()
+    if child == 0:
+        try:
+            path.write_text(text)
+        except OSError as error:
+            os._exit(error.errno or 1)
+        os._exit(0)
+    _pid, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code > 0:
+        raise OSError(code, os.strerror(code))
 
 
 @technique("cgroup-born", "cgroups", _CGROUP, users="root", stage="cgroup")
