@@ -10,7 +10,7 @@ what=${1:-dev}
 
 packages=(python3 python3-venv python3-dev gcc ca-certificates python3-bpfcc python3-seccomp "linux-headers-$(dpkg --print-architecture)" iproute2 util-linux)
 if [ "$what" != run ]; then
-    packages+=(bind9-dnsutils bpftool dnsmasq-base fcgiwrap git nghttp2 mariadb-client mariadb-server nginx-light postgresql curl haproxy redis-server wget wrk psmisc xz-utils)
+    packages+=(bind9-dnsutils bpftool dnsmasq-base fcgiwrap git nghttp2 mariadb-client mariadb-server nginx-light postgresql curl haproxy iputils-ping redis-server wget wrk psmisc xz-utils)
 fi
 if [ "$what" = clients ]; then
     packages+=(gron ruby libpostgresql-jdbc-java libmariadb-java)
